@@ -1,0 +1,6 @@
+"""Staged ablation studies for semantic segmentation, in Keras 3.
+
+Importing this package imports neither Keras nor TensorFlow.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,61 @@
+"""The errors a user can meet: one clear line and a documented exit code each.
+
+Every message reads ``<what>: <value>; expected <...>`` and names the file, field
+or value concerned. `keras_seg.command_line.run` prints it as ``error: ...`` on
+stderr and leaves with `exit_code`. Anything else that is raised is a bug (1).
+"""
+
+
+class KerasSegError(Exception):
+    """Base class. Use one of its subclasses.
+
+    Args:
+        what: str. The field, file or thing that is wrong.
+        value: what was found there; printed with str().
+        expected: str. What would have been right, after the word "expected".
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, value: object, expected: str):
+        line = f"{what}: {value}; expected {expected}"
+        super().__init__(" ".join(line.split()))
+        self.what, self.value, self.expected = what, value, expected
+
+    def __reduce__(self):
+        # Exceptions cross process boundaries in the preparation workers.
+        return type(self), (self.what, self.value, self.expected)
+
+
+class UsageError(KerasSegError, ValueError):
+    """Wrong use or configuration: an unknown name, a size a net cannot take."""
+
+    exit_code = 2
+
+
+class DataError(KerasSegError, ValueError):
+    """Bad data: a truncated image, a label outside the classes."""
+
+    exit_code = 3
+
+
+class DivergedError(KerasSegError):
+    """A loss or a weight is no longer finite."""
+
+    exit_code = 4
+
+
+class StorageError(KerasSegError):
+    """The disk is full or not writable, or every checkpoint is damaged."""
+
+    exit_code = 5
+
+
+class LockedError(KerasSegError):
+    """Another process works on the same folder."""
+
+    exit_code = 75
+
+
+INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+SOME_ARMS_FAILED_EXIT_CODE = 6

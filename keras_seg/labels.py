@@ -1,0 +1,72 @@
+"""What the class ids of a dataset mean: names, colours, left/right pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_seg.errors import UsageError
+
+IGNORE_ID = 255  # void, on disk and in tensors, for every dataset
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """The classes of a dataset; ids are positions in `names`, from 0.
+
+    Attributes:
+        names: class names in id order, 1 to 255 of them, all different.
+        palette: one (red, green, blue) triple in 0..255 per class.
+        flip_pairs: pairs of ids that change places when an image is mirrored
+            (left shoe, right shoe); empty where no class knows left from right.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self):
+        if not 1 <= len(self.names) <= IGNORE_ID:
+            raise UsageError(
+                "number of classes", len(self.names), f"1 to {IGNORE_ID} classes"
+            )
+        if len(set(self.names)) != len(self.names):
+            raise UsageError("class names", ", ".join(self.names), "different names")
+        if len(self.palette) != len(self.names):
+            raise UsageError(
+                "palette", f"{len(self.palette)} colours", "one for each class"
+            )
+        for colour in self.palette:
+            if len(colour) != 3 or not all(0 <= level <= 255 for level in colour):
+                raise UsageError("palette colour", colour, "three levels in 0..255")
+        paired = [class_id for pair in self.flip_pairs for class_id in pair]
+        if len(set(paired)) != len(paired) or not all(
+            0 <= class_id < len(self.names) for class_id in paired
+        ):
+            raise UsageError(
+                "flip pairs", self.flip_pairs, "each class id in one pair at most"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    def flip_table(self) -> np.ndarray:
+        """uint8 [256]: the id each id becomes in a mirrored image."""
+        table = np.arange(256, dtype=np.uint8)
+        for left, right in self.flip_pairs:
+            table[left], table[right] = right, left
+        return table
+
+    def colourise(self, label: np.ndarray) -> np.ndarray:
+        """Class ids [...] to RGB uint8 [..., 3]; the ignored are black."""
+        return colourise(label, self.palette)
+
+
+def colourise(
+    label: np.ndarray, palette: Sequence[tuple[int, int, int]]
+) -> np.ndarray:
+    """Class ids [...] to RGB uint8 [..., 3]; ids beyond the palette are black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[label]

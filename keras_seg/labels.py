@@ -63,9 +63,7 @@ class LabelSpec:
         return colourise(label, self.palette)
 
 
-def colourise(
-    label: np.ndarray, palette: Sequence[tuple[int, int, int]]
-) -> np.ndarray:
+def colourise(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
     """Class ids [...] to RGB uint8 [..., 3]; ids beyond the palette are black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(palette)] = palette

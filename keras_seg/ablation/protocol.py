@@ -1,0 +1,196 @@
+"""What a study, a stage and an arm are, and how a stage's winner is chosen.
+
+A study is a declaration (see ablations/studies): for every network its base
+configuration and a chain of stages; a stage turns the configuration it starts from
+into arms with `dataclasses.replace`. Nothing here or in the runner knows a study.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keras_seg.config import Config
+from keras_seg.errors import UsageError
+
+SCALES = ("smoke", "demo", "bench", "paper")
+STATES = ("done", "diverged", "oom", "failed", "interrupted", "missing")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration of a stage.
+
+    Attributes:
+        name: folder name: lower case, digits, "-" and "_".
+        title: as a table's first column shows it.
+        config: what is trained.
+        published: the document's numbers for this arm, in percent: "miou",
+            "pixel_accuracy", "f1" and the thesis' groups by name; empty if none.
+        note: one sentence shown under the table; empty if none.
+    """
+
+    name: str
+    title: str
+    config: Config
+    published: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One question, and the arms that answer it.
+
+    Attributes:
+        name: as given to --stage.
+        question: one sentence ending in a question mark.
+        source: document, section and table the stage is from.
+        arms: base configuration -> arms; the first one is the base of comparison.
+        published_winner: name of the arm the document chose, None if it chose none.
+            Later stages start from it where this stage was not run.
+        split: the split the final numbers are on.
+    """
+
+    name: str
+    question: str
+    source: str
+    arms: Callable[[Config], Sequence[Arm]]
+    published_winner: str | None = None
+    split: str = "val"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network's part of a study.
+
+    Attributes:
+        base: (scale, image size) -> the configuration of the first stage's base.
+        stages: in the order of the document; a later one starts from the winner.
+    """
+
+    base: Callable[[str, tuple[int, int]], Config]
+    stages: tuple[Stage, ...]
+
+    def stage(self, name: str) -> Stage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        names = ", ".join(stage.name for stage in self.stages)
+        raise UsageError("stage", name, f"one of {names}, all")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A set of experiments of one document.
+
+    Attributes:
+        name: as given to --study.
+        title: heading of its report.
+        datasets: names (meta.json) on which published numbers may stand beside ours.
+        plans: {net: its stages}.
+        groups: {dataset: {group name: class ids}} for grouped accuracies.
+    """
+
+    name: str
+    title: str
+    datasets: tuple[str, ...]
+    plans: Mapping[str, Plan]
+    groups: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+    def plan(self, net: str | None) -> tuple[str, Plan]:
+        if net is None and len(self.plans) == 1:
+            net = next(iter(self.plans))
+        if net not in self.plans:
+            known = ", ".join(self.plans)
+            raise UsageError("net", net, f"one of {known} in study {self.name}")
+        return net, self.plans[net]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What became of one arm with one seed.
+
+    Attributes:
+        arm, seed, run: which arm, which seed, its run folder.
+        state: one of STATES.
+        reason: one line where the state is not "done", else "".
+        metrics: metrics.json as a dict, None unless done.
+        history: the lines of history.csv, numbers as floats.
+        timing: {name: value} of timing.csv (seconds, images/s, ms/image).
+    """
+
+    arm: Arm
+    seed: int
+    run: Path
+    state: str
+    reason: str = ""
+    metrics: Mapping | None = None
+    history: Sequence[Mapping[str, float]] = ()
+    timing: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def miou(self) -> float:
+        return self.metrics["summary"]["miou"] if self.metrics else math.nan
+
+    @property
+    def parameters(self) -> int:
+        return self.metrics["parameters"]["trainable"] if self.metrics else 0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A stage with the results of its arms, in the stage's order, seeds together.
+
+    Attributes:
+        stage, results: the stage and one ArmResult per arm and seed.
+        winner: name of the winning arm, None while no arm is done.
+        start: one sentence: which configuration the stage started from, and why.
+    """
+
+    stage: Stage
+    results: tuple[ArmResult, ...]
+    winner: str | None
+    start: str
+
+    def of(self, arm_name: str) -> tuple[ArmResult, ...]:
+        return tuple(r for r in self.results if r.arm.name == arm_name)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return tuple({r.arm.name: r.arm for r in self.results}.values())
+
+
+def choose_winner(results: Sequence[ArmResult]) -> str | None:
+    """The arm with the higher mean validation mIoU; ties: the fewer parameters.
+
+    Means are over the seeds that are done (BODY 3.1: "regarding validation results").
+    None if no arm is done.
+    """
+    done: dict[str, list[ArmResult]] = {}
+    for result in results:
+        if result.state == "done":
+            done.setdefault(result.arm.name, []).append(result)
+    if not done:
+        return None
+
+    def rank(name: str) -> tuple[float, int]:
+        mious = [result.miou for result in done[name]]
+        return (-sum(mious) / len(mious), done[name][0].parameters)
+
+    return min(done, key=rank)
+
+
+def fit_size(image_size: tuple[int, int], pixels: int, stride: int) -> tuple[int, int]:
+    """Height and width of about `pixels` pixels, in the images' aspect ratio.
+
+    Args:
+        image_size: height and width of the dataset's images.
+        pixels: wanted height x width.
+        stride: both are multiples of it, at least one.
+    """
+    height, width = image_size
+    zoom = math.sqrt(pixels / (height * width))
+    return (
+        max(1, round(height * zoom / stride)) * stride,
+        max(1, round(width * zoom / stride)) * stride,
+    )

@@ -6,11 +6,16 @@ tests/test_nets.py (see CONTRIBUTING.md).
 """
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from keras_seg.errors import UsageError
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,130 @@ def get(name: str) -> Net:
     if name not in NETS:
         raise UsageError("net", name, "one of " + ", ".join(sorted(NETS)))
     return NETS[name]
+
+
+def build(
+    name: str,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    filter_scale: int = 1,
+    **knobs,
+) -> "keras.Model":
+    """A network with fresh weights.
+
+    Args:
+        name: a key of `NETS`.
+        input_shape: (H, W, channels) of the image; see `input_stride`.
+        num_classes: int >= 1. Channels of the main head.
+        filter_scale: int >= 1. Factor on the network's widths (BODY's "doubled
+            filters" is 2).
+        **knobs: the network's own options (spec 10a, the builder's keyword arguments).
+
+    Returns:
+        keras.Model of image float32 [B, H, W, channels] to a dict of raw float32
+        outputs; "logits" is the main head. Every head keeps its own stride.
+
+    Raises:
+        UsageError: an unknown net or knob, a size that the net cannot take (the next
+            valid one is named), num_classes or filter_scale below 1.
+    """
+    builder = _builder(name, knobs)
+    for what, value in (("num_classes", num_classes), ("filter_scale", filter_scale)):
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(what, value, "a whole number of at least 1")
+    input_shape = tuple(input_shape)
+    if len(input_shape) != 3 or not all(
+        isinstance(side, int) and side >= 1 for side in input_shape
+    ):
+        raise UsageError("input_shape", input_shape, "(height, width, channels)")
+    size = input_shape[:2]
+    valid = padded_size(name, size, **knobs)
+    if size != valid:
+        raise UsageError(
+            f"size for {name}",
+            f"{size[0]} x {size[1]}",
+            f"multiples of {input_stride(name, **knobs)}, next {valid[0]} x {valid[1]}",
+        )
+    return builder(
+        input_shape,
+        num_classes,
+        filter_scale=filter_scale,
+        **get(name).fixed,
+        **knobs,
+    )
+
+
+def heads(name: str, num_classes: int, **knobs) -> dict[str, Head]:
+    """Every supervised output of a network with these knobs, the main one included.
+
+    A module whose heads depend on its knobs has a function `heads` of its own; the
+    others have those of `Net.loss_weights`.
+    """
+    _builder(name, knobs)
+    module = _module(name)
+    if hasattr(module, "heads"):
+        return module.heads(num_classes, **get(name).fixed, **knobs)
+    return {
+        head: Head(loss_weight=weight)
+        for head, weight in get(name).loss_weights.items()
+    }
+
+
+def input_stride(name: str, **knobs) -> int:
+    """What the input's height and width are to be multiples of, with these knobs."""
+    _builder(name, knobs)
+    module = _module(name)
+    if hasattr(module, "input_stride"):
+        return module.input_stride(**get(name).fixed, **knobs)
+    return get(name).stride
+
+
+def next_valid_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(height, width) rounded up to multiples of `stride`."""
+    height, width = (-(-side // stride) * stride for side in size)
+    return height, width
+
+
+def padded_size(name: str, size: tuple[int, int], **knobs) -> tuple[int, int]:
+    """The smallest (height, width) that the network takes and that holds `size`."""
+    return next_valid_size(size, input_stride(name, **knobs))
+
+
+def inference_model(model: "keras.Model") -> "keras.Model":
+    """The network for prediction: the main head alone, at the size of the image.
+
+    Args:
+        model: a network from `build`; the result shares its layers and weights.
+
+    Returns:
+        keras.Model of image [B, H, W, channels] to {"logits": float32 [B, H, W, C]},
+        resized bilinearly with half-pixel centres where the head has a stride.
+    """
+    import keras
+
+    from keras_seg.nets import blocks
+
+    image = model.inputs[0]
+    height, width = image.shape[1:3]
+    logits = blocks.resize(
+        model.output["logits"], height, width, name="logits_resize", dtype="float32"
+    )
+    return keras.Model(image, {"logits": logits}, name=f"{model.name}_inference")
+
+
+def _module(name):
+    return importlib.import_module(f"keras_seg.nets.{get(name).module}")
+
+
+def _builder(name, knobs):
+    """The function that builds the network, once its knobs are known to exist."""
+    builder = getattr(_module(name), get(name).builder)
+    parameters = inspect.signature(builder).parameters.values()
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    known -= {"filter_scale", *get(name).fixed}
+    for knob in knobs:
+        if knob not in known:
+            expected = "one of " + ", ".join(sorted(known)) if known else "none"
+            raise UsageError(f"knob of {name}", knob, expected)
+    return builder

@@ -1,0 +1,157 @@
+"""ICNet with batch norm: three branches at 1, 1/2 and 1/4 of the resolution.
+
+Zhao et al., "ICNet for Real-Time Semantic Segmentation on High-Resolution Images",
+ECCV 2018; as in BODY 3.2, which trains the half-width network of
+hellochick/ICNet-tensorflow (class ICNet_BN). `filter_scale=1` is that network (BODY's
+"normal"), `filter_scale=2` the unpruned one of the paper (BODY's "doubled filters").
+
+Differs from the paper: bilinear resizes use half-pixel centres (the code: aligned
+corners, so its heads are 19/39/79 at 320 and ours 20/40/80); the pyramid uses
+adaptive average pooling. As in the code: pyramid levels are summed, not concatenated;
+the fusions' 3x3 convolution has dilation 2 (BODY prints 1, `cff_dilation`). The
+code's fourth pyramid level divides by 4: `bins=(1, 2, 3, 4)` gives it.
+Batch norm 0.95, 1e-5; Glorot uniform kernels. Layers have the names of that code, so
+that its published weights load by name (`keras_seg.nets.pretrained`).
+"""
+
+import keras
+from keras import layers
+
+from keras_seg.nets import blocks
+from keras_seg.nets.layers import AdaptiveAveragePooling
+
+INIT = "glorot_uniform"
+NORM = {"momentum": 0.95, "epsilon": 1e-5}
+
+# Stage: names of its bottlenecks, width, outputs, dilation (for filter_scale=1).
+CONV2 = (("conv2_1", "conv2_2", "conv2_3"), 32, 128, 1)
+CONV3_LOW = (("conv3_2", "conv3_3", "conv3_4"), 64, 256, 1)
+CONV4 = (tuple(f"conv4_{i}" for i in range(1, 7)), 128, 512, 2)
+CONV5 = (("conv5_1", "conv5_2", "conv5_3"), 256, 1024, 4)
+
+
+def build(
+    input_shape,
+    num_classes,
+    *,
+    filter_scale=1,
+    bins=(1, 2, 3, 6),
+    cff_dilation=2,
+):
+    """The network for images [B, H, W, 3], H and W multiples of 32.
+
+    Args:
+        input_shape: (H, W, channels).
+        num_classes: int. Channels of every head.
+        filter_scale: int. Factor on every width but the heads'.
+        bins: grid sizes of the pyramid's levels.
+        cff_dilation: int. Dilation of the 3x3 convolution in the cascade fusions.
+
+    Returns:
+        keras.Model of image float32 (BGR minus mean) to raw float32 logits:
+        "logits" [B, H/4, W/4, num_classes], "sub24_logits" [B, H/8, W/8, ...],
+        "sub4_logits" [B, H/16, W/16, ...].
+    """
+    height, width, _ = input_shape
+    fs = filter_scale
+    image = keras.Input(input_shape, name="image")
+
+    # Half resolution down to 1/16, then quarter resolution (1/32) to the end.
+    x = blocks.resize(image, height // 2, width // 2, name="data_sub2")
+    x = _conv_bn_relu(x, 32 * fs, 3, "conv1_1_3x3_s2", strides=2)  # [B, H/4, W/4, 32]
+    x = _conv_bn_relu(x, 32 * fs, 3, "conv1_2_3x3")
+    x = _conv_bn_relu(x, 64 * fs, 3, "conv1_3_3x3")
+    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    x = layers.MaxPooling2D(3, 2, name="pool1_3x3_s2")(x)  # [B, H/8, W/8, 64]
+    x = _stage(x, CONV2, fs)
+    conv3_1 = _bottleneck(x, "conv3_1", 64 * fs, 256 * fs, strides=2)  # 1/16
+    x = blocks.resize(conv3_1, height // 32, width // 32, name="conv3_1_sub4")
+    x = _stage(x, CONV3_LOW, fs)
+    x = _stage(x, CONV4, fs)
+    x = _stage(x, CONV5, fs)  # [B, H/32, W/32, 1024]
+    x = _pyramid_sum(x, bins)
+    x = _conv_bn_relu(x, 256 * fs, 1, "conv5_4_k1")
+
+    # First cascade feature fusion at 1/16, with the half resolution branch.
+    sub4 = blocks.resize(x, height // 16, width // 16, name="conv5_4_interp")
+    low = _conv_bn(sub4, 128 * fs, 3, "conv_sub4", dilation=cff_dilation)
+    high = _conv_bn(conv3_1, 128 * fs, 1, "conv3_1_sub2_proj")
+    x = _add_relu([low, high], "sub24_sum")
+    sub24 = blocks.resize(x, height // 8, width // 8, name="sub24_sum_interp")
+
+    # Second fusion at 1/8, with the full resolution branch.
+    low = _conv_bn(sub24, 128 * fs, 3, "conv_sub2", dilation=cff_dilation)
+    x = _conv_bn_relu(image, 32 * fs, 3, "conv1_sub1", strides=2)
+    x = _conv_bn_relu(x, 32 * fs, 3, "conv2_sub1", strides=2)
+    x = _conv_bn_relu(x, 64 * fs, 3, "conv3_sub1", strides=2)  # [B, H/8, W/8, 64]
+    high = _conv_bn(x, 128 * fs, 1, "conv3_sub1_proj")
+    x = _add_relu([low, high], "sub12_sum")
+    sub12 = blocks.resize(x, height // 4, width // 4, name="sub12_sum_interp")
+
+    return keras.Model(
+        image,
+        {
+            "logits": _head(sub12, num_classes, "conv6_cls"),
+            "sub24_logits": _head(sub24, num_classes, "sub24_out"),
+            "sub4_logits": _head(sub4, num_classes, "sub4_out"),
+        },
+        name="icnet",
+    )
+
+
+def _stage(x, stage, filter_scale):
+    names, mid, out, dilation = stage
+    for name in names:
+        x = _bottleneck(
+            x, name, mid * filter_scale, out * filter_scale, dilation=dilation
+        )
+    return x
+
+
+def _bottleneck(x, name, mid, out, *, strides=1, dilation=1):
+    """1x1 reduce (strided), 3x3, 1x1 increase; projected where the width changes."""
+    shortcut = x
+    if x.shape[-1] != out:
+        shortcut = _conv_bn(x, out, 1, f"{name}_1x1_proj", strides=strides)
+    x = _conv_bn_relu(x, mid, 1, f"{name}_1x1_reduce", strides=strides)
+    x = _conv_bn_relu(x, mid, 3, f"{name}_3x3", dilation=dilation)
+    x = _conv_bn(x, out, 1, f"{name}_1x1_increase")
+    return _add_relu([shortcut, x], name)
+
+
+def _pyramid_sum(x, bins):
+    height, width = x.shape[1:3]
+    levels = [x]
+    for b in bins:
+        pooled = AdaptiveAveragePooling(b, name=f"conv5_3_pool{b}")(x)
+        levels.append(
+            blocks.resize(pooled, height, width, name=f"conv5_3_pool{b}_interp")
+        )
+    return layers.Add(name="conv5_3_sum")(levels)
+
+
+def _conv_bn(x, filters, kernel_size, name, *, strides=1, dilation=1):
+    x = blocks.conv(
+        x,
+        filters,
+        kernel_size,
+        strides=strides,
+        dilation=dilation,
+        use_bias=False,
+        initializer=INIT,
+        name=name,
+    )
+    return blocks.batch_norm(x, name=f"{name}_bn", **NORM)
+
+
+def _conv_bn_relu(x, filters, kernel_size, name, *, strides=1, dilation=1):
+    x = _conv_bn(x, filters, kernel_size, name, strides=strides, dilation=dilation)
+    return blocks.relu(x, name=f"{name}_relu")
+
+
+def _add_relu(tensors, name):
+    return blocks.relu(layers.Add(name=name)(tensors), name=f"{name}_relu")
+
+
+def _head(x, num_classes, name):
+    return blocks.head(x, num_classes, initializer=INIT, name=name)

@@ -1,0 +1,323 @@
+"""Every network of NETS against its row: counts, shapes, skips, training, saving.
+
+A network without a row fails `test_every_net_has_a_row`. The numbers of a row come
+from the documents and from arithmetic, never from a run of the network.
+"""
+
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_seg import nets
+from keras_seg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a network from outside its code.
+
+    Attributes:
+        reference: (H, W) and num_classes the counts are printed for.
+        trainable, weights, doubled: parameter counts: trainable; all (with batch
+            norm's moving statistics); trainable at filter_scale=2.
+        outputs: {head: (h, w)} at the reference input.
+        wide, wide_outputs: the same at a non-square input.
+        merges: {layer name: (h, w, c) of each tensor entering it} at the wide input,
+            for every Add and Concatenate of the network (`add`, `concat` write them).
+        small: (H, W) for the tests that compute, non-square.
+        small_knobs: knobs for those tests, to keep them quick.
+        slow: the tests that train take long, so they are left to `make test-all`.
+        decreasing: factor the loss falls by, at least, in the overfitting test.
+    """
+
+    reference: tuple[int, int]
+    num_classes: int
+    trainable: int
+    weights: int
+    doubled: int | None
+    outputs: dict[str, tuple[int, int]]
+    wide: tuple[int, int]
+    wide_outputs: dict[str, tuple[int, int]]
+    merges: dict[str, tuple[tuple[int, int, int], ...]]
+    small: tuple[int, int]
+    small_knobs: dict[str, object] = field(default_factory=dict)
+    slow: bool = False
+
+
+def add(height, width, channels, count=2):
+    """What enters an Add of `count` tensors."""
+    return ((height, width, channels),) * count
+
+
+def concat(height, width, *channels):
+    """What enters a Concatenate, in its order."""
+    return tuple((height, width, c) for c in channels)
+
+
+ROWS = {
+    "icnet": Row(
+        reference=(320, 320),
+        num_classes=25,
+        trainable=6_710_411,
+        weights=6_738_955,
+        doubled=26_755_275,
+        outputs={"logits": (80, 80), "sub24_logits": (40, 40), "sub4_logits": (20, 20)},
+        wide=(320, 640),
+        wide_outputs={
+            "logits": (80, 160),
+            "sub24_logits": (40, 80),
+            "sub4_logits": (20, 40),
+        },
+        merges={f"conv2_{i}": add(40, 80, 128) for i in range(1, 4)}
+        | {"conv3_1": add(20, 40, 256)}
+        | {f"conv3_{i}": add(10, 20, 256) for i in range(2, 5)}
+        | {f"conv4_{i}": add(10, 20, 512) for i in range(1, 7)}
+        | {f"conv5_{i}": add(10, 20, 1024) for i in range(1, 4)}
+        | {
+            "conv5_3_sum": add(10, 20, 1024, count=5),
+            "sub24_sum": add(20, 40, 128),
+            "sub12_sum": add(40, 80, 128),
+        },
+        small=(32, 64),
+    ),
+}
+
+every_net = pytest.mark.parametrize("name", ROWS)
+SMALL_CLASSES = 3
+
+
+def outline(name, size, num_classes, **options):
+    """The network without values in its weights: shapes and counts in no time."""
+    keras.backend.clear_session()
+    with keras.StatelessScope(initialize_variables=False):
+        return nets.build(name, (*size, 3), num_classes, **options)
+
+
+def count(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def output_sizes(model):
+    return {head: tensor.shape[1:3] for head, tensor in model.output.items()}
+
+
+def test_every_net_has_a_row():
+    assert set(ROWS) == set(nets.NETS)
+
+
+@every_net
+def test_counts_and_shapes_at_the_reference_input(name):
+    row = ROWS[name]
+    model = outline(name, row.reference, row.num_classes)
+    assert count(model.trainable_weights) == row.trainable
+    assert count(model.weights) == row.weights
+    assert output_sizes(model) == row.outputs
+    for head, tensor in model.output.items():
+        channels = nets.heads(name, row.num_classes)[head]
+        if channels.target == "labels" and channels.lookup is None:
+            assert tensor.shape[3] == row.num_classes
+
+
+@every_net
+def test_doubled_filters(name):
+    row = ROWS[name]
+    if row.doubled is None:
+        pytest.skip("no document gives the count of the doubled network")
+    model = outline(name, row.reference, row.num_classes, filter_scale=2)
+    assert count(model.trainable_weights) == row.doubled
+
+
+@every_net
+def test_shapes_and_skips_at_a_wide_input(name):
+    row = ROWS[name]
+    model = outline(name, row.wide, row.num_classes)
+    assert output_sizes(model) == row.wide_outputs
+    merging = (keras.layers.Add, keras.layers.Concatenate)
+    merges = {
+        layer.name: tuple(tuple(tensor.shape[1:]) for tensor in layer.input)
+        for layer in model.layers
+        if isinstance(layer, merging)
+    }
+    assert merges == row.merges
+
+
+@every_net
+def test_registry_entry_agrees_with_the_network(name):
+    model = outline(name, ROWS[name].small, 4, **ROWS[name].small_knobs)
+    heads = nets.heads(name, 4, **ROWS[name].small_knobs)
+    assert set(heads) == set(model.output)
+    assert heads["logits"].target == "labels"
+    assert heads["logits"].lookup is None
+    default = {head: h.loss_weight for head, h in nets.heads(name, 4).items()}
+    assert default == dict(nets.get(name).loss_weights)
+
+
+@every_net
+def test_inference_model_has_the_main_head_at_image_size(name):
+    row = ROWS[name]
+    model = nets.inference_model(outline(name, row.wide, row.num_classes))
+    shapes = {head: tensor.shape for head, tensor in model.output.items()}
+    assert shapes == {"logits": (None, *row.wide, row.num_classes)}
+
+
+@every_net
+def test_main_head_at_image_size_in_mixed_precision_is_float32(name):
+    row = ROWS[name]
+    image = np.random.default_rng(1).normal(size=(2, *row.small, 3)).astype("float32")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = nets.build(name, (*row.small, 3), SMALL_CLASSES, **row.small_knobs)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert any(layer.compute_dtype == "bfloat16" for layer in model.layers)
+    outputs = model(image)
+    for head, logits in outputs.items():
+        assert logits.dtype == "float32", head
+        assert np.isfinite(logits).all(), head
+    main = nets.inference_model(model)(image)["logits"]
+    assert main.dtype == "float32"
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def small_net(request):
+    """(row, network with weights, image [2, H, W, 3]) of each net in turn."""
+    row = ROWS[request.param]
+    keras.utils.set_random_seed(0)
+    model = nets.build(request.param, (*row.small, 3), SMALL_CLASSES, **row.small_knobs)
+    image = np.random.default_rng(1).normal(size=(2, *row.small, 3)).astype("float32")
+    return row, model, image
+
+
+def test_reloaded_keras_file_gives_equal_logits(small_net, tmp_path):
+    _, model, image = small_net
+    model.save(tmp_path / "net.keras")
+    reloaded = keras.models.load_model(tmp_path / "net.keras")
+    outputs, expected = reloaded(image), model(image)
+    assert set(outputs) == set(expected)
+    for head in expected:
+        np.testing.assert_array_equal(outputs[head], expected[head], err_msg=head)
+
+
+def test_saved_model_gives_equal_logits_for_any_batch_size(small_net, tmp_path):
+    _, model, image = small_net
+    inference = nets.inference_model(model)
+    inference.export(tmp_path / "saved_model", verbose=False)
+    served = tf.saved_model.load(tmp_path / "saved_model")
+    for batch in (image, image[:1]):
+        expected = inference(batch)["logits"]
+        logits = served.serve(batch)["logits"]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(logits, expected, atol=1e-5 * scale, rtol=0)
+
+
+def test_gradient_reaches_every_trainable_weight(small_net):
+    _, model, image = small_net
+    saved = model.get_weights()
+    rng = np.random.default_rng(2)
+    # Layers that start at zero would stop the gradient of all that lies below.
+    for weight in model.trainable_weights:
+        weight.assign_add(0.01 * rng.normal(size=weight.shape))
+    with tf.GradientTape() as tape:
+        outputs = model(image, training=True)
+        factors = {h: rng.normal(size=t.shape) for h, t in outputs.items()}
+        loss = sum(tf.reduce_mean(outputs[h] * factors[h]) for h in factors)
+    gradients = tape.gradient(loss, [w.value for w in model.trainable_weights])
+    without = [
+        weight.path
+        for weight, gradient in zip(model.trainable_weights, gradients)
+        if gradient is None or not np.any(gradient)
+    ]
+    model.set_weights(saved)
+    assert without == []
+
+
+def _overfit(row, model, image, steps=60):
+    """Cross-entropy of the main head before and after Adam on one batch."""
+    height, width = row.small
+    rows, columns = np.mgrid[:height, :width]
+    label = (rows * 2 // height + columns * 2 // width) % SMALL_CLASSES
+    label = np.stack([label, label[::-1, ::-1]])
+    inference = nets.inference_model(model)
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(inference.trainable_variables)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            logits = inference(image, training=True)["logits"]
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+            )
+        weights = inference.trainable_variables
+        gradients = tape.gradient(loss, [w.value for w in weights])
+        optimizer.apply_gradients(zip(gradients, weights))
+        return loss
+
+    losses = [float(step()) for _ in range(steps)]
+    return losses[0], min(losses[-5:])
+
+
+QUICK = [name for name, row in ROWS.items() if not row.slow]
+SLOW = [name for name, row in ROWS.items() if row.slow]
+
+
+def _check_overfits(name):
+    row = ROWS[name]
+    keras.utils.set_random_seed(0)
+    model = nets.build(name, (*row.small, 3), SMALL_CLASSES, **row.small_knobs)
+    image = np.random.default_rng(1).normal(size=(2, *row.small, 3)).astype("float32")
+    before, after = _overfit(row, model, image)
+    assert after < before / 2
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_one_batch_is_learnt_by_heart(name):
+    _check_overfits(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_one_batch_is_learnt_by_heart_by_the_larger_nets(name):
+    _check_overfits(name)
+
+
+def test_unknown_net_lists_the_known_ones():
+    with pytest.raises(UsageError, match=r"net: icnte; expected one of .*icnet"):
+        nets.build("icnte", (32, 32, 3), 4)
+
+
+def test_unknown_knob_names_it_and_the_known_ones():
+    with pytest.raises(UsageError, match="bin; expected one of bins, cff_dilation"):
+        nets.build("icnet", (32, 32, 3), 4, bin=(1, 2))
+
+
+def test_bad_size_names_the_next_valid_one():
+    message = "size for icnet: 360 x 480; expected multiples of 32, next 384 x 480"
+    with pytest.raises(UsageError, match=message):
+        nets.build("icnet", (360, 480, 3), 4)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1, 2.0])
+def test_number_of_classes_is_at_least_one(num_classes):
+    with pytest.raises(UsageError, match="num_classes"):
+        nets.build("icnet", (32, 32, 3), num_classes)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "valid"),
+    [((320, 320), 32, (320, 320)), ((1, 33), 32, (32, 64)), ((45, 60), 1, (45, 60))],
+)
+def test_next_valid_size(size, stride, valid):
+    assert nets.next_valid_size(size, stride) == valid
+
+
+def test_padded_size_is_one_the_net_takes():
+    assert nets.padded_size("icnet", (361, 480)) == (384, 480)
+
+
+def test_registry_is_read_only():
+    with pytest.raises(TypeError):
+        nets.NETS["icnet"] = None

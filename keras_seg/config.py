@@ -127,6 +127,10 @@ def _check_ranges(config: Config) -> None:
     for name in _NOT_NEGATIVE:
         if not 0 <= getattr(config, name) < float("inf"):
             raise UsageError(name, getattr(config, name), "a finite number from 0")
+    if config.bn_mode == "full" and config.bn_start % config.val_every:
+        raise UsageError(
+            "bn_start", config.bn_start, f"a multiple of val_every {config.val_every}"
+        )
     if config.val_samples is not None and config.val_samples < 1:
         raise UsageError("val_samples", config.val_samples, "at least 1, or null")
     if min(config.size) < 1:

@@ -5,6 +5,8 @@ or value concerned. `keras_seg.command_line.run` prints it as ``error: ...`` on
 stderr and leaves with `exit_code`. Anything else that is raised is a bug (1).
 """
 
+INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+
 
 class KerasSegError(Exception):
     """Base class. Use one of its subclasses.
@@ -57,5 +59,21 @@ class LockedError(KerasSegError):
     exit_code = 75
 
 
-INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
-SOME_ARMS_FAILED_EXIT_CODE = 6
+class OutOfMemoryError(KerasSegError):
+    """The machine or the device has not enough memory for the run."""
+
+    exit_code = 137
+
+
+class InterruptedRunError(KerasSegError):
+    """SIGINT or SIGTERM; the run can go on from its checkpoint."""
+
+    def __init__(self, what: str, value: object, expected: str):
+        super().__init__(what, value, expected)
+        self.exit_code = INTERRUPTED_EXIT_CODES[str(value)]
+
+
+class ArmsFailedError(KerasSegError):
+    """A stage finished, but some of its arms failed."""
+
+    exit_code = 6

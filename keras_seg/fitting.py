@@ -1,0 +1,518 @@
+"""One sitting of a training run: compile, windows of `model.fit`, callbacks.
+
+Import it through `keras_seg.training.train`, which prepares the process first.
+
+A window is `val_every` steps: one line of history, one validation. Checkpoints fall
+anywhere; one from the inside of a window also holds the metrics' partial sums. Steps
+are counted in batches: with `accumulate` > 1 an optimizer step is that many.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_seg import (
+    backend,
+    checkpoint,
+    figures,
+    losses,
+    metrics,
+    nets,
+    optimizers,
+    run_folder,
+)
+from keras_seg.command_line import duration
+from keras_seg.config import Config
+from keras_seg.data import pipeline
+from keras_seg.data.prepared import Prepared
+from keras_seg.errors import (
+    DivergedError,
+    InterruptedRunError,
+    OutOfMemoryError,
+    StorageError,
+    UsageError,
+)
+from keras_seg.evaluation import Network, save_samples, weights_of
+
+KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
+SAVING_SHARE = 0.01  # of the wall time, at the default interval
+SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
+PROGRESS_SECONDS = (0.5, 10.0)  # between progress lines: on a terminal, otherwise
+SAMPLE_IMAGES = 4  # validation images kept with their predictions
+VALIDATION_KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "f1_macro", "fwiou")
+
+
+@dataclass
+class State:
+    """What a checkpoint holds beside arrays."""
+
+    step: int = 0  # batches trained
+    history: list[dict] = field(default_factory=list)  # rows of history.csv
+    best_step: int = -1
+    best_miou: float = -1.0
+    seconds: float = 0.0  # spent in training, over all sittings
+    inexact: list[str] = field(default_factory=list)  # changes that were allowed
+
+
+class Run:
+    """Everything of one run in this process; `carry_out` brings it to its end."""
+
+    def __init__(self, config: Config, prepared: Prepared, out: Path, options, asked):
+        self.config = config
+        self.prepared = prepared
+        self.out = out
+        self.options = options  # training.Options
+        self.asked = asked  # training.Interruption
+        self.state = State()
+        self.total = config.steps * config.accumulate
+        self.window = config.val_every * config.accumulate
+
+    def carry_out(self) -> dict:
+        """Train what is left, evaluate the best, write the records.
+
+        Returns:
+            The content of metrics.json.
+        """
+        try:
+            self._build()
+            self._restore()
+            self._write_identity()
+            while self.state.step < self.total:
+                self._fit_segment()
+            return self._finish()
+        except (MemoryError, Exception) as error:
+            if _is_out_of_memory(error):
+                raise OutOfMemoryError(
+                    "memory", _first_line(error), "a smaller batch, size or net"
+                ) from error
+            raise
+
+    # Building and restoring
+
+    def _build(self):
+        config, prepared = self.config, self.prepared
+        self.network = Network(config, prepared.labels.num_classes)
+        self.net = self.network.net
+        if self.options.init_weights:
+            from keras_seg.nets import pretrained
+
+            pretrained.load(self.net, config.net, self.options.init_weights)
+        head_losses = losses.for_heads(self.net, base_loss(config, prepared))
+        head_weights = {
+            name: head.loss_weight
+            * (config.joint_loss_weight if head.target == "heatmaps" else 1.0)
+            for name, head in self.network.heads.items()
+        }
+        self.optimizer = optimizers.build(config, self.net.trainable_variables)
+        num_classes = prepared.labels.num_classes
+        self.net.compile(
+            optimizer=self.optimizer,
+            loss=head_losses,
+            loss_weights=head_weights,
+            metrics={
+                "logits": metrics.ConfusionMatrix(
+                    num_classes, resize="labels", name="miou"
+                )
+            },
+            jit_compile=False,
+        )
+        # The thesis' second Network instance: the same weights in inference mode.
+        self.validation_net = keras.Model(self.net.input, self.net.output)
+        self.confusion = metrics.ConfusionMatrix(
+            num_classes,
+            resize="logits",
+            direct_weights=self.network.direct_weights(prepared),
+            name="miou",
+        )
+        self.validation_net.compile(
+            loss=head_losses,
+            loss_weights=head_weights,
+            metrics={"logits": self.confusion},
+            jit_compile=False,
+        )
+        self.train_samples = self.network.samples(prepared, "train")
+        self.val_samples = self.network.samples(
+            prepared, "val", limit=config.val_samples
+        )
+
+    def _restore(self):
+        self.metric_arrays: Mapping[str, np.ndarray] | None = None
+        newest = checkpoint.load_newest(self.out / "checkpoints")
+        if newest is None:
+            return
+        _, arrays, meta = newest
+        self.state = State(**meta["state"])
+        self._refuse_another_fingerprint(meta["fingerprint"])
+        assign(self.net.variables, arrays, "model")
+        assign(self.optimizer.variables, arrays, "optimizer")
+        if meta["mid_window"]:
+            self.metric_arrays = arrays
+        self.say(f"going on at step {self.state.step // self.config.accumulate}")
+
+    def _refuse_another_fingerprint(self, found: Mapping):
+        for key, (old, new) in run_folder.differences(found, backend.fingerprint()):
+            if not self.options.allow_inexact:
+                raise UsageError(
+                    f"environment {key}",
+                    new,
+                    f"{old} as when the run began, since its bits depend on it; "
+                    "or --allow-inexact, or --restart",
+                )
+            self.state.inexact.append(f"{key}: {old} -> {new}")
+
+    def _write_identity(self):
+        (self.out / "failure.json").unlink(missing_ok=True)
+        identity = run_folder.identity(self.config, self.prepared)
+        run_folder.write_json(self.out / "config.json", identity)
+        environment = {
+            "fingerprint": backend.fingerprint(),
+            "inexact": self.state.inexact,
+            "commit": backend.commit(),
+            "data": str(self.prepared.folder.resolve()),
+            "command": sys.argv,
+        }
+        run_folder.write_json(self.out / "environment.json", environment)
+
+    # Training
+
+    def _fit_segment(self):
+        """One call of `fit`: as many equal windows as lie ahead, at least one."""
+        config, start, stop = self.config, self.state.step, self.total
+        if config.bn_mode == "full":
+            switch = config.bn_start * config.accumulate
+            self.network.freeze_batch_norm(start < switch)
+            if start < switch:
+                stop = min(stop, switch)
+        if start % self.window:  # resumed inside a window: finish that one first
+            stop = min(stop, start - start % self.window + self.window)
+        length = min(self.window, stop - start)
+        windows = (stop - start) // length
+        batches = pipeline.training_batches(
+            self.train_samples,
+            batch=config.batch,
+            seed=config.seed,
+            augment=config.augment,
+            start_step=start,
+            stop_step=start + windows * length,
+            preprocess=nets.get(config.net).preprocess,
+            heads=self.network.heads,
+            joint_targets=config.joint_targets,
+            workers=self.options.workers,
+        )
+        try:
+            self.net.fit(
+                batches,
+                epochs=windows,
+                steps_per_epoch=length,
+                callbacks=[_Progress(self), _Windows(self), _Checkpoints(self)],
+                verbose=0,
+            )
+        except Exception:
+            self._raise_data_error()
+            raise
+
+    def _raise_data_error(self):
+        for samples in (self.train_samples, self.val_samples):
+            if samples.error is not None:
+                raise samples.error
+
+    def end_window(self, logs: Mapping[str, float]):
+        """Validate, keep the best, add a line of history."""
+        config, step = self.config, self.state.step
+        if not math.isfinite(logs["loss"]):
+            self._raise_diverged("loss", logs["loss"])
+        validation = self.validate(self.val_samples)
+        updates = step // config.accumulate
+        row = {"step": updates}
+        row |= {key: float(v) for key, v in logs.items() if key.endswith("loss")}
+        row["lr"] = float(optimizers.learning_rate(config)(max(0, updates - 1)))
+        row["train_miou"] = float(logs.get("logits_miou", logs.get("miou", math.nan)))
+        row["val_loss"] = validation["loss"]
+        for key in VALIDATION_KEYS:
+            row[f"val_{key}"] = validation["summary"][key]
+        self.state.history.append(row)
+        if row["val_miou"] > self.state.best_miou:
+            self.state.best_miou, self.state.best_step = row["val_miou"], updates
+            arrays = named_arrays(self.net.variables, "model")
+            self._refuse_not_finite(arrays)
+            identity = run_folder.identity(config, self.prepared)
+            checkpoint.save(self.out / "best", updates, arrays, identity, keep=1)
+        run_folder.write_table(self.out / "history.csv", self.state.history)
+
+    def validate(self, samples) -> dict:
+        """{"loss", "confusion" int64 [C, C], "summary"} of the present weights."""
+        config = self.config
+        batches = pipeline.evaluation_batches(
+            samples,
+            batch=config.val_batch,
+            preprocess=nets.get(config.net).preprocess,
+            heads=self.network.heads,
+            joint_targets=config.joint_targets,
+            workers=self.options.workers,
+        )
+        try:
+            logs = self.validation_net.evaluate(batches, verbose=0, return_dict=True)
+        except Exception:
+            self._raise_data_error()
+            raise
+        confusion = self.confusion.confusion()
+        return {
+            "loss": float(logs["loss"]),
+            "confusion": confusion,
+            "summary": metrics.summary(confusion),
+        }
+
+    def save_checkpoint(self, mid_window: bool):
+        """Write the whole state of the run."""
+        arrays = named_arrays(self.net.variables, "model")
+        arrays |= named_arrays(self.optimizer.variables, "optimizer")
+        self._refuse_not_finite(arrays)
+        if mid_window:
+            arrays |= named_arrays(self.net.metrics_variables, "metric")
+        meta = {
+            "state": asdict(self.state),
+            "mid_window": mid_window,
+            "fingerprint": backend.fingerprint(),
+        }
+        folder = self.out / "checkpoints"
+        checkpoint.save(folder, self.state.step, arrays, meta, KEPT_CHECKPOINTS)
+
+    def _refuse_not_finite(self, arrays: Mapping[str, np.ndarray]):
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                self._raise_diverged(name, "not finite")
+
+    def _raise_diverged(self, what: str, value):
+        good = checkpoint.steps(self.out / "checkpoints")
+        last = f"step {good[-1]}" if good else "none"
+        raise DivergedError(
+            f"{what} at step {self.state.step // self.config.accumulate}",
+            value,
+            f"a finite number (last good checkpoint: {last})",
+        )
+
+    # The end
+
+    def _finish(self) -> dict:
+        arrays, _ = run_folder.load_best(self.out)
+        assign(self.net.variables, arrays, "model")
+        samples = self.network.samples(self.prepared, "val")
+        best = self.validate(samples)
+        result = {
+            "step": self.state.best_step,
+            "steps": self.config.steps,
+            "split": "val",
+            "images": len(samples),
+            "classes": list(self.prepared.labels.names),
+            "loss": best["loss"],
+            **metrics.to_json(best["confusion"]),
+            "parameters": self.network.parameters(),
+        }
+        save_samples(self.network, self.prepared, samples, self.out, SAMPLE_IMAGES)
+        figures.save_curves(self.state.history, self.out / "curves.png")
+        trained = self.state.step * self.config.batch
+        timing = {
+            "train_seconds": self.state.seconds,
+            "images_per_second": trained / max(self.state.seconds, 1e-9),
+            "ms_per_image": self.network.milliseconds_per_image(),
+        }
+        rows = [{"name": name, "value": float(v)} for name, v in timing.items()]
+        run_folder.write_table(self.out / "timing.csv", rows)
+        run_folder.write_json(self.out / "metrics.json", result)
+        self.say(
+            f"done: val mIoU {best['summary']['miou']:.4f} at step {result['step']} "
+            f"of {result['steps']}, {timing['ms_per_image']:.1f} ms/image"
+        )
+        return result
+
+    def say(self, line: str):
+        """A line on stderr and, with the time, in log.txt."""
+        _write_stderr(f"{self.options.title}{line}\n")
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        with open(self.out / "log.txt", "a") as file:
+            file.write(f"{stamp} {line}\n")
+
+
+class _Windows(keras.callbacks.Callback):
+    """Counts steps and closes windows; sets partial metric sums after a resume."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.run.metric_arrays is not None:
+            assign(self.model.metrics_variables, self.run.metric_arrays, "metric")
+            self.run.metric_arrays = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.run.state.step += 1
+        self.run.state.seconds += time.monotonic() - self.began
+
+    def on_epoch_end(self, epoch, logs=None):
+        _ = self.model  # on JAX, brings the variables up to date
+        self.run.end_window(logs)
+
+
+class _Checkpoints(keras.callbacks.Callback):
+    """Saves when it is due, at the end, and when the run is asked to stop."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+        self.saved_at = time.monotonic()
+        self.interval = SAVING_SECONDS[0]
+
+    def on_train_batch_end(self, batch, logs=None):
+        at_window_end = (
+            self.run.state.step % self.run.window == 0
+            or self.run.state.step == self.run.total
+        )
+        if not at_window_end:  # else the window is closed first
+            self._save_if_due(mid_window=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        mid_window = (
+            self.run.state.step % self.run.window != 0
+            and self.run.state.step != self.run.total
+        )
+        self._save_if_due(mid_window)
+
+    def _save_if_due(self, mid_window: bool):
+        run = self.run
+        step, every = run.state.step, run.options.checkpoint_every
+        if every is None:
+            due = time.monotonic() - self.saved_at >= self.interval
+        else:
+            due = step % every == 0
+        if due or run.asked.signal or step == run.total:
+            _ = self.model  # on JAX, brings the variables up to date
+            began = time.monotonic()
+            run.save_checkpoint(mid_window)
+            self.saved_at = time.monotonic()
+            shortest, longest = SAVING_SECONDS
+            cost = (self.saved_at - began) / SAVING_SHARE
+            self.interval = min(max(cost, shortest), longest)
+        if run.asked.signal and step < run.total:
+            raise InterruptedRunError(
+                f"interrupted at step {step // run.config.accumulate} by",
+                run.asked.signal,
+                "the same command again, which goes on from here",
+            )
+
+
+class _Progress(keras.callbacks.Callback):
+    """One line: step, loss, mIoU, images a second, time left."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+        self.first_step = run.state.step
+        self.began = self.shown_at = time.monotonic()
+        self.terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def on_train_batch_end(self, batch, logs=None):
+        run, now = self.run, time.monotonic()
+        done = run.state.step + 1  # this batch is counted by the next callback
+        if done == self.first_step + 1:
+            self.began = now  # the first step compiles; it says nothing of the speed
+        pause = PROGRESS_SECONDS[0 if self.terminal else 1]
+        if now - self.shown_at < pause and done != run.total:
+            return
+        self.shown_at = now
+        measured = done - self.first_step - 1
+        line = f"step {done}/{run.total}  loss {float(logs['loss']):.4f}"
+        train_miou = logs.get("logits_miou", logs.get("miou"))
+        if train_miou is not None:
+            line += f"  mIoU {float(train_miou):.3f}"
+        if run.state.history:
+            line += f"  val mIoU {run.state.history[-1]['val_miou']:.3f}"
+        if measured > 0 and now > self.began:
+            rate = measured / (now - self.began)
+            left = (run.total - done) / rate
+            line += f"  {rate * run.config.batch:.1f} images/s  {duration(left)} left"
+        end = "\n" if done == run.total or not self.terminal else ""
+        start = "\r\x1b[K" if self.terminal else ""
+        _write_stderr(f"{start}{run.options.title}{line}{end}")
+
+
+def base_loss(config: Config, prepared: Prepared) -> Callable:
+    """The loss of every label head, with class weights from the training counts.
+
+    Raises:
+        UsageError: class weights with a loss that takes none.
+    """
+    if config.loss == "ce":
+        loss = losses.CrossEntropy(
+            weights=weights_of(config, prepared),
+            strategy=config.strategy,
+            normalise=config.normalise,
+        )
+    elif config.class_weights != "none":
+        raise UsageError(
+            "class_weights", config.class_weights, f"none with the loss {config.loss}"
+        )
+    else:
+        loss = losses.Dice() if config.loss == "dice" else losses.Focal()
+    if config.l1 or config.l2:
+        loss = losses.WithErrorPenalty(loss, l1=config.l1, l2=config.l2)
+    return loss
+
+
+def named_arrays(variables: Sequence, group: str) -> dict[str, np.ndarray]:
+    """{"group/0007/path": array}: position and path, since paths may repeat."""
+    return {
+        f"{group}/{position:04d}/{variable.path}": np.asarray(variable.value)
+        for position, variable in enumerate(variables)
+    }
+
+
+def assign(variables: Sequence, arrays: Mapping[str, np.ndarray], group: str):
+    """Set variables from `named_arrays` of the same model.
+
+    Raises:
+        StorageError: the arrays are of another model; the first mismatch is named.
+    """
+    mine = {name: a for name, a in arrays.items() if name.startswith(group + "/")}
+    for position, variable in enumerate(variables):
+        name = f"{group}/{position:04d}/{variable.path}"
+        found = mine.get(name)
+        if found is None or found.shape != tuple(variable.shape):
+            shape = "missing" if found is None else f"shape {found.shape}"
+            raise StorageError(
+                f"checkpoint array {name}", shape, f"shape {tuple(variable.shape)}"
+            )
+        variable.assign(found)
+    if len(mine) != len(variables):
+        raise StorageError(
+            f"checkpoint group {group}", f"{len(mine)} arrays", f"{len(variables)}"
+        )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ in ("ResourceExhaustedError", "XlaRuntimeError")
+        and ("OOM" in str(error) or "RESOURCE_EXHAUSTED" in str(error))
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _write_stderr(text: str):
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # the terminal went away; the run goes on

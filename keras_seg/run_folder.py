@@ -1,0 +1,176 @@
+"""The run folder: what lies in it, how it is read, and whose run it is.
+
+Files: config.json (the identity: configuration and data), environment.json,
+history.csv, timing.csv, metrics.json (written last: the run is finished),
+failure.json (why the last sitting ended early), checkpoints/, best/, curves.png,
+samples.png, samples.npz, log.txt. Knows neither Keras nor TensorFlow.
+"""
+
+import csv
+import io
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_seg import checkpoint
+from keras_seg.config import Config, to_dict
+from keras_seg.data.prepared import Prepared
+from keras_seg.errors import KerasSegError, StorageError, UsageError
+
+FORMAT_VERSION = 1
+KEPT_AT_RESTART = ("log.txt", ".lock")
+
+
+def identity(config: Config, prepared: Prepared) -> dict:
+    """What makes a run itself: runs with equal identity are equal to the bit."""
+    return {
+        "format": FORMAT_VERSION,
+        "config": to_dict(config),
+        "data": {"dataset": prepared.dataset, "manifest": prepared.manifest_hash},
+    }
+
+
+def refuse_another_identity(run: Path, wanted: Mapping) -> None:
+    """Nothing if `run` is new or has this identity.
+
+    Raises:
+        UsageError: it has another; the first setting that differs is named.
+        StorageError: its config.json is damaged.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        return
+    for key, (old, new) in differences(_read_json(path), _as_json(wanted)):
+        name = key.removeprefix("config.")
+        raise UsageError(
+            f"setting {name}", new, f"{old} as in {path}; or another --out or --restart"
+        )
+
+
+def differences(old, new, prefix: str = "") -> Iterator[tuple[str, tuple]]:
+    """(dotted key, (old value, new value)) of all that differs, in key order."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{prefix}{key}.")
+    elif old != new:
+        yield prefix.rstrip("."), (old, new)
+
+
+def forget(run: Path) -> None:
+    """Drop a run so that it begins anew; its log is kept."""
+    for entry in run.iterdir():
+        if entry.name not in KEPT_AT_RESTART:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def read_metrics(run: Path) -> dict | None:
+    """metrics.json of a finished run; None while it is not finished."""
+    path = run / "metrics.json"
+    return _read_json(path) if path.is_file() else None
+
+
+def read_history(run: Path) -> list[dict[str, float]]:
+    """The lines of history.csv as numbers, empty fields as NaN; [] without one."""
+    path = run / "history.csv"
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return [
+            {key: float(value) if value else math.nan for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def read_timing(run: Path) -> dict[str, float]:
+    """{name: value} of timing.csv; {} without one."""
+    path = run / "timing.csv"
+    if not path.is_file():
+        return {}
+    with open(path, newline="") as file:
+        return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+
+
+def read_failure(run: Path) -> str:
+    """Why the last sitting of a run ended early, in one line; "" if it did not."""
+    path = run / "failure.json"
+    return _read_json(path)["reason"] if path.is_file() else ""
+
+
+def read_environment(run: Path) -> dict:
+    """environment.json: fingerprint, commit, command and where the data lay."""
+    path = run / "environment.json"
+    if not path.is_file():
+        raise UsageError("run", run, "a run folder with environment.json")
+    return _read_json(path)
+
+
+def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The best checkpoint: arrays "model/..." and the run's identity.
+
+    Raises:
+        UsageError: the folder holds no run with a best checkpoint.
+        StorageError: it is damaged.
+    """
+    newest = checkpoint.load_newest(run / "best")
+    if newest is None:
+        raise UsageError("run", run, "a run folder with a best checkpoint")
+    _, arrays, wanted = newest
+    return arrays, wanted
+
+
+def write_json(path: Path, value) -> None:
+    """Replace a JSON file as a whole; NaN is refused (ValueError)."""
+    checkpoint.write_file(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, rows: Sequence[Mapping]) -> None:
+    """Replace a CSV file as a whole; all rows have the keys of the first one.
+
+    Floats are written with all their digits, so that equal runs have equal files;
+    what is not finite becomes an empty field.
+    """
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _field(value) for key, value in row.items()})
+    checkpoint.write_file(path, text.getvalue())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace a compressed .npz file as a whole."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    checkpoint.write_file(path, content.getvalue())
+
+
+def write_failure(run: Path, error: KerasSegError) -> None:
+    """Leave the reason of an early end in the run folder, if the disk lets us."""
+    try:
+        write_json(
+            run / "failure.json", {"exit_code": error.exit_code, "reason": str(error)}
+        )
+    except StorageError:
+        pass  # the disk is what failed, and the reason is on stderr
+
+
+def _field(value):
+    if isinstance(value, float):
+        return repr(float(value)) if math.isfinite(value) else ""
+    return value
+
+
+def _as_json(value):
+    return json.loads(json.dumps(value))
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise StorageError(str(path), "damaged", "JSON; or --restart") from error

@@ -1,0 +1,126 @@
+"""The one way to train: a run in a folder, begun, gone on with, or finished already.
+
+An uninterrupted run and one that was killed at any moment and started again have the
+same weights, history and metrics to the bit, because
+
+* the data are a pure function of (seed, step) (`keras_seg.data.pipeline`),
+* a checkpoint holds every model, optimizer and metric variable and the history
+  (`keras_seg.fitting`, `keras_seg.checkpoint`),
+* a run refuses to go on with another configuration, data set or environment.
+"""
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_seg import backend, checkpoint, nets, run_folder
+from keras_seg.config import Config
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import KerasSegError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What does not change the result: where and how a run is carried out.
+
+    Attributes:
+        init_weights: file of pretrained weights (`keras_seg.nets.pretrained`); its
+            SHA-256 is part of the configuration.
+        threads: intra-op threads; None is the number of cores.
+        workers: threads of the data loader.
+        checkpoint_every: batches between checkpoints; None is by time, so that
+            saving costs at most 1 % and a kill loses at most 10 minutes.
+        allow_inexact: go on although the machine or a library changed.
+        restart: begin anew, dropping what the folder holds of the run.
+        title: shown before every progress line.
+    """
+
+    init_weights: Path | None = None
+    threads: int | None = None
+    workers: int = 2
+    checkpoint_every: int | None = None
+    allow_inexact: bool = False
+    restart: bool = False
+    title: str = ""
+
+
+def train(
+    config: Config, data: Path, out: Path, options: Options | None = None
+) -> dict:
+    """Carry the run in `out` to its end, from wherever it is.
+
+    Args:
+        config: what is trained.
+        data: a prepared folder with the splits train and val.
+        out: the run folder (`keras_seg.run_folder`); made where it is missing.
+        options: how it is carried out; None is the defaults.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UsageError: a configuration the net or the data cannot take, or another
+            configuration, data set or environment than the run in `out` has.
+        DataError: the data are damaged, or a split is missing.
+        DivergedError: the loss or a weight is no longer finite.
+        StorageError: the disk is full, or every checkpoint is damaged.
+        LockedError: another process works on `out`.
+        InterruptedRunError: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    options = options or Options()
+    nets.get(config.net)
+    prepared = open_prepared(data)
+    for split in ("train", "val"):
+        prepared.samples(split)
+    with checkpoint.lock(out):
+        checkpoint.sweep(out)
+        if options.restart:
+            run_folder.forget(out)
+        identity = run_folder.identity(config, prepared)
+        run_folder.refuse_another_identity(out, identity)
+        finished = run_folder.read_metrics(out)
+        if finished is not None:
+            print(f"{options.title}{out}: finished already", file=sys.stderr)
+            return finished
+        backend.start(config.seed, options.threads, config.precision)
+        from keras_seg import fitting  # imports Keras, prepared by backend.start
+
+        try:
+            with _interruption() as interruption:
+                run = fitting.Run(config, prepared, out, options, interruption)
+                return run.carry_out()
+        except KerasSegError as error:
+            run_folder.write_failure(out, error)
+            raise
+
+
+@dataclass
+class Interruption:
+    """Which signal asked the run to stop, if one did."""
+
+    signal: str | None = None
+
+
+@contextmanager
+def _interruption():
+    """SIGINT and SIGTERM ask for a checkpoint and an end; a second SIGINT insists."""
+    asked = Interruption()
+
+    def ask(number, _frame):
+        if asked.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.signal = signal.Signals(number).name
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, ask) for number in numbers]
+    try:
+        yield asked
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)

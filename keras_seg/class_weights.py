@@ -1,0 +1,131 @@
+"""Weights of the classes from how often they occur in the training set.
+
+All take one non-negative number per class, [C] (pixels with the ignored id left out),
+and return float64 [C]; all raise UsageError for anything else. A class that never
+occurs has a finite weight, stated at each function. Not normalised: what the mean of
+the weights does to the loss is the choice of `losses.CrossEntropy(normalise=...)`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_seg.errors import UsageError
+
+
+def inverse_frequency(counts: Sequence[float]) -> np.ndarray:
+    """W1 of BODY 3.4: 1 - C_i / sum C. A class that never occurs weighs 1."""
+    counts = _checked("pixel counts", counts)
+    return 1 - counts / counts.sum()
+
+
+def exponential(counts: Sequence[float]) -> np.ndarray:
+    """W2 of BODY 3.4: B exp(-(B - mean B) / (4 std B)) with B = max C / C_i.
+
+    BODY prints "B = 1/B" for B = 1/A, A = C / max C. std is the population's; where it
+    is 0, W = B. A class that never occurs weighs 0 and is left out of mean and std.
+    W is largest at B = 4 std B, so the rarest class may weigh less than a less rare
+    one.
+    """
+    counts = _checked("pixel counts", counts)
+    present = counts > 0
+    rarity = counts.max() / counts[present]
+    spread = rarity.std()
+    weights = np.zeros_like(counts)
+    weights[present] = rarity
+    if spread > 0:
+        weights[present] *= np.exp(-0.25 * (rarity - rarity.mean()) / spread)
+    return weights
+
+
+def median_frequency(
+    pixels: Sequence[float], presence_pixels: Sequence[float]
+) -> np.ndarray:
+    """Median frequency balancing (Eigen and Fergus 2015), as SegNet uses it.
+
+    median(f) / f_c with f_c = pixels of c / `presence_pixels`: the total area, void
+    included, of the images that contain c. A class that never occurs weighs 0 and is
+    left out of the median.
+    """
+    pixels = _checked("pixel counts", pixels)
+    presence_pixels = _checked("presence pixels", presence_pixels)
+    if len(pixels) != len(presence_pixels):
+        raise UsageError(
+            "presence pixels", f"{len(presence_pixels)} of them", f"{len(pixels)}"
+        )
+    if (pixels > presence_pixels).any():
+        raise UsageError(
+            "presence pixels",
+            presence_pixels.tolist(),
+            f"at least the pixels of each class, {pixels.tolist()}",
+        )
+    present = pixels > 0
+    frequency = pixels[present] / presence_pixels[present]
+    weights = np.zeros_like(pixels)
+    weights[present] = np.median(frequency) / frequency
+    return weights
+
+
+def background_discount(
+    counts: Sequence[float], background: float = 0.15
+) -> np.ndarray:
+    """Weights of VOC07: `background` for class 0, 2 - 1/n_c for the others.
+
+    n_c are pixels or images ("occurrences" in VOC07 4b); a class that never occurs
+    weighs 1. Counts of one give VOC07 5a-5c: ones, and `background` for class 0.
+    """
+    counts = _checked("occurrences", counts)
+    if not 0 <= background < float("inf"):
+        raise UsageError("background weight", background, "a finite number from 0")
+    weights = 2 - 1 / np.maximum(counts, 1)
+    weights[0] = background
+    return weights
+
+
+def from_counts(
+    name: str,
+    pixels: Sequence[float],
+    presence_pixels: Sequence[float],
+    images: Sequence[float],
+    *,
+    background: float = 0.15,
+    occurrences: str = "pixels",
+) -> np.ndarray | None:
+    """The weights a configuration names, from a training set's counts.
+
+    Args:
+        name: "none", "w1", "w2", "median" or "voc07".
+        pixels: [C] pixels of each class.
+        presence_pixels: [C] total area of the images that contain each class.
+        images: [C] number of the images that contain each class.
+        background: the weight of class 0 with "voc07".
+        occurrences: what "voc07" counts: "pixels", "images", or "none" for ones.
+
+    Returns:
+        float64 [C], or None for "none".
+    """
+    if name == "none":
+        return None
+    if name == "w1":
+        return inverse_frequency(pixels)
+    if name == "w2":
+        return exponential(pixels)
+    if name == "median":
+        return median_frequency(pixels, presence_pixels)
+    if name == "voc07":
+        counted = {"pixels": pixels, "images": images, "none": np.ones(len(pixels))}
+        if occurrences not in counted:
+            raise UsageError("occurrences", occurrences, "pixels, images or none")
+        return background_discount(counted[occurrences], background)
+    raise UsageError("class weights", name, "none, w1, w2, median or voc07")
+
+
+def _checked(what: str, counts) -> np.ndarray:
+    counts = np.asarray(counts, dtype=np.float64)
+    if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
+        raise UsageError(
+            what, counts.tolist(), "one finite number from 0 for each class"
+        )
+    if not counts.any():
+        raise UsageError(what, counts.tolist(), "at least one class that occurs")
+    return counts

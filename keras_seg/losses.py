@@ -1,0 +1,433 @@
+"""Losses of dense labels: cross entropy, Dice, focal, error penalty, joint heatmaps.
+
+Every loss is called as ``loss(y_true, y_pred)`` and returns one float32 scalar:
+
+* y_true: class ids [B, H, W] of any dtype; `ignore_id` (255) pixels do not count.
+* y_pred: raw logits [B, h, w, C] of any float dtype, computed on in float32.
+
+Where the sizes differ the label is resized to the logits by nearest. A batch without
+a single valid pixel has the loss 0 and a gradient of 0. An id that is neither one of
+the C classes nor `ignore_id` makes the loss NaN, so that it cannot go unnoticed.
+
+    net.compile(optimizer, loss=losses.for_heads(net, losses.CrossEntropy()))
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_seg.errors import UsageError
+from keras_seg.labels import IGNORE_ID
+
+
+def resize_labels(label, height: int, width: int):
+    """Class ids [B, H, W] by nearest, half-pixel centres, to [B, height, width]."""
+    if None in label.shape[1:]:
+        raise UsageError("label size", label.shape, "a height and width that are known")
+    old_height, old_width = label.shape[1:]
+    if (old_height, old_width) == (height, width):
+        return label
+    rows = _nearest(old_height, height)
+    columns = _nearest(old_width, width)
+    pixels = (rows[:, None] * old_width + columns).reshape(-1)
+    flat = ops.reshape(label, (-1, old_height * old_width))
+    return ops.reshape(ops.take(flat, pixels, axis=1), (-1, height, width))
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """int32 [new]: floor((i + 0.5) * old / new), in integers and so without error."""
+    return ((2 * np.arange(new) + 1) * old // (2 * new)).astype(np.int32)
+
+
+class BatchLoss(keras.losses.Loss):
+    """A loss that is one number of the whole batch, in float32: `of_batch`."""
+
+    def __init__(self, name):
+        super().__init__(name=name, dtype="float32")
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            raise UsageError(
+                f"sample_weight of {self.name}", "given", "none; weigh the classes"
+            )
+        return super().__call__(y_true, y_pred)
+
+    def call(self, y_true, y_pred):
+        # As one value, not a scalar: Keras then divides by the number of replicas.
+        return ops.reshape(self.of_batch(y_true, y_pred), (1,))
+
+    def of_batch(self, y_true, y_pred):
+        """float32 scalar."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+class PixelLoss(BatchLoss):
+    """What the losses of labels share: the common size, the ignored pixels.
+
+    A subclass defines `of_pixels`.
+
+    Attributes:
+        ignore_id: int. The id of pixels that do not count.
+        num_classes: int, or None where the loss takes any number of classes.
+    """
+
+    num_classes = None
+
+    def __init__(self, ignore_id, name):
+        super().__init__(name)
+        self.ignore_id = int(ignore_id)
+
+    def of_batch(self, y_true, y_pred):
+        if len(y_true.shape) != 3 or len(y_pred.shape) != 4:
+            raise UsageError(
+                f"shapes of {self.name}",
+                f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}",
+                "class ids [B, H, W] and logits [B, h, w, C]",
+            )
+        _, height, width, classes = y_pred.shape
+        if self.num_classes not in (None, classes):
+            raise UsageError(
+                f"weights of {self.name}", self.num_classes, f"{classes} of them"
+            )
+        label = ops.cast(resize_labels(y_true, height, width), "int32")
+        valid = ops.not_equal(label, self.ignore_id)
+        known = ops.logical_and(label >= 0, label < classes)
+        # NaN for an unknown id: a one-hot row of zeros would count it as perfect.
+        valid = ops.where(valid, ops.where(known, 1.0, float("nan")), 0.0)
+        label = ops.where(known, label, 0)
+        return self.of_pixels(label, valid, y_pred)
+
+    def of_pixels(self, label, valid, logits):
+        """The loss of a batch.
+
+        Args:
+            label: int32 [B, h, w], 0..C-1 everywhere.
+            valid: float32 [B, h, w], 1, or 0 where the pixel is ignored.
+            logits: float32 [B, h, w, C].
+
+        Returns:
+            float32 scalar.
+        """
+        raise NotImplementedError
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_id": self.ignore_id}
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class CrossEntropy(PixelLoss):
+    """Cross entropy with class weights, as BODY 3.4 places them.
+
+    l = -log softmax(x)[t] at a pixel of the true class t. The loss is
+
+    * "outer": sum over valid pixels of w_t l, divided by `normalise`: a weight
+      is the importance of a class's pixels.
+    * "direct": as unweighted, of the logits w * x: a weight is a temperature.
+
+    Args:
+        weights: [C] finite, not negative; None weighs all classes alike.
+        strategy: "outer" or "direct".
+        normalise: divide by the number of valid "pixels" (BODY), or by the sum of
+            their "weights" (PyTorch's cross entropy, VOC07). With "direct" every
+            pixel weighs 1 and the two are the same.
+        ignore_id: int. The id of pixels that do not count.
+        name: str. Keras' name of the loss.
+
+    Raises:
+        UsageError: a negative or infinite weight, an unknown strategy or normaliser.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float] | None = None,
+        strategy: str = "outer",
+        normalise: str = "pixels",
+        ignore_id: int = IGNORE_ID,
+        name: str = "cross_entropy",
+    ):
+        super().__init__(ignore_id, name)
+        if strategy not in ("outer", "direct"):
+            raise UsageError("strategy", strategy, "outer or direct")
+        if normalise not in ("pixels", "weights"):
+            raise UsageError("normalise", normalise, "pixels or weights")
+        self.weights = None if weights is None else _checked_weights(weights)
+        self.strategy = strategy
+        self.normalise = normalise
+
+    @property
+    def num_classes(self):
+        return None if self.weights is None else len(self.weights)
+
+    def of_pixels(self, label, valid, logits):
+        pixel_weight = valid
+        if self.weights is not None:
+            weights = ops.convert_to_tensor(self.weights, "float32")
+            if self.strategy == "direct":
+                logits = logits * weights
+            else:
+                pixel_weight = valid * ops.take(weights, label)
+        total = ops.sum(pixel_weight * _log_loss(label, logits))
+        return _divide(
+            total, ops.sum(valid if self.normalise == "pixels" else pixel_weight)
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "weights": self.weights,
+            "strategy": self.strategy,
+            "normalise": self.normalise,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class Dice(PixelLoss):
+    """Soft Dice loss, per class over the whole batch (CITY 3.2).
+
+    1 - mean over c of (2 TP_c + eps) / (sum p_c + sum y_c + eps), TP_c = sum p_c y_c,
+    p = softmax(x), y one-hot, sums over the valid pixels of the batch, eps = 1e-6.
+    A class without a valid pixel in the batch is left out of the mean.
+    (Hard Dice is the F1 of `keras_seg.metrics.summary`.)
+
+    Args:
+        ignore_id: int. The id of pixels that do not count.
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(self, ignore_id: int = IGNORE_ID, name: str = "dice"):
+        super().__init__(ignore_id, name)
+
+    def of_pixels(self, label, valid, logits):
+        epsilon = 1e-6
+        probability = ops.softmax(logits, axis=-1) * valid[..., None]
+        truth = ops.one_hot(label, logits.shape[-1], dtype="float32")
+        true_positives = ops.sum(probability * truth, axis=(0, 1, 2))  # [C]
+        predicted = ops.sum(probability, axis=(0, 1, 2))
+        actual = ops.sum(truth * valid[..., None], axis=(0, 1, 2))
+        dice = (2 * true_positives + epsilon) / (predicted + actual + epsilon)
+        # Not "> 0", which would drop the NaN of an unknown id.
+        present = ops.cast(ops.not_equal(actual, 0.0), "float32")
+        return _divide(ops.sum(present * (1 - dice)), ops.sum(present))
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class Focal(PixelLoss):
+    """Focal loss, mean over valid pixels of alpha (1 - p_t)^gamma l (CLOTH 3.2).
+
+    l = -log p_t, p = softmax(x), t the true class. CLOTH names no gamma and alpha:
+    the defaults are those of Lin et al. 2017 and of Keras. gamma=0, alpha=1 is the
+    cross entropy.
+
+    Args:
+        gamma: float >= 0. How much well classified pixels are discounted.
+        alpha: float > 0. Factor of the loss.
+        ignore_id: int. The id of pixels that do not count.
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        ignore_id: int = IGNORE_ID,
+        name: str = "focal",
+    ):
+        super().__init__(ignore_id, name)
+        self.gamma = _not_negative("gamma", gamma)
+        self.alpha = _not_negative("alpha", alpha)
+
+    def of_pixels(self, label, valid, logits):
+        log_loss = _log_loss(label, logits)
+        # 1 - p_t. The gradient of its power is infinite at 0 where gamma < 1.
+        error = ops.maximum(-ops.expm1(-log_loss), 1e-7)
+        loss = self.alpha * ops.power(error, self.gamma) * log_loss
+        return _divide(ops.sum(valid * loss), ops.sum(valid))
+
+    def get_config(self):
+        return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha}
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class WithErrorPenalty(PixelLoss):
+    """A loss plus penalties on the prediction error (CLOTH 3.2).
+
+    base + l1 mean |p - y| + l2 mean (p - y)^2, p = softmax(x), y one-hot; the means
+    are over the classes and the valid pixels. CLOTH's "L1 and L2 regularisation of
+    the focal loss" is read so, because it speaks of the difference between predicted
+    and correct value; `penalise_kernels` is the other reading.
+
+    Args:
+        base: one of the losses of this module.
+        l1: float >= 0. Factor of the mean absolute error.
+        l2: float >= 0. Factor of the mean squared error.
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(
+        self,
+        base: PixelLoss,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        name: str = "with_error_penalty",
+    ):
+        if isinstance(base, dict):
+            base = keras.saving.deserialize_keras_object(base)
+        if not isinstance(base, PixelLoss):
+            raise UsageError("base loss", base, "a loss of keras_seg.losses")
+        super().__init__(base.ignore_id, name)
+        self.base = base
+        self.l1 = _not_negative("l1", l1)
+        self.l2 = _not_negative("l2", l2)
+
+    @property
+    def num_classes(self):
+        return self.base.num_classes
+
+    def of_pixels(self, label, valid, logits):
+        classes = logits.shape[-1]
+        truth = ops.one_hot(label, classes, dtype="float32")
+        error = ops.softmax(logits, axis=-1) - truth
+        penalty = 0.0
+        if self.l1:
+            penalty += self.l1 * ops.mean(ops.abs(error), axis=-1)
+        if self.l2:
+            penalty += self.l2 * ops.mean(ops.square(error), axis=-1)
+        base = self.base.of_pixels(label, valid, logits)
+        return base + _divide(ops.sum(valid * penalty), ops.sum(valid))
+
+    def get_config(self):
+        return {
+            "base": keras.saving.serialize_keras_object(self.base),
+            "l1": self.l1,
+            "l2": self.l2,
+            "name": self.name,
+        }  # the ignored id is the base's
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class JointHeatmaps(BatchLoss):
+    """Loss of a head of joint heatmaps (BODY 3.3.3, the hourglass' joint branch).
+
+    y_true: float [B, h, w, J], Gaussians of peak 1, or -1 all over a channel of a
+    sample whose joint is not visible. y_pred: float [B, h, w, J], raw. The result is
+    the mean over the pixels of all visible channels; 0 where none is visible.
+
+    Args:
+        kind: "sigmoid" cross entropy (the thesis' code) or "mse" (Newell et al.).
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(self, kind: str = "sigmoid", name: str = "joint_heatmaps"):
+        super().__init__(name)
+        if kind not in ("sigmoid", "mse"):
+            raise UsageError("kind of joint loss", kind, "sigmoid or mse")
+        self.kind = kind
+
+    def of_batch(self, y_true, y_pred):
+        if tuple(y_true.shape[1:]) != tuple(y_pred.shape[1:]):
+            raise UsageError(
+                f"target of {self.name}",
+                tuple(y_true.shape),
+                f"the shape of the head, {tuple(y_pred.shape)}",
+            )
+        visible = ops.cast(y_true >= 0, "float32")
+        if self.kind == "sigmoid":
+            # log(1 + exp(x)) - x y, for any x.
+            loss = ops.softplus(y_pred) - y_pred * y_true
+        else:
+            loss = ops.square(y_pred - y_true)
+        return _divide(ops.sum(visible * loss), ops.sum(visible))
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+
+def for_heads(
+    net: keras.Model,
+    base_loss: PixelLoss,
+    joint_loss: keras.losses.Loss | None = None,
+) -> dict[str, keras.losses.Loss]:
+    """The loss of every head of a net, for `compile` (deep supervision).
+
+    Args:
+        net: a model whose output is a dict of heads.
+        base_loss: the loss of the heads of class logits.
+        joint_loss: the loss of the heads named joints*_heatmaps; None is
+            `JointHeatmaps()`.
+
+    Returns:
+        {head: loss}.
+
+    Raises:
+        UsageError: the output is no dict, or a head has another number of classes
+            than `base_loss` has weights.
+    """
+    if not isinstance(net.output, dict):
+        raise UsageError("output of the net", type(net.output), "a dict of heads")
+    losses = {}
+    for head, output in net.output.items():
+        if head.startswith("joints") and head.endswith("_heatmaps"):
+            losses[head] = JointHeatmaps() if joint_loss is None else joint_loss
+            continue
+        if base_loss.num_classes not in (None, output.shape[-1]):
+            raise UsageError(
+                f"class weights of head {head}",
+                base_loss.num_classes,
+                f"{output.shape[-1]} weights, one for each class of the head",
+            )
+        losses[head] = base_loss
+    return losses
+
+
+def penalise_kernels(net: keras.Model, l1: float = 0.0, l2: float = 0.0) -> None:
+    """Add l1 mean |w| + l2 mean w^2 over all kernels to the loss of a net.
+
+    CLOTH's "L1 and L2 regularisation" read as a penalty on the weights; the means are
+    over all kernel weights together. Works through Keras' regularisers, in place;
+    they replace those the kernels had.
+    """
+    kernels = [v for v in net.trainable_variables if v.name.endswith("kernel")]
+    size = sum(int(np.prod(kernel.shape)) for kernel in kernels)
+    regularizer = keras.regularizers.L1L2(
+        _not_negative("l1", l1) / size, _not_negative("l2", l2) / size
+    )
+    for kernel in kernels:
+        kernel.regularizer = regularizer
+
+
+def _log_loss(label, logits):
+    """-log softmax(logits)[label]: [B, h, w], [B, h, w, C] -> [B, h, w].
+
+    Product and sum with the one-hot are faster than gathering, whose gradient is a
+    scatter, and than Keras' sparse cross entropy, which gathers too under TensorFlow's
+    op determinism.
+    """
+    logits = logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
+    truth = ops.one_hot(label, logits.shape[-1], dtype="float32")
+    log_sum = ops.log(ops.sum(ops.exp(logits), axis=-1))
+    return log_sum - ops.sum(logits * truth, axis=-1)
+
+
+def _divide(total, count):
+    """total / count, and 0 with a gradient of 0 where there is nothing to count."""
+    return total / ops.where(ops.equal(count, 0.0), 1.0, count)
+
+
+def _checked_weights(weights) -> list[float]:
+    array = np.asarray(weights, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any():
+        raise UsageError(
+            "class weights", array.tolist(), "one finite number from 0 for each class"
+        )
+    return array.tolist()
+
+
+def _not_negative(what: str, value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise UsageError(what, value, "a finite number from 0")
+    return float(value)

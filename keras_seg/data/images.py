@@ -1,0 +1,315 @@
+"""Safe reading of raw images and masks, and their geometry.
+
+Raw files come from anywhere. Before any decoding the header is read: a file that is
+no PNG or JPEG or has more than `MAX_PIXELS` pixels is refused. Then the whole file is
+walked to its end marker, because decoders make up what is missing: Pillow accepts a
+PNG that lacks its last bytes, OpenCV a JPEG cut in half.
+
+Masks are read by Pillow, which keeps palette indices (TensorFlow and OpenCV turn
+them into colours).
+"""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from keras_seg.errors import DataError
+
+MAX_PIXELS = 64_000_000
+_MAX_FILE_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA without compression
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_EXIF_ORIENTATION = 274
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+# In entropy-coded data 0xFF is followed by 0x00 (stuffing), a restart marker or 0xFF
+# (fill); anything else ends the scan.
+_JPEG_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], RGB.
+        format: "png" or "jpg", of the file.
+        content: bytes of the file where it can stand in a prepared folder as it is
+            (8-bit RGB, upright), else None.
+    """
+
+    pixels: np.ndarray
+    format: str
+    content: bytes | None
+
+
+@dataclass(frozen=True)
+class _File:
+    """A whole PNG or JPEG file, not yet decoded."""
+
+    path: Path
+    content: bytes  # up to and including the end marker
+    format: str  # "png" or "jpg"
+    bit_depth: int  # bits a channel
+
+
+def read_raw_image(path: Path) -> RawImage:
+    """Reads an image file of any kind as 8-bit RGB.
+
+    Grey becomes three equal channels, palettes their colours, 16-bit levels their
+    upper 8 bits; alpha is dropped. An EXIF orientation is applied, as viewers and
+    annotation tools do.
+
+    Raises:
+        DataError: no PNG or JPEG, truncated, damaged, or more than MAX_PIXELS.
+    """
+    file = _load(path)
+    image = _decode(file)
+    upright = _upright(image)
+    as_is = (
+        image.mode == "RGB"
+        and file.bit_depth == 8
+        and upright is image
+        and "transparency" not in image.info
+        and getattr(image, "n_frames", 1) == 1
+    )
+    return RawImage(
+        np.ascontiguousarray(_rgb(upright)),
+        file.format,
+        file.content if as_is else None,
+    )
+
+
+def read_raw_label(
+    path: Path, colours: Sequence[tuple[int, int, int]] | None = None
+) -> np.ndarray:
+    """Reads a mask: class ids uint8 [H, W].
+
+    Args:
+        path: a PNG: 8-bit (or less) grey ids, palette indices, or with `colours` RGB.
+        colours: the colour of each class id of an RGB mask; other colours are an
+            error, as are RGB masks without it.
+
+    Raises:
+        DataError: as for images; 16-bit, a kind that holds no ids, a colour that
+            is not in `colours`.
+    """
+    file = _load(path)
+    if file.format != "png":
+        raise DataError(path, "a JPEG mask", "a PNG (JPEG changes class ids)")
+    if file.bit_depth == 16:
+        raise DataError(path, "a 16-bit mask", "8-bit class ids")
+    image = _decode(file)
+    if image.mode in ("P", "1"):
+        return np.array(image).astype(np.uint8)
+    if image.mode == "L":
+        # Pillow stretches 2- and 4-bit grey levels to 0..255.
+        return np.array(image) // (255 // (2**file.bit_depth - 1))
+    if image.mode not in ("RGB", "RGBA"):
+        raise DataError(path, f"a mask of mode {image.mode}", "8-bit class ids")
+    if colours is None:
+        raise DataError(path, "an RGB mask", "8-bit class ids, or --palette")
+    return _ids_of_colours(np.array(image)[..., :3], colours, path)
+
+
+def map_ids(
+    label: np.ndarray, table: Sequence[int], path: Path, allowed: str
+) -> np.ndarray:
+    """Raw ids [H, W] through a table [256] (-1: not allowed): uint8 [H, W].
+
+    Raises:
+        DataError: with the value, the count of pixels and the file.
+    """
+    table = np.asarray(table, np.int16)
+    present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+    for value in present[table[present] < 0]:
+        count = np.count_nonzero(label == value)
+        raise DataError(path, f"class id {value} in {count} pixels", allowed)
+    return table.astype(np.uint8)[label]
+
+
+def pad_to_square(array: np.ndarray, fill: int = 0) -> np.ndarray:
+    """Centres [H, W, ...] in a square of the longer side."""
+    height, width = array.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.full((side, side, *array.shape[2:]), fill, array.dtype)
+    square[top : top + height, left : left + width] = array
+    return square
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear, antialiased when shrinking: uint8 [H, W, 3] to size (height, width).
+
+    Equal to tf.image.resize(antialias=True) and torch's antialias up to rounding.
+    """
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Nearest with half-pixel centres: uint8 [H, W] to size (height, width).
+
+    cv2.INTER_NEAREST (floor) would shift the label against the image.
+    """
+    if label.shape == size:
+        return label
+    return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """uint8 [H, W] or RGB [H, W, 3] as a PNG file."""
+    return _encode(".png", array, [])
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """uint8 RGB [H, W, 3] as a JPEG file of quality 95."""
+    return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def _encode(extension, array, parameters):
+    bgr = array[..., ::-1] if array.ndim == 3 else array
+    done, content = cv2.imencode(extension, np.ascontiguousarray(bgr), parameters)
+    if not done:
+        raise ValueError(f"OpenCV cannot encode {array.dtype} {array.shape}")
+    return content.tobytes()
+
+
+def _load(path: Path) -> _File:
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if 0 < size <= _MAX_FILE_BYTES else b""
+    except OSError as error:
+        raise DataError(path, error.strerror, "a readable image file") from None
+    if size == 0:
+        raise DataError(path, "an empty file", "a PNG or JPEG image")
+    if size > _MAX_FILE_BYTES:
+        raise DataError(path, f"{size} bytes", f"at most {_MAX_FILE_BYTES} bytes")
+    if content.startswith(_PNG_SIGNATURE):
+        return _walk_png(path, content)
+    if content.startswith(_JPEG_SIGNATURE):
+        return _walk_jpeg(path, content)
+    raise DataError(path, "neither PNG nor JPEG", "a PNG or JPEG image")
+
+
+def _walk_png(path: Path, content: bytes) -> _File:
+    """Checks every chunk's checksum up to IEND."""
+    position, bit_depth = len(_PNG_SIGNATURE), None
+    while True:
+        if position + 12 > len(content):
+            raise _truncated(path, content)
+        length, kind = struct.unpack_from(">I4s", content, position)
+        end = position + 12 + length
+        if end > len(content):
+            raise _truncated(path, content)
+        (checksum,) = struct.unpack_from(">I", content, end - 4)
+        if zlib.crc32(memoryview(content)[position + 4 : end - 4]) != checksum:
+            raise DataError(path, "damaged (checksum)", "a whole PNG file")
+        if bit_depth is None:
+            if kind != b"IHDR" or length != 13:
+                raise DataError(path, "no image header", "a whole PNG file")
+            width, height, bit_depth = struct.unpack_from(">IIB", content, position + 8)
+            _check_pixels(path, width, height)
+        if kind == b"IEND":
+            return _File(path, content[:end], "png", bit_depth)
+        position = end
+
+
+def _walk_jpeg(path: Path, content: bytes) -> _File:
+    """Follows the markers up to the end of the image."""
+    position, bit_depth = 2, 8
+    while True:
+        if position + 2 > len(content):
+            raise _truncated(path, content)
+        if content[position] != 0xFF:
+            raise DataError(path, "damaged (no marker)", "a whole JPEG file")
+        marker = content[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker == 0xD9:  # end of image
+            return _File(path, content[: position + 2], "jpg", bit_depth)
+        elif marker in _JPEG_STANDALONE:
+            position += 2
+        else:
+            if position + 4 > len(content):
+                raise _truncated(path, content)
+            (length,) = struct.unpack_from(">H", content, position + 2)
+            if marker in _JPEG_FRAMES and position + 9 <= len(content):
+                bit_depth, height, width = struct.unpack_from(
+                    ">BHH", content, position + 4
+                )
+                _check_pixels(path, width, height)
+            position += 2 + length
+            if marker == 0xDA:  # start of scan: entropy-coded data follow
+                following = _JPEG_NEXT_MARKER.search(content, position)
+                if following is None:
+                    raise _truncated(path, content)
+                position = following.start()
+
+
+def _truncated(path: Path, content: bytes) -> DataError:
+    return DataError(path, f"truncated at {len(content)} bytes", "a whole file")
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            path, f"{width} x {height} pixels", f"at most {MAX_PIXELS} pixels"
+        )
+
+
+def _decode(file: _File) -> Image.Image:
+    formats = {"png": "PNG", "jpg": "JPEG"}
+    try:
+        image = Image.open(io.BytesIO(file.content), formats=[formats[file.format]])
+        image.load()
+    except Exception as error:  # Pillow raises many kinds on damaged files
+        raise DataError(
+            file.path, f"damaged ({error})", "an image that can be decoded"
+        ) from None
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation wants it; itself where there is none."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data do not harm the pixels
+        orientation = 1
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16-bit grey
+        grey = (np.array(image) >> 8).astype(np.uint8)
+        return np.stack([grey] * 3, axis=-1)
+    if image.mode == "P":  # by way of RGBA: transparent palettes
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _ids_of_colours(rgb, colours, path):
+    codes = rgb.astype(np.int32) @ (65536, 256, 1)
+    known = np.array(colours, np.int32) @ (65536, 256, 1)
+    order = np.argsort(known)
+    place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
+    ids = order[place]
+    wrong = known[ids] != codes
+    if wrong.any():
+        colour = tuple(int(level) for level in rgb[wrong][0])
+        count = np.count_nonzero((rgb == colour).all(axis=-1))
+        raise DataError(
+            path, f"colour {colour} in {count} pixels", "the colours of --palette"
+        )
+    return ids.astype(np.uint8)

@@ -1,0 +1,373 @@
+"""The prepared folder: what every dataset becomes, and how it is read.
+
+    images/<split>/<id>.{png,jpg}    8-bit RGB
+    labels/<split>/<id>.png          uint8 class ids, 255 = ignore
+    joints/<split>.npz               "joints" float32 [N, J, 2], (x, y) px, if it has any
+    manifest.csv                     one line per sample, sorted by split and id
+    meta.json                        classes, palette, flip pairs, pixel counts, command
+
+`keras_seg.data.writer` writes it; nothing reads it but this module.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keras_seg.errors import DataError, UsageError
+from keras_seg.labels import LabelSpec
+
+FORMAT_VERSION = 1
+META, MANIFEST = "meta.json", "manifest.csv"
+MANIFEST_FIELDS = (
+    "split",
+    "id",
+    "image",
+    "image_sha256",
+    "label_sha256",
+    "height",
+    "width",
+)
+SPLIT_ORDER = ("train", "val", "test")
+
+_ID = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")  # one file name
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_END_OF_FILE = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its label, as the manifest lists it."""
+
+    split: str
+    id: str
+    image: Path
+    label: Path
+    image_sha256: str
+    label_sha256: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """What the labels of a split hold, C classes.
+
+    Attributes:
+        pixels: int64 [C], pixels of each class.
+        images: int64 [C], images that contain it.
+        presence_pixels: int64 [C], total area, void included, of these images.
+        ignored: pixels of value 255.
+        total: all pixels.
+    """
+
+    pixels: np.ndarray
+    images: np.ndarray
+    presence_pixels: np.ndarray
+    ignored: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared folder, opened and checked by `open_prepared`.
+
+    Attributes:
+        folder: where it lies.
+        dataset: its name, a key of `keras_seg.data.DATASETS`.
+        labels: its classes.
+        image_size: (height, width) of every image, or None where they differ.
+        meta: all of meta.json.
+        manifest_hash: SHA-256 over the samples, classes, flip pairs and joints:
+            equal data have equal hashes, wherever they lie.
+    """
+
+    folder: Path
+    dataset: str
+    labels: LabelSpec
+    image_size: tuple[int, int] | None
+    meta: Mapping[str, object]
+    manifest_hash: str
+    _samples: Mapping[str, tuple[Sample, ...]] = field(repr=False)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._samples)
+
+    def samples(self, split: str) -> tuple[Sample, ...]:
+        """The samples of a split in the order of their ids.
+
+        Raises:
+            DataError: no such split (an empty one is never listed).
+        """
+        if split not in self._samples:
+            raise DataError(
+                f"{self.folder}: split", split, "one of " + ", ".join(self.splits)
+            )
+        return self._samples[split]
+
+    def counts(self, split: str) -> ClassCounts:
+        """The class counts of a split; DataError where there is no such split."""
+        self.samples(split)
+        counts = self.meta["splits"][split]
+        return ClassCounts(
+            *(
+                np.array(counts[name], np.int64)
+                for name in ("pixels", "images", "presence_pixels")
+            ),
+            ignored=counts["ignored"],
+            total=counts["total"],
+        )
+
+    def joints(self, split: str) -> np.ndarray | None:
+        """float32 [N, J, 2], x and y in pixels, in the order of `samples`, or None.
+
+        Raises:
+            DataError: no such split, or the file is damaged.
+        """
+        samples = self.samples(split)
+        if split not in self.meta["joints"]:
+            return None
+        path = self.folder / "joints" / f"{split}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                joints = file["joints"]
+        except Exception as error:  # zipfile, NumPy and the system raise many kinds
+            raise DataError(path, f"damaged ({error})", "the joints") from None
+        if hash_joints(joints) != self.meta["joints"][split]:
+            raise DataError(path, "another SHA-256 than in meta.json", "the same")
+        if joints.shape[0] != len(samples):
+            raise DataError(path, f"{len(joints)} rows", f"{len(samples)}")
+        return joints
+
+
+def open_prepared(folder: str | Path) -> Prepared:
+    """Opens a prepared folder: checks meta.json, the manifest and that files exist.
+
+    The files' content is not read; `keras_seg.data.verify` does that.
+
+    Raises:
+        UsageError: there is no such folder.
+        DataError: it is no prepared folder, of another format version, or its
+            manifest is damaged, lists a missing file, or leads out of the folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError("prepared folder", folder, "an existing folder")
+    meta = _read_meta(folder / META)
+    labels = _label_spec(folder / META, meta)
+    samples = _read_manifest(folder)
+    for split in meta["splits"].keys() | samples.keys():
+        listed = len(samples.get(split, ()))
+        counted = meta["splits"].get(split, {}).get("samples", 0)
+        if not listed == counted > 0:
+            raise DataError(
+                f"{folder / MANIFEST}: split {split}",
+                f"{listed} samples",
+                f"the {counted} of {META}, at least 1",
+            )
+    _check_files(folder, samples)
+    size = meta["image_size"]
+    return Prepared(
+        folder=folder,
+        dataset=meta["dataset"],
+        labels=labels,
+        image_size=None if size is None else tuple(size),
+        meta=meta,
+        manifest_hash=hash_manifest(
+            [sample for split in samples.values() for sample in split],
+            labels,
+            meta["joints"],
+        ),
+        _samples=samples,
+    )
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image of a prepared folder: uint8 RGB [H, W, 3].
+
+    Raises:
+        DataError: missing, truncated or damaged.
+    """
+    bgr = _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def read_label(path: Path) -> np.ndarray:
+    """A label of a prepared folder: class ids uint8 [H, W].
+
+    Raises:
+        DataError: missing, truncated or damaged.
+    """
+    label = _read(path, cv2.IMREAD_UNCHANGED)
+    if label.ndim != 2 or label.dtype != np.uint8:
+        raise DataError(path, f"{label.dtype} {label.shape}", "8-bit grey class ids")
+    return label
+
+
+def _read(path: Path, flags: int) -> np.ndarray:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(path, error.strerror, "a readable file") from None
+    # OpenCV makes up what a truncated JPEG lacks. What we write ends with its marker.
+    if not content.endswith(_END_OF_FILE[Path(path).suffix]):
+        raise DataError(path, f"truncated at {len(content)} bytes", "a whole file")
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if array is None:
+        raise DataError(path, "damaged", "an image that can be decoded")
+    return array
+
+
+def is_safe_id(text: str) -> bool:
+    """Whether a sample's id or a split's name can be a file's name here."""
+    return bool(_ID.fullmatch(text)) and text.isprintable()
+
+
+def sort_key(sample) -> tuple:
+    """Order of the manifest: train, val, test, other splits, then by id."""
+    split = sample.split
+    known = SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER)
+    return known, split, sample.id
+
+
+def hash_joints(joints: np.ndarray) -> str:
+    """SHA-256 of the values, whatever the file around them."""
+    values = np.ascontiguousarray(joints, np.dtype("<f4"))
+    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+
+
+def hash_manifest(
+    samples: Sequence[Sample], labels: LabelSpec, joints: Mapping[str, str]
+) -> str:
+    """SHA-256 of what training sees of the data; no place, no palette.
+
+    Args:
+        samples: of every split.
+        labels: class names and flip pairs count.
+        joints: {split: hash_joints(...)}.
+    """
+    lines = sorted(
+        [s.split, s.id, s.image_sha256, s.label_sha256, s.height, s.width]
+        for s in samples
+    )
+    identity = [lines, labels.names, labels.flip_pairs, sorted(joints.items())]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+_META_KEYS = {
+    "dataset": str,
+    "classes": list,
+    "palette": list,
+    "flip_pairs": list,
+    "image_size": list | None,
+    "splits": dict,
+    "joints": dict,
+    "request": dict,
+}
+
+
+def _read_meta(path: Path) -> dict:
+    try:
+        meta = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise DataError(path, "missing", "a folder of datasets/prepare.py") from None
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"damaged ({error})", "JSON") from None
+    version = meta.get("format_version") if isinstance(meta, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(path, f"format version {version}", f"{FORMAT_VERSION}")
+    for key, kind in _META_KEYS.items():
+        if key not in meta or not isinstance(meta[key], kind):
+            raise DataError(path, f"field {key}", "a file of datasets/prepare.py")
+    num_classes = len(meta["classes"])
+    for split, counts in meta["splits"].items():
+        for key in ("pixels", "images", "presence_pixels"):
+            if len(counts.get(key, ())) != num_classes:
+                raise DataError(path, f"splits.{split}.{key}", f"{num_classes} counts")
+    return meta
+
+
+def _label_spec(path: Path, meta: Mapping) -> LabelSpec:
+    try:
+        return LabelSpec(
+            tuple(map(str, meta["classes"])),
+            tuple(tuple(map(int, colour)) for colour in meta["palette"]),
+            tuple(tuple(map(int, pair)) for pair in meta["flip_pairs"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise DataError(path, str(error), "classes, palette and pairs") from None
+
+
+def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
+    path = folder / MANIFEST
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(path, f"damaged ({error})", "a CSV file") from None
+    if not rows or tuple(rows[0]) != MANIFEST_FIELDS:
+        raise DataError(path, "another header", ",".join(MANIFEST_FIELDS))
+    samples = [
+        _sample(folder, row, f"{path}: line {number}")
+        for number, row in enumerate(rows[1:], start=2)
+    ]
+    samples.sort(key=sort_key)
+    splits: dict[str, list[Sample]] = {}
+    for sample in samples:
+        same_split = splits.setdefault(sample.split, [])
+        if same_split and same_split[-1].id == sample.id:
+            raise DataError(path, f"{sample.split}/{sample.id} twice", "unique ids")
+        same_split.append(sample)
+    return {split: tuple(listed) for split, listed in splits.items()}
+
+
+def _sample(folder: Path, row: list[str], place: str) -> Sample:
+    if len(row) != len(MANIFEST_FIELDS):
+        raise DataError(place, f"{len(row)} fields", f"{len(MANIFEST_FIELDS)}")
+    split, sample_id, image, image_sha256, label_sha256, height, width = row
+    if not (is_safe_id(split) and is_safe_id(sample_id)):
+        raise DataError(place, f"{split!r}, {sample_id!r}", "a split and a file's name")
+    if image not in (f"{sample_id}.png", f"{sample_id}.jpg"):
+        raise DataError(place, f"image {image!r}", "the id with .png or .jpg")
+    if not (_SHA256.fullmatch(image_sha256) and _SHA256.fullmatch(label_sha256)):
+        raise DataError(place, "no SHA-256", "64 hexadecimal digits, twice")
+    if not (height.isdecimal() and width.isdecimal() and int(height) * int(width)):
+        raise DataError(place, f"size {height} x {width}", "height and width in px")
+    return Sample(
+        split=split,
+        id=sample_id,
+        image=folder / "images" / split / image,
+        label=folder / "labels" / split / f"{sample_id}.png",
+        image_sha256=image_sha256,
+        label_sha256=label_sha256,
+        height=int(height),
+        width=int(width),
+    )
+
+
+def _check_files(folder: Path, samples: Mapping[str, Sequence[Sample]]) -> None:
+    """Every listed file exists and none is a link that leads out of the folder."""
+    root = folder.resolve()
+    for kind in ("image", "label"):
+        for split, listed in samples.items():
+            directory = folder / f"{kind}s" / split
+            if not directory.resolve().is_relative_to(root):
+                raise DataError(directory, "leads out of the folder", "a place inside")
+            try:
+                with os.scandir(directory) as entries:
+                    links = {entry.name: entry.is_symlink() for entry in entries}
+            except OSError as error:
+                raise DataError(directory, error.strerror, "a folder") from None
+            for path in (getattr(sample, kind) for sample in listed):
+                if path.name not in links:
+                    raise DataError(path, "missing", f"the file {MANIFEST} lists")
+                if links[path.name] and not path.resolve().is_relative_to(root):
+                    raise DataError(path, "leads out of the folder", "a place inside")

@@ -1,0 +1,210 @@
+"""What the datasets of image and mask files share: pairs, splits, conversion."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from keras_seg.data import images
+from keras_seg.data.prepared import Prepared
+from keras_seg.data.writer import NewSample, Options, write_prepared
+from keras_seg.errors import DataError, UsageError
+from keras_seg.labels import LabelSpec
+
+
+@dataclass(frozen=True)
+class RawPair:
+    """An image and its mask as they were found; either may be missing on the disk.
+
+    Attributes:
+        split: train, val or test; "" until it is decided.
+        id: the sample's id.
+        image: path of the image.
+        label: path of the mask.
+        error: why the pair is bad, if that is known already.
+    """
+
+    split: str
+    id: str
+    image: Path
+    label: Path
+    error: DataError | None = None
+
+
+def source_folder(src: str | Path) -> Path:
+    """--src as a path; UsageError where it is no folder."""
+    src = Path(src)
+    if not src.is_dir():
+        raise UsageError("--src", src, "an existing folder")
+    return src
+
+
+def read_list(path: Path) -> list[list[str]]:
+    """The words of each line of a list file, empty lines left out.
+
+    Raises:
+        DataError: unreadable, or no lines at all.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"unreadable ({error})", "a list of samples") from None
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(path, f"split {path.stem} is empty", "at least one sample")
+    return lines
+
+
+def inside(src: Path, name: str) -> Path:
+    """The path of a listed name under --src.
+
+    Raises:
+        DataError: absolute, or with "..".
+    """
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or not name.isprintable():
+        raise DataError(f"listed file {name!r}", "leads out of --src", "a file inside")
+    return src / pure
+
+
+def seeded_split(
+    groups: Mapping[str, str] | Sequence[str], val_share: float, test_share: float
+) -> dict[str, str]:
+    """{id: split} by a shuffle with seed 0 of the sorted groups.
+
+    Args:
+        groups: {id: group}; ids of one group come into one split. A plain sequence of
+            ids: each is its own group.
+        val_share: share of the ids for val, at least one.
+        test_share: share for test, at least one unless it is 0.
+    """
+    if not isinstance(groups, Mapping):
+        groups = {sample_id: sample_id for sample_id in groups}
+    members: dict[str, list[str]] = {}
+    for sample_id in sorted(groups):
+        members.setdefault(groups[sample_id], []).append(sample_id)
+    shuffled = sorted(members)
+    random.Random(0).shuffle(shuffled)
+    wanted = {
+        split: max(1, round(share * len(groups))) if share else 0
+        for split, share in (("val", val_share), ("test", test_share))
+    }
+    splits, taken = {}, {"val": 0, "test": 0}
+    for group in shuffled:
+        split = next((s for s in ("val", "test") if taken[s] < wanted[s]), "train")
+        if split in taken:
+            taken[split] += len(members[group])
+        splits.update(dict.fromkeys(members[group], split))
+    return splits
+
+
+def first_of_each_split(pairs: Iterable[RawPair], limit: int | None) -> list[RawPair]:
+    """The first `limit` pairs of each split, in their order."""
+    kept, taken = [], {}
+    for pair in pairs:
+        taken[pair.split] = taken.get(pair.split, 0) + 1
+        if limit is None or taken[pair.split] <= limit:
+            kept.append(pair)
+    return kept
+
+
+def mark_duplicates(pairs: Sequence[RawPair]) -> list[RawPair]:
+    """Gives pairs that share a split and id (whatever the case) an error.
+
+    Case counts as equal: not every file system tells A.png from a.png.
+    """
+    seen: dict[tuple[str, str], RawPair] = {}
+    marked = []
+    for pair in pairs:
+        first = seen.setdefault((pair.split, pair.id.casefold()), pair)
+        if first is not pair:
+            error = DataError(
+                pair.image, f"the same id as {first.image}", "one file for each id"
+            )
+            pair = replace(pair, error=error)
+        marked.append(pair)
+    return marked
+
+
+def prepare_pairs(
+    src: Path,
+    out: str | Path,
+    dataset: str,
+    labels: LabelSpec,
+    pairs: Sequence[RawPair],
+    read_label: Callable[[Path], np.ndarray],
+    options: Options,
+    settings: Mapping[str, object] | None = None,
+    square: bool = False,
+) -> tuple[Prepared, bool]:
+    """Prepares the pairs of a dataset: see `write_prepared`.
+
+    Args:
+        src: the raw folder; files that links lead out of are refused.
+        pairs: in the order of the splits' lists, which `options.limit` cuts.
+        read_label: path of a mask -> class ids uint8 [H, W]; DataError if it is bad.
+        settings: the dataset's own options.
+        square: pad image and label with 0 to a square before resizing.
+    """
+    pairs = first_of_each_split(mark_duplicates(pairs), options.limit)
+    root = src.resolve()
+    return write_prepared(
+        out,
+        dataset,
+        labels,
+        pairs,
+        partial(_convert, root, read_label, options.size, square),
+        options,
+        {**(settings or {}), "square": square, "source": _fingerprint(src, pairs)},
+    )
+
+
+def _fingerprint(src: Path, pairs: Sequence[RawPair]) -> str:
+    """SHA-256 over names and sizes of the raw files: has anything changed?"""
+    lines = []
+    for pair in pairs:
+        line = [pair.split, pair.id]
+        for path in (pair.image, pair.label):
+            size = path.stat().st_size if path.is_file() else None
+            line += [path.relative_to(src).as_posix(), size]
+        lines.append(line)
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def _convert(root, read_label, size, square, pair: RawPair) -> list[NewSample]:
+    if pair.error is not None:
+        raise pair.error
+    for path, kind in ((pair.image, "image"), (pair.label, "mask")):
+        if not path.is_file():
+            raise DataError(path, "missing", f"the {kind} of {pair.id}")
+        if not path.resolve().is_relative_to(root):
+            raise DataError(path, "a link that leads out of --src", "a file inside")
+    raw = images.read_raw_image(pair.image)
+    label = read_label(pair.label)
+    image, content = raw.pixels, raw.content
+    if image.shape[:2] != label.shape:
+        raise DataError(
+            pair.label,
+            f"{_size(label)}, but its image {_size(image)}",
+            "a mask of the image's size",
+        )
+    if square:
+        image, label = images.pad_to_square(image), images.pad_to_square(label)
+    if size is not None:
+        image = images.resize_image(image, size)
+        label = images.resize_label(label, size)
+    unchanged = image is raw.pixels and content is not None
+    return [
+        NewSample(
+            pair.split, pair.id, content if unchanged else image, label, raw.format
+        )
+    ]
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[0]} x {array.shape[1]}"

@@ -1,0 +1,456 @@
+"""Writes a prepared folder: staged beside its place, renamed when whole.
+
+Whatever happens on the way (a bad file, Ctrl-C, SIGKILL, a full disk), the place
+itself holds nothing, or what it held before. The result does not depend on the number
+of workers: each sample's files are a function of the sample, and the manifest is
+sorted.
+"""
+
+import csv
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from keras_seg.command_line import Progress
+from keras_seg.data.images import encode_jpeg, encode_png
+from keras_seg.data.prepared import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MANIFEST_FIELDS,
+    META,
+    Prepared,
+    hash_joints,
+    is_safe_id,
+    open_prepared,
+    sort_key,
+)
+from keras_seg.errors import DataError, LockedError, UsageError
+from keras_seg.labels import IGNORE_ID, LabelSpec
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every preparation can be told.
+
+    Attributes:
+        size: (height, width) every image is resized to; None keeps each as it is.
+        limit: the first so many samples of each split; None is all.
+        workers: threads or processes that convert; never changes the result.
+        skip_bad: so many bad items are left out; more refuse the whole.
+        overwrite: replace a prepared folder that was made by another command.
+        command: the command line, for meta.json.
+    """
+
+    size: tuple[int, int] | None = None
+    limit: int | None = None
+    workers: int = os.cpu_count() or 1
+    skip_bad: float = 0  # math.inf: any number
+    overwrite: bool = False
+    command: str = ""
+
+
+class Item(Protocol):
+    """What is converted: one raw sample or one clip of them."""
+
+    split: str
+    id: str
+
+
+@dataclass(frozen=True)
+class NewSample:
+    """One sample of a prepared folder, before it is written.
+
+    Attributes:
+        split: train, val, test or another name.
+        id: str, unique in its split; the files' name.
+        image: uint8 RGB [H, W, 3], or bytes: a whole PNG or JPEG file of that size.
+        label: class ids uint8 [H, W], 255 = ignore.
+        format: "png" or "jpg", the image's file.
+        joints: float32 [J, 2], x and y in pixels, or None.
+    """
+
+    split: str
+    id: str
+    image: np.ndarray | bytes
+    label: np.ndarray
+    format: str = "png"
+    joints: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is kept of a sample that was written."""
+
+    split: str
+    id: str
+    image: str  # file name
+    image_sha256: str
+    label_sha256: str
+    height: int
+    width: int
+    pixels: np.ndarray  # int64 [256], of each label value
+    joints: np.ndarray | None
+
+
+def write_prepared(
+    out: str | Path,
+    dataset: str,
+    labels: LabelSpec,
+    items: Sequence[Item],
+    convert: Callable[[Item], Iterable[NewSample]],
+    options: Options,
+    settings: Mapping[str, object],
+    unit: str = "images",
+    processes: bool = False,
+) -> tuple[Prepared, bool]:
+    """Converts the items and publishes the prepared folder.
+
+    Args:
+        out: where it is to lie. New, empty, or a prepared folder of the same request
+            (which is then left as it is).
+        dataset: its name.
+        labels: its classes.
+        items: what to convert, whole splits (`options.limit` is the caller's).
+        convert: gives the samples of an item; DataError rejects the item. Runs in
+            threads, or with `processes` in other processes (then picklable).
+        options: see Options.
+        settings: JSON values: everything else that decides the result, and what
+            identifies the raw data. A folder with an equal `request` is not redone.
+        unit: what the items are, in the plural.
+        processes: use processes: for work that holds the interpreter or may crash it.
+
+    Returns:
+        The opened folder, and whether it was written now.
+
+    Raises:
+        UsageError: `out` is a file, or holds something else.
+        DataError: more bad items than `options.skip_bad` (`OUT.rejected.csv` lists
+            them), an empty split, or the same id twice.
+        LockedError: another process prepares the same folder.
+    """
+    out = Path(os.path.abspath(out))
+    request = {
+        "dataset": dataset,
+        "size": None if options.size is None else list(options.size),
+        "limit": options.limit,
+        **settings,
+    }
+    request = json.loads(json.dumps(request))  # as it is read back
+    with _staging(out) as stage:
+        done = _existing(out, request, options)
+        if done is not None:
+            return done, False
+        rejected_file = out.with_name(f"{out.name}.rejected.csv")
+        rejected_file.unlink(missing_ok=True)
+        records, rejected = _convert_all(
+            stage, items, convert, options, f"preparing {dataset}", unit, processes
+        )
+        _refuse_rejected(rejected, len(items), rejected_file, options.skip_bad)
+        records.sort(key=sort_key)
+        _check_records(records, {item.split for item in items}, labels)
+        joints = _write_joints(stage, records)
+        _write_manifest(stage / MANIFEST, records)
+        meta = {
+            "format_version": FORMAT_VERSION,
+            "dataset": dataset,
+            "classes": labels.names,
+            "palette": labels.palette,
+            "flip_pairs": labels.flip_pairs,
+            "image_size": _common_size(records),
+            "splits": _count(records, labels.num_classes),
+            "joints": joints,
+            "request": request,
+            "command": options.command,
+            "rejected": rejected,
+        }
+        _write_json(stage / META, meta)
+        _publish(stage, out)
+    return open_prepared(out), True
+
+
+def _existing(out: Path, request: dict, options: Options) -> Prepared | None:
+    """The prepared folder that is already there; None where there is room."""
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / META).is_file():
+            raise UsageError("--out", out, "a new or empty folder")
+        if options.overwrite:
+            return None
+        prepared = open_prepared(out)
+        for key in request.keys() | prepared.meta["request"].keys():
+            here, wanted = prepared.meta["request"].get(key), request.get(key)
+            if here != wanted:
+                raise UsageError(
+                    f"--out {out} was prepared with another {key}",
+                    here,
+                    f"{wanted}, another --out, or --overwrite",
+                )
+        return prepared
+    return None
+
+
+@contextmanager
+def _staging(out: Path):
+    """An empty folder beside `out`, ours alone, gone afterwards.
+
+    What a killed run left there is swept. The lock is held by the process, so it
+    ends with it.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError("--out", f"{out} is a file", "a new or empty folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(
+            "--out", f"{out} lies under a file", "a new or empty folder"
+        ) from None
+    lock_path = out.with_name(f".{out.name}.lock")
+    stage, old = _stage_of(out), _old_of(out)
+    with lock_path.open("w") as lock:
+        if not _lock(lock, lock_path):
+            raise LockedError(
+                "--out", f"{out} is being prepared by another process", "to wait for it"
+            )
+        try:
+            if old.exists() and not out.exists():  # killed between two renames
+                old.rename(out)
+            for leftover in (stage, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            stage.mkdir()
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+
+
+def _lock(file, path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The one before us removes its lock file: ours must still be the one there.
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _stage_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
+def _old_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")
+
+
+def _publish(stage: Path, out: Path) -> None:
+    if (out / META).exists():  # --overwrite
+        out.rename(_old_of(out))
+    stage.rename(out)
+    shutil.rmtree(_old_of(out), ignore_errors=True)
+
+
+def _convert_all(stage, items, convert, options, what, unit, processes):
+    """Every item's records, and [item, file, reason] of those that are bad."""
+    records: list[_Record] = []
+    rejected: list[dict] = []
+    work = partial(_convert_one, stage, convert)
+    with (
+        Progress(what, len(items), unit) as progress,
+        _pool(options.workers, processes) as pool,
+    ):
+        # map keeps the items' order, so nothing depends on who finishes first.
+        for item, result in zip(items, pool.map(work, items)):
+            progress.advance()
+            if isinstance(result, DataError):
+                rejected.append(
+                    {
+                        "split": item.split,
+                        "id": item.id,
+                        "file": str(result.what),
+                        "found": str(result.value),
+                        "expected": result.expected,
+                    }
+                )
+            else:
+                records.extend(result)
+    return records, rejected
+
+
+@contextmanager
+def _pool(workers: int, processes: bool):
+    pool: Executor
+    if processes:
+        pool = ProcessPoolExecutor(
+            workers, initializer=_end_with_parent, initargs=(os.getpid(),)
+        )
+    else:
+        pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A worker process whose parent was killed ends too, instead of waiting on."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _convert_one(stage: Path, convert, item) -> list[_Record] | DataError:
+    try:
+        return [_write_sample(stage, sample) for sample in convert(item)]
+    except DataError as error:
+        return error
+
+
+def _write_sample(stage: Path, sample: NewSample) -> _Record:
+    for text in (sample.split, sample.id):
+        if not is_safe_id(text):
+            raise DataError("id", repr(text), "a file's name, without / and not hidden")
+    label = sample.label
+    if label.dtype != np.uint8 or label.ndim != 2 or label.size == 0:
+        raise DataError(sample.id, f"label {label.dtype} {label.shape}", "uint8 [H, W]")
+    image = sample.image
+    if not isinstance(image, bytes):
+        if image.dtype != np.uint8 or image.shape != (*label.shape, 3):
+            raise DataError(
+                sample.id,
+                f"image {image.dtype} {image.shape}",
+                "uint8 RGB as the label",
+            )
+        image = encode_png(image) if sample.format == "png" else encode_jpeg(image)
+    encoded_label = encode_png(label)
+    image_name = f"{sample.id}.{sample.format}"
+    for kind, name, content in (
+        ("images", image_name, image),
+        ("labels", f"{sample.id}.png", encoded_label),
+    ):
+        folder = stage / kind / sample.split
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with (folder / name).open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            raise DataError(
+                "id", f"{sample.split}/{sample.id} twice", "unique ids"
+            ) from None
+    return _Record(
+        split=sample.split,
+        id=sample.id,
+        image=image_name,
+        image_sha256=hashlib.sha256(image).hexdigest(),
+        label_sha256=hashlib.sha256(encoded_label).hexdigest(),
+        height=label.shape[0],
+        width=label.shape[1],
+        pixels=np.bincount(label.ravel(), minlength=256),
+        joints=sample.joints,
+    )
+
+
+def _refuse_rejected(rejected, total, file: Path, skip_bad: float) -> None:
+    if len(rejected) <= skip_bad:
+        return
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(
+            stream, ("split", "id", "file", "found", "expected"), lineterminator="\n"
+        )
+        table.writeheader()
+        table.writerows(rejected)
+    first = rejected[0]
+    allowed = "none" if skip_bad == 0 else f"at most {skip_bad}"
+    raise DataError(
+        f"{len(rejected)} of {total} bad items, listed in {file}; the first",
+        f"{first['file']}: {first['found']}",
+        f"{allowed} (--skip-bad N|all leaves them out)",
+    )
+
+
+def _check_records(records: Sequence[_Record], splits: set[str], labels: LabelSpec):
+    for split in sorted(splits | {"train"}):
+        if not any(record.split == split for record in records):
+            raise DataError("split", f"{split} is empty", "at least one sample")
+    for record in records:
+        beyond = record.pixels[labels.num_classes : IGNORE_ID]
+        if beyond.any():  # a bug of the dataset's module: it checks its raw values
+            value = labels.num_classes + int(np.flatnonzero(beyond)[0])
+            raise DataError(
+                f"{record.split}/{record.id}",
+                f"class id {value} in {record.pixels[value]} pixels",
+                f"0 to {labels.num_classes - 1}, or {IGNORE_ID}",
+            )
+
+
+def _count(records: Sequence[_Record], num_classes: int) -> dict[str, dict]:
+    counts = {}
+    for split in dict.fromkeys(record.split for record in records):
+        pixels = np.stack([r.pixels for r in records if r.split == split])
+        areas = pixels.sum(axis=1, keepdims=True)
+        classes = pixels[:, :num_classes]
+        counts[split] = {
+            "samples": len(pixels),
+            "pixels": classes.sum(axis=0).tolist(),
+            "images": (classes > 0).sum(axis=0).tolist(),
+            "presence_pixels": ((classes > 0) * areas).sum(axis=0).tolist(),
+            "ignored": int(pixels[:, IGNORE_ID].sum()),
+            "total": int(areas.sum()),
+        }
+    return counts
+
+
+def _common_size(records: Sequence[_Record]) -> tuple[int, int] | None:
+    sizes = {(record.height, record.width) for record in records}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _write_joints(stage: Path, records: Sequence[_Record]) -> dict[str, str]:
+    """joints/<split>.npz where the samples have joints; {split: hash}."""
+    hashes = {}
+    for split in dict.fromkeys(r.split for r in records if r.joints is not None):
+        joints = np.stack([r.joints for r in records if r.split == split])
+        joints = joints.astype(np.float32)
+        (stage / "joints").mkdir(exist_ok=True)
+        np.savez(stage / "joints" / f"{split}.npz", joints=joints)
+        hashes[split] = hash_joints(joints)
+    return hashes
+
+
+def _write_manifest(path: Path, records: Sequence[_Record]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(MANIFEST_FIELDS)
+        for record in records:
+            table.writerow([getattr(record, name) for name in MANIFEST_FIELDS])
+
+
+def _write_json(path: Path, values: Mapping[str, object]) -> None:
+    text = json.dumps(values, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def skip_bad(text: str) -> float:
+    """The value of --skip-bad: a whole number or "all"."""
+    if text == "all":
+        return math.inf
+    if text.isdecimal():
+        return int(text)
+    raise ValueError(text)
+
+
+skip_bad.__name__ = 'a whole number or "all"'

@@ -1,0 +1,72 @@
+"""CamVid: ids, void, lists; the published pixel counts on the real files."""
+
+import os
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+
+from keras_seg.data import camvid
+from keras_seg.data.prepared import open_prepared, read_image, read_label
+from keras_seg.data.writer import Options
+from keras_seg.errors import DataError
+
+
+def test_miniature_keeps_ids_and_makes_void_255(tmp_path):
+    expected = miniatures.camvid(tmp_path / "raw")
+    prepared, written = camvid.prepare(tmp_path / "raw", tmp_path / "out", Options())
+    assert written
+    assert prepared.splits == ("train", "val")
+    assert prepared.image_size == (24, 36)
+    found = {
+        (sample.split, sample.id): read_label(sample.label)
+        for split in prepared.splits
+        for sample in prepared.samples(split)
+    }
+    assert found.keys() == expected.keys()
+    for key, label in expected.items():
+        np.testing.assert_array_equal(found[key], label)
+    for sample in prepared.samples("val"):
+        raw = tmp_path / "raw" / "val" / f"{sample.id}.png"
+        assert sample.image.read_bytes() == raw.read_bytes()
+        assert read_image(sample.image).shape == (24, 36, 3)
+
+
+def test_list_that_leads_out_is_refused(tmp_path):
+    miniatures.camvid(tmp_path / "raw")
+    (tmp_path / "raw" / "val.txt").write_text("../secret.png valannot/secret.png\n")
+    with pytest.raises(DataError, match=r"'\.\./secret.png': leads out of --src"):
+        camvid.prepare(tmp_path / "raw", tmp_path / "out", Options())
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_list_is_named(tmp_path):
+    miniatures.camvid(tmp_path / "raw")
+    (tmp_path / "raw" / "val.txt").unlink()
+    with pytest.raises(DataError, match="val.txt"):
+        camvid.prepare(tmp_path / "raw", tmp_path / "out", Options())
+
+
+@pytest.mark.real_data
+def test_published_pixel_counts(tmp_path):
+    """SegNet tutorial: pixels and images of ids 0..10 and void, 367 training images."""
+    if "KERAS_SEG_DATA" not in os.environ:
+        pytest.skip("KERAS_SEG_DATA is not set")
+    src = Path(os.environ["KERAS_SEG_DATA"]) / "camvid"
+    camvid.prepare(src, tmp_path / "out", Options())
+    prepared = open_prepared(tmp_path / "out")
+    assert [len(prepared.samples(split)) for split in ("train", "val")] == [367, 101]
+    assert prepared.image_size == (360, 480)
+    counts = prepared.counts("train")
+    np.testing.assert_array_equal(
+        counts.pixels,
+        [10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595]
+        + [3719877, 405385, 184967],
+    )
+    assert counts.ignored == 2503995
+    np.testing.assert_array_equal(
+        counts.images, [366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201]
+    )
+    np.testing.assert_array_equal(counts.presence_pixels, counts.images * 360 * 480)
+    assert counts.total == 367 * 360 * 480

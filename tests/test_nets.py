@@ -29,8 +29,7 @@ class Row:
             for every Add and Concatenate of the network (`add`, `concat` write them).
         small: (H, W) for the tests that compute, non-square.
         small_knobs: knobs for those tests, to keep them quick.
-        slow: the tests that train take long, so they are left to `make test-all`.
-        decreasing: factor the loss falls by, at least, in the overfitting test.
+        slow: training it and exporting it are left to `make test-all`.
     """
 
     reference: tuple[int, int]
@@ -57,6 +56,27 @@ def concat(height, width, *channels):
     return tuple((height, width, c) for c in channels)
 
 
+def hourglass_merges(height, width):
+    """The sums of 4 stacks: 13 residual units and 4 levels each, and the merges."""
+    merges = {f"stem_res{i}_add": add(height, width, c) for i, c in STEM.items()}
+    for stack in range(4):
+        h, w = height, width
+        for depth in (4, 3, 2, 1):
+            level = f"stack{stack}_level{depth}"
+            merges[f"{level}_up_add"] = add(h, w, 256)
+            merges[f"{level}_add"] = add(h, w, 256)
+            h, w = h // 2, w // 2
+            merges[f"{level}_low1_add"] = add(h, w, 256)
+            merges[f"{level}_low3_add"] = add(h, w, 256)
+        merges[f"stack{stack}_level1_low2_add"] = add(h, w, 256)
+        merges[f"stack{stack}_res_add"] = add(height, width, 256)
+        if stack < 3:
+            merges[f"stack{stack}_merge"] = add(height, width, 256, count=3)
+    return merges
+
+
+STEM = {1: 128, 2: 128, 3: 256}  # outputs of the hourglass' first residual units
+
 ROWS = {
     "icnet": Row(
         reference=(320, 320),
@@ -82,10 +102,40 @@ ROWS = {
             "sub12_sum": add(40, 80, 128),
         },
         small=(32, 64),
+        slow=True,
+    ),
+    "hourglass": Row(
+        reference=(320, 320),
+        num_classes=25,
+        trainable=12_874_468,
+        weights=12_935_652,
+        doubled=51_201_380,
+        outputs={
+            "stack0_logits": (320, 320),
+            "stack1_logits": (320, 320),
+            "stack2_logits": (320, 320),
+            "logits": (320, 320),
+        },
+        wide=(48, 80),
+        wide_outputs={
+            "stack0_logits": (48, 80),
+            "stack1_logits": (48, 80),
+            "stack2_logits": (48, 80),
+            "logits": (48, 80),
+        },
+        merges=hourglass_merges(48, 80),
+        small=(16, 24),
+        small_knobs={"stacks": 2, "depth": 2, "features": 16, "stem": 8},
+        slow=True,
     ),
 }
 
 every_net = pytest.mark.parametrize("name", ROWS)
+every_small_net = pytest.mark.parametrize("small_net", ROWS, indirect=True)
+larger_nets_slowly = [
+    pytest.param(name, marks=pytest.mark.slow) if row.slow else name
+    for name, row in ROWS.items()
+]
 SMALL_CLASSES = 3
 
 
@@ -181,7 +231,7 @@ def test_main_head_at_image_size_in_mixed_precision_is_float32(name):
     assert main.dtype == "float32"
 
 
-@pytest.fixture(scope="module", params=ROWS)
+@pytest.fixture(scope="module")
 def small_net(request):
     """(row, network with weights, image [2, H, W, 3]) of each net in turn."""
     row = ROWS[request.param]
@@ -191,6 +241,7 @@ def small_net(request):
     return row, model, image
 
 
+@every_small_net
 def test_reloaded_keras_file_gives_equal_logits(small_net, tmp_path):
     _, model, image = small_net
     model.save(tmp_path / "net.keras")
@@ -201,6 +252,7 @@ def test_reloaded_keras_file_gives_equal_logits(small_net, tmp_path):
         np.testing.assert_array_equal(outputs[head], expected[head], err_msg=head)
 
 
+@pytest.mark.parametrize("small_net", larger_nets_slowly, indirect=True)
 def test_saved_model_gives_equal_logits_for_any_batch_size(small_net, tmp_path):
     _, model, image = small_net
     inference = nets.inference_model(model)
@@ -213,6 +265,7 @@ def test_saved_model_gives_equal_logits_for_any_batch_size(small_net, tmp_path):
         np.testing.assert_allclose(logits, expected, atol=1e-5 * scale, rtol=0)
 
 
+@every_small_net
 def test_gradient_reaches_every_trainable_weight(small_net):
     _, model, image = small_net
     saved = model.get_weights()
@@ -234,54 +287,35 @@ def test_gradient_reaches_every_trainable_weight(small_net):
     assert without == []
 
 
-def _overfit(row, model, image, steps=60):
-    """Cross-entropy of the main head before and after Adam on one batch."""
+@pytest.mark.parametrize("name", larger_nets_slowly)
+def test_one_batch_is_learnt_by_heart(name):
+    row = ROWS[name]
     height, width = row.small
+    keras.utils.set_random_seed(0)
+    model = nets.inference_model(
+        nets.build(name, (*row.small, 3), SMALL_CLASSES, **row.small_knobs)
+    )
+    image = np.random.default_rng(1).normal(size=(2, *row.small, 3)).astype("float32")
     rows, columns = np.mgrid[:height, :width]
     label = (rows * 2 // height + columns * 2 // width) % SMALL_CLASSES
     label = np.stack([label, label[::-1, ::-1]])
-    inference = nets.inference_model(model)
     optimizer = keras.optimizers.Adam(1e-3)
-    optimizer.build(inference.trainable_variables)
+    optimizer.build(model.trainable_variables)
 
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            logits = inference(image, training=True)["logits"]
+            logits = model(image, training=True)["logits"]
             loss = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
             )
-        weights = inference.trainable_variables
+        weights = model.trainable_variables
         gradients = tape.gradient(loss, [w.value for w in weights])
         optimizer.apply_gradients(zip(gradients, weights))
         return loss
 
-    losses = [float(step()) for _ in range(steps)]
-    return losses[0], min(losses[-5:])
-
-
-QUICK = [name for name, row in ROWS.items() if not row.slow]
-SLOW = [name for name, row in ROWS.items() if row.slow]
-
-
-def _check_overfits(name):
-    row = ROWS[name]
-    keras.utils.set_random_seed(0)
-    model = nets.build(name, (*row.small, 3), SMALL_CLASSES, **row.small_knobs)
-    image = np.random.default_rng(1).normal(size=(2, *row.small, 3)).astype("float32")
-    before, after = _overfit(row, model, image)
-    assert after < before / 2
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_one_batch_is_learnt_by_heart(name):
-    _check_overfits(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SLOW)
-def test_one_batch_is_learnt_by_heart_by_the_larger_nets(name):
-    _check_overfits(name)
+    losses = [float(step()) for _ in range(60)]
+    assert np.mean(losses[-5:]) < losses[0] / 2
 
 
 def test_unknown_net_lists_the_known_ones():

@@ -70,6 +70,16 @@ NETS: Mapping[str, Net] = MappingProxyType(
                 {"logits": 1.0, "sub24_logits": 0.4, "sub4_logits": 0.16}
             ),
         ),
+        "hourglass": Net(
+            "hourglass",
+            "Newell et al. 2016, as in BODY 4.1",
+            stride=16,
+            preprocess="unit",
+            loss_weights=MappingProxyType(
+                {"stack0_logits": 1.0, "stack1_logits": 1.0, "stack2_logits": 1.0}
+                | {"logits": 1.0}
+            ),
+        ),
     }
 )
 

@@ -1,0 +1,313 @@
+"""Stacked hourglass for segmentation: plain, coarse-to-fine, and with joints.
+
+Newell et al., "Stacked Hourglass Networks for Human Pose Estimation", ECCV 2016; as
+in BODY 3.4 (Fig. 12-15), which keeps the full resolution for segmentation: no stride
+in the stem and no first pooling. Each stack predicts; its prediction is fed back into
+the features of the next one. `targets="hierarchy"` gives every stack a coarser
+labelling of the body than the next (Fig. 14); `joints=24` adds hourglasses beside
+stack `aux_at + 1` that predict heatmaps of the joints (Fig. 15).
+
+Differs from the paper: full resolution (`stem_stride=2, stem_pool=True` is the
+original), 4 stacks of depth 4 (20x20 at the bottom for 320x320), segmentation logits.
+All convolutions have biases, as in the original's Torch code. Batch norm 0.9, 1e-5;
+Glorot normal kernels.
+"""
+
+import keras
+from keras import layers, ops
+
+from keras_seg.errors import UsageError
+from keras_seg.nets import Head, blocks
+
+INIT = "glorot_normal"
+NORM = {"momentum": 0.9, "epsilon": 1e-5}
+
+# Coarse-to-fine labellings of the 25 SURREAL classes (0 background, 1..24 the parts):
+# class of each part at that level. A level is a function of every finer one.
+LEVELS = {
+    # background, body
+    2: (0,) + (1,) * 24,
+    # background, head, torso with neck and shoulders, arms, legs
+    5: (0, 2, 4, 4, 2, 4, 4, 2, 4, 4, 2, 4, 4, 2, 2, 2, 1) + (3,) * 8,
+    # arms and legs in upper and lower
+    7: (0, 2, 5, 5, 2, 6, 6, 2, 6, 6, 2, 6, 6, 2, 2, 2, 1, 3, 3) + (4,) * 6,
+    # neck, forearms, hands, shins, feet
+    10: (0, 2, 7, 7, 2, 8, 8, 2, 9, 9, 2, 9, 9, 3, 2, 2, 1, 4, 4, 5, 5, 6, 6, 6, 6),
+    # the groups of BODY's tables: shoulders, fingers, toes
+    13: (0, 2, 3, 3, 2, 4, 4, 2, 9, 9, 2, 12, 12, 5, 6, 6, 1, 7, 7, 8, 8, 10, 10)
+    + (11, 11),
+    25: tuple(range(25)),
+}
+CHAINS = {
+    1: (25,),
+    2: (2, 25),
+    3: (2, 5, 25),
+    4: (2, 5, 7, 25),
+    5: (2, 5, 7, 13, 25),
+    6: (2, 5, 7, 10, 13, 25),
+}
+
+
+def build(
+    input_shape,
+    num_classes,
+    *,
+    filter_scale=1,
+    stacks=4,
+    depth=4,
+    features=256,
+    stem=64,
+    stem_stride=1,
+    stem_pool=False,
+    targets="full",
+    joints=None,
+    aux_at=0,
+    aux_modules=1,
+    remat=False,
+    dropout=0.0,
+):
+    """The network for images [B, H, W, 3], H and W multiples of `input_stride`.
+
+    Args:
+        input_shape: (H, W, channels).
+        num_classes: int. Classes of the last stack, and of the others too where
+            targets is "full"; 25 where it is "hierarchy".
+        filter_scale: int. Factor on `features` and `stem`.
+        stacks: number of hourglasses in a row.
+        depth: poolings in an hourglass.
+        features: channels between the residual units.
+        stem: channels of the first convolution.
+        stem_stride, stem_pool: 2 and True give the original's quarter resolution.
+        targets: "full" or "hierarchy" (`LEVELS`, `CHAINS`).
+        joints: number of heatmaps of the joint branch; None is without it.
+        aux_at: stack (from 0, not the last) after which the joint branch leaves.
+        aux_modules: hourglasses in the joint branch.
+        remat: recompute the residual units in the backward pass instead of keeping
+            what they hold.
+        dropout: rate after each hourglass.
+
+    Returns:
+        keras.Model of image float32 (RGB / 255) to raw float32 outputs at the stride
+        of the stem: "stack0_logits", ..., the last stack "logits" [B, H, W,
+        num_classes], and "joints0_heatmaps", ... [B, H, W, joints].
+    """
+    _check(num_classes, stacks, depth, stem_stride, targets, joints, aux_at)
+    features, stem = features * filter_scale, stem * filter_scale
+    unit = {"depth": depth, "remat": remat, "dropout": dropout}
+    image = keras.Input(input_shape, name="image")
+
+    x = blocks.conv(
+        image,
+        stem,
+        7,
+        strides=stem_stride,
+        padding=3,
+        use_bias=True,
+        initializer=INIT,
+        name="stem_conv",
+    )
+    x = _bn_relu(x, "stem")
+    x = _residual(x, 2 * stem, "stem_res1", remat)
+    if stem_pool:
+        x = layers.MaxPooling2D(2, name="stem_pool")(x)
+    x = _residual(x, 2 * stem, "stem_res2", remat)
+    x = _residual(x, features, "stem_res3", remat)
+
+    outputs = {}
+    for i, classes in enumerate(_classes(num_classes, stacks, targets)):
+        is_last = i == stacks - 1
+        head = "logits" if is_last else f"stack{i}_logits"
+        lin, outputs[head] = _module(x, classes, f"stack{i}", head, **unit)
+        if not is_last:
+            x = _reinject(x, lin, outputs[head], f"stack{i}")
+        if joints and i == aux_at:
+            branch = x
+    for j in range(aux_modules if joints else 0):
+        head = f"joints{j}_heatmaps"
+        lin, outputs[head] = _module(branch, joints, f"joints{j}", head, **unit)
+        if j < aux_modules - 1:
+            branch = _reinject(branch, lin, outputs[head], f"joints{j}")
+    return keras.Model(image, outputs, name="hourglass")
+
+
+def heads(num_classes, *, stacks=4, targets="full", joints=None, aux_modules=1, **_):
+    """The outputs of `build` with these knobs; every stack's loss has weight 1."""
+    result = {}
+    for i, classes in enumerate(_classes(num_classes, stacks, targets)):
+        lookup = LEVELS[classes] if classes != num_classes else None
+        result["logits" if i == stacks - 1 else f"stack{i}_logits"] = Head(
+            lookup=lookup
+        )
+    for j in range(aux_modules if joints else 0):
+        result[f"joints{j}_heatmaps"] = Head(target="heatmaps")
+    return result
+
+
+def input_stride(*, depth=4, stem_stride=1, stem_pool=False, **_):
+    """Every pooling halves, and the halves are added to what was halved."""
+    return stem_stride * (2 if stem_pool else 1) * 2**depth
+
+
+def _classes(num_classes, stacks, targets):
+    """Number of classes of each stack."""
+    if targets == "full":
+        return (num_classes,) * stacks
+    return CHAINS[min(stacks, 6)] + (25,) * (stacks - 6)
+
+
+def _module(x, channels, name, head, *, depth, remat, dropout):
+    """One hourglass and its prediction: features `lin` and raw output."""
+    features = x.shape[-1]
+    x = _hourglass(x, depth, name, remat)
+    if dropout:
+        x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
+    x = _residual(x, features, f"{name}_res", remat)
+    x = _conv(x, features, 1, f"{name}_lin")
+    lin = _bn_relu(x, f"{name}_lin")
+    return lin, blocks.head(lin, channels, initializer=INIT, name=head)
+
+
+def _hourglass(x, depth, name, remat):
+    """Residual units at `depth` + 1 resolutions, summed on the way back up."""
+    features = x.shape[-1]
+    level = f"{name}_level{depth}"
+    up = _residual(x, features, f"{level}_up", remat)
+    low = layers.MaxPooling2D(2, name=f"{level}_pool")(x)
+    low = _residual(low, features, f"{level}_low1", remat)
+    if depth > 1:
+        low = _hourglass(low, depth - 1, name, remat)
+    else:
+        low = _residual(low, features, f"{level}_low2", remat)
+    low = _residual(low, features, f"{level}_low3", remat)
+    low = layers.UpSampling2D(2, interpolation="nearest", name=f"{level}_resize")(low)
+    return layers.Add(name=f"{level}_add")([up, low])
+
+
+def _reinject(x, lin, output, name):
+    """What the next module sees: features plus 1x1 maps of `lin` and the output."""
+    features = x.shape[-1]
+    lin = _conv(lin, features, 1, f"{name}_lin_back")
+    output = _conv(output, features, 1, f"{name}_out_back")
+    return layers.Add(name=f"{name}_merge")([x, lin, output])
+
+
+def _residual(x, filters, name, remat):
+    """Pre-activation bottleneck: 1x1 to half the width, 3x3, 1x1, plus the input."""
+    skip = x
+    if x.shape[-1] != filters:
+        skip = _conv(x, filters, 1, f"{name}_skip")
+    if remat:
+        x = RematerialisedUnits(filters, name=name)(x)
+    else:
+        for i, (width, kernel_size) in enumerate(_units(filters), 1):
+            x = _bn_relu(x, f"{name}_conv{i}")
+            x = _conv(x, width, kernel_size, f"{name}_conv{i}")
+    return layers.Add(name=f"{name}_add")([x, skip])
+
+
+def _units(filters):
+    """(channels, kernel size) of the convolutions of a residual unit."""
+    return ((filters // 2, 1), (filters // 2, 3), (filters, 1))
+
+
+def _bn_relu(x, name):
+    x = blocks.batch_norm(x, name=f"{name}_bn", **NORM)
+    return blocks.relu(x, name=f"{name}_relu")
+
+
+def _conv(x, filters, kernel_size, name):
+    return blocks.conv(
+        x, filters, kernel_size, use_bias=True, initializer=INIT, name=name
+    )
+
+
+def _check(num_classes, stacks, depth, stem_stride, targets, joints, aux_at):
+    for name, value in (("stacks", stacks), ("depth", depth)):
+        if value < 1:
+            raise UsageError(f"hourglass {name}", value, "at least 1")
+    if stem_stride not in (1, 2):
+        raise UsageError("hourglass stem_stride", stem_stride, "1 or 2")
+    if targets not in ("full", "hierarchy"):
+        raise UsageError("hourglass targets", targets, "full or hierarchy")
+    if targets == "hierarchy" and num_classes != 25:
+        raise UsageError(
+            "hourglass targets", "hierarchy", f"full with {num_classes} classes"
+        )
+    if joints and not 0 <= aux_at < stacks - 1:
+        raise UsageError(
+            "hourglass aux_at", aux_at, f"a stack before the last of {stacks}"
+        )
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class RematerialisedUnits(keras.layers.Layer):
+    """The three units of a residual block, recomputed in the backward pass.
+
+    The same weights and the same result as the plain layers. Batch norm's statistics
+    are computed inside, but the moving averages are updated outside of what is
+    recomputed: otherwise they would be updated twice.
+    """
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.units = []
+        for i, (width, kernel_size) in enumerate(_units(filters), 1):
+            norm = layers.BatchNormalization(name=f"conv{i}_bn", **NORM)
+            conv = layers.Conv2D(
+                width,
+                kernel_size,
+                padding="same",
+                kernel_initializer=INIT,
+                name=f"conv{i}",
+            )
+            self.units.append((norm, conv))
+
+    def build(self, input_shape):
+        for norm, conv in self.units:
+            norm.build(input_shape)
+            conv.build(input_shape)
+            input_shape = conv.compute_output_shape(input_shape)
+
+    def call(self, x, training=False):
+        if not training:
+            return self._run(x, training=False)[0]
+        x, moments = keras.remat(self._run_in_training)(x)
+        for (norm, _), (mean, variance) in zip(self.units, moments):
+            for moving, value in (
+                (norm.moving_mean, mean),
+                (norm.moving_variance, variance),
+            ):
+                value = ops.stop_gradient(value)
+                moving.assign(moving * norm.momentum + value * (1 - norm.momentum))
+        return x
+
+    def _run_in_training(self, x):
+        return self._run(x, training=True)
+
+    def _run(self, x, training):
+        moments = []
+        for norm, conv in self.units:
+            x = ops.cast(x, "float32")
+            if training:
+                mean, variance = ops.moments(x, axes=(0, 1, 2))
+                moments.append((mean, variance))
+            else:
+                mean, variance = norm.moving_mean, norm.moving_variance
+            x = ops.batch_normalization(
+                x,
+                mean,
+                variance,
+                axis=-1,
+                offset=norm.beta,
+                scale=norm.gamma,
+                epsilon=norm.epsilon,
+            )
+            x = conv(ops.relu(ops.cast(x, self.compute_dtype)))
+        return x, moments
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:3], self.filters)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters}

@@ -1,0 +1,193 @@
+"""The hourglass: counts of its variants, coarse-to-fine targets, joints, memory."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_seg import nets
+from keras_seg.errors import UsageError
+from keras_seg.nets import hourglass
+
+
+def outline(size, num_classes, **knobs):
+    keras.backend.clear_session()
+    with keras.StatelessScope(initialize_variables=False):
+        return nets.build("hourglass", (*size, 3), num_classes, **knobs)
+
+
+def trainable(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "knobs", "expected"),
+    [
+        (25, {"stacks": 1}, 3_428_761),
+        (25, {"stacks": 2}, 6_577_330),
+        (25, {"stacks": 3}, 9_725_899),
+        (25, {"stacks": 8}, 25_468_744),
+        (16, {"stacks": 8, "stem_stride": 2, "stem_pool": True}, 25_434_112),
+        (25, {"features": 512, "stem": 128}, 51_201_380),
+        (25, {"features": 64, "stem": 32, "stacks": 2}, 448_050),
+        (25, {"depth": 6}, 18_023_140),
+        (25, {"targets": "hierarchy", "stacks": 2}, 6_565_531),
+        (25, {"targets": "hierarchy", "stacks": 3}, 9_703_840),
+        (25, {"targets": "hierarchy"}, 12_843_175),
+        (25, {"targets": "hierarchy", "stacks": 5}, 15_985_588),
+        (25, {"targets": "hierarchy", "stacks": 6}, 19_126_462),
+        (25, {"targets": "hierarchy", "stacks": 8}, 25_423_600),
+        (25, {"joints": 24}, 15_950_332),
+        (25, {"joints": 24, "aux_modules": 2}, 19_098_388),
+    ],
+)
+def test_trainable_counts_of_the_variants(num_classes, knobs, expected):
+    assert trainable(outline((320, 320), num_classes, **knobs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("knobs", "expected"),
+    [
+        ({"targets": "hierarchy"}, 12_904_359),
+        ({"joints": 24}, 16_026_364),
+        ({"stacks": 2}, 6_608_818),
+    ],
+)
+def test_counts_with_moving_statistics(knobs, expected):
+    assert outline((320, 320), 25, **knobs).count_params() == expected
+
+
+def test_rematerialised_net_has_as_many_weights():
+    assert trainable(outline((320, 320), 25, remat=True)) == 12_874_468
+
+
+def test_original_form_predicts_at_a_quarter_of_the_resolution():
+    model = outline((256, 128), 16, stem_stride=2, stem_pool=True, stacks=2)
+    assert model.output["logits"].shape == (None, 64, 32, 16)
+    assert nets.inference_model(model).output["logits"].shape == (None, 256, 128, 16)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "stride"),
+    [({}, 16), ({"depth": 6}, 64), ({"stem_stride": 2, "stem_pool": True}, 64)],
+)
+def test_size_is_a_multiple_of_what_is_halved(knobs, stride):
+    assert nets.padded_size("hourglass", (1, stride + 1), **knobs) == (
+        stride,
+        2 * stride,
+    )
+
+
+# Coarse-to-fine targets (BODY Fig. 14).
+
+
+def test_each_level_is_a_function_of_every_finer_one():
+    levels = sorted(hourglass.LEVELS)
+    for coarse, fine in zip(levels, levels[1:]):
+        pairs = set(zip(hourglass.LEVELS[fine], hourglass.LEVELS[coarse]))
+        assert len(pairs) == fine
+        assert {pair[1] for pair in pairs} == set(range(coarse))
+
+
+def test_levels_of_some_parts():
+    # SURREAL ids: 2 right thigh, 11 right toes, 13 neck, 16 head, 23 right fingers.
+    def at(level):
+        return [hourglass.LEVELS[level][part] for part in (0, 2, 11, 13, 16, 23)]
+
+    assert at(2) == [0, 1, 1, 1, 1, 1]
+    assert at(5) == [0, 4, 4, 2, 1, 3]
+    assert at(7) == [0, 5, 6, 2, 1, 4]
+    assert at(10) == [0, 7, 9, 3, 1, 6]
+    assert at(13) == [0, 3, 12, 5, 1, 11]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "chain"),
+    [
+        (1, [25]),
+        (4, [2, 5, 7, 25]),
+        (6, [2, 5, 7, 10, 13, 25]),
+        (8, [2, 5, 7, 10, 13, 25, 25, 25]),
+    ],
+)
+def test_heads_of_the_hierarchy_follow_the_chain(stacks, chain):
+    knobs = {"stacks": stacks, "targets": "hierarchy"}
+    names = [f"stack{i}_logits" for i in range(stacks - 1)] + ["logits"]
+    outputs = outline((32, 48), 25, **knobs).output
+    heads = nets.heads("hourglass", 25, **knobs)
+    assert list(heads) == names
+    assert set(outputs) == set(names)
+    for name, classes in zip(names, chain):
+        assert outputs[name].shape == (None, 32, 48, classes)
+        lookup = heads[name].lookup
+        assert lookup == (None if classes == 25 else hourglass.LEVELS[classes])
+
+
+def test_joint_branch_predicts_heatmaps_and_is_dropped_for_prediction():
+    knobs = {"joints": 24, "aux_modules": 2, "stacks": 3, "depth": 2, "features": 8}
+    model = outline((16, 24), 5, **knobs)
+    heads = nets.heads("hourglass", 5, **knobs)
+    for name in ("joints0_heatmaps", "joints1_heatmaps"):
+        assert model.output[name].shape == (None, 16, 24, 24)
+        assert heads[name].target == "heatmaps"
+    inference = nets.inference_model(model)
+    assert not [w.path for w in inference.weights if w.path.startswith("joints")]
+
+
+def test_joint_branch_leaves_after_the_stack_asked_for():
+    model = outline((16, 24), 5, joints=24, aux_at=1, depth=2, features=8)
+    entering = model.get_layer("joints0_level2_up_add").input
+    merge = model.get_layer("stack1_merge").output
+    assert any(tensor is merge for tensor in entering)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "knobs", "message"),
+    [
+        (12, {"targets": "hierarchy"}, "targets: hierarchy; expected full with 12"),
+        (25, {"targets": "coarse"}, "targets: coarse; expected full or hierarchy"),
+        (25, {"joints": 24, "aux_at": 3}, "aux_at: 3; expected a stack before"),
+        (25, {"stem_stride": 3}, "stem_stride: 3; expected 1 or 2"),
+        (25, {"stacks": 0}, "stacks: 0; expected at least 1"),
+        (25, {"depth": 0}, "depth: 0; expected at least 1"),
+    ],
+)
+def test_wrong_knob_is_named(num_classes, knobs, message):
+    with pytest.raises(UsageError, match=message):
+        nets.build("hourglass", (192, 192, 3), num_classes, **knobs)
+
+
+def test_rematerialisation_changes_no_result():
+    knobs = {"stacks": 2, "depth": 2, "features": 16, "stem": 8}
+    plain = nets.build("hourglass", (16, 24, 3), 4, **knobs)
+    remat = nets.build("hourglass", (16, 24, 3), 4, **knobs, remat=True)
+    rng = np.random.default_rng(0)
+    values = {w.path: w + 0.1 * rng.random(w.shape) for w in plain.weights}
+    by_name = {path.replace("/", "_"): value for path, value in values.items()}
+    for weight in plain.weights:
+        weight.assign(values[weight.path])
+    for weight in remat.weights:
+        weight.assign(by_name[weight.path.replace("/", "_")])
+    image = rng.normal(size=(2, 16, 24, 3)).astype("float32")
+    np.testing.assert_allclose(
+        remat(image)["logits"], plain(image)["logits"], rtol=1e-5, atol=1e-5
+    )
+
+    def gradients_and_statistics(model):
+        with tf.GradientTape() as tape:
+            outputs = model(image, training=True)
+            loss = sum(tf.reduce_mean(tensor**2) for tensor in outputs.values())
+        weights = model.trainable_weights
+        gradients = tape.gradient(loss, [w.value for w in weights])
+        result = dict(zip([w.path.replace("/", "_") for w in weights], gradients))
+        for weight in model.non_trainable_weights:
+            result[weight.path.replace("/", "_")] = weight.value
+        return result
+
+    expected, found = gradients_and_statistics(plain), gradients_and_statistics(remat)
+    assert set(found) == set(expected)
+    for path in expected:
+        scale = np.abs(expected[path]).max()
+        np.testing.assert_allclose(
+            found[path], expected[path], rtol=1e-4, atol=1e-5 * scale + 1e-6
+        )

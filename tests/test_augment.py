@@ -1,0 +1,238 @@
+"""Random geometry: one resampling, checked against SciPy, step by step."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from PIL import Image
+
+from keras_seg.config import Augment
+from keras_seg.data import augment
+from keras_seg.data.augment import Geometry
+
+GEOMETRIES = [
+    Geometry(scale=1.3),
+    Geometry(scale=1.7, place=(0.1, 0.9)),
+    Geometry(angle=10.0),
+    Geometry(mirror=True, angle=-33.0, scale=1.25, place=(0.8, 0.3)),
+    Geometry(half_turn=True, mirror=True, angle=71.0, scale=1.1, place=(0.0, 0.4)),
+]
+
+
+def make_sample(height=37, width=52, seed=0, block=6):
+    """A smooth image, a label of blocks with ignored pixels, and some joints."""
+    rng = np.random.default_rng(seed)
+    noise = rng.uniform(0, 255, (height, width, 3))
+    image = scipy.ndimage.gaussian_filter(noise, (2, 2, 0))
+    image = np.rint((image - image.min()) / np.ptp(image) * 255).astype(np.uint8)
+    blocks = rng.choice([0, 2, 5, 9, 255], (height // block + 1, width // block + 1))
+    label = np.kron(blocks, np.ones((block, block)))[:height, :width].astype(np.uint8)
+    joints = rng.uniform(5, 30, (4, 2)).astype(np.float32)
+    return image, label, joints
+
+
+def source_places(geometry, height, width):
+    """(x, y) in the sample of each pixel of the result: every part undone in turn."""
+    y, x = np.mgrid[:height, :width] + 0.5  # now the top left corner is (0, 0)
+    top, left = geometry.place
+    y = y - top * (height - geometry.scale * height)
+    x = x - left * (width - geometry.scale * width)
+    y, x = y / geometry.scale - height / 2, x / geometry.scale - width / 2
+    turn = np.exp(-1j * np.deg2rad(geometry.angle)) * (x - 1j * y)  # y points up
+    x, y = turn.real, -turn.imag
+    if geometry.half_turn:
+        x, y = -x, -y
+    if geometry.mirror:
+        x = -x
+    return x + width / 2 - 0.5, y + height / 2 - 0.5
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_image_equals_scipys_bilinear_map(geometry):
+    image, label, _ = make_sample()
+    result, _, _ = augment.apply(geometry, image, label)
+    x, y = source_places(geometry, *label.shape)
+    for channel in range(3):
+        expected = scipy.ndimage.map_coordinates(
+            image[..., channel].astype(float), [y, x], order=1, mode="grid-constant"
+        )
+        # Half a level of rounding, and OpenCV 4 places pixels to 1/32
+        difference = np.abs(result[..., channel] - expected)
+        assert difference.max() < 6
+        assert difference.mean() < 0.4
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_label_equals_the_nearest_pixel_and_255_outside(geometry):
+    image, label, _ = make_sample()
+    _, result, _ = augment.apply(geometry, image, label)
+    x, y = source_places(geometry, *label.shape)
+    padded = np.pad(label, 60, constant_values=255)
+    expected = padded[np.rint(y).astype(int) + 60, np.rint(x).astype(int) + 60]
+    is_tie = (abs(x % 1 - 0.5) < 0.01) | (abs(y % 1 - 0.5) < 0.01)
+    assert is_tie.mean() < 0.1
+    np.testing.assert_array_equal(result[~is_tie], expected[~is_tie])
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_joints_go_where_their_pixels_go(geometry):
+    spot = np.array([24.0, 17.0])  # x, y
+    y, x = np.mgrid[:37, :52]
+    blob = 255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 8)
+    image = np.repeat(np.rint(blob).astype(np.uint8)[..., None], 3, axis=2)
+    label = np.zeros((37, 52), np.uint8)
+    joints = np.array([spot, [np.nan, np.nan]], dtype=np.float32)
+    result, _, moved = augment.apply(geometry, image, label, joints)
+    weight = result[..., 0].astype(float)
+    centre = [(weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()]
+    np.testing.assert_allclose(moved[0], centre, atol=0.25)
+    assert np.isnan(moved[1]).all()
+    assert moved.dtype == np.float32
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_image_and_label_stay_aligned_and_no_id_is_invented(seed):
+    _, label, _ = make_sample(80, 110, seed, block=20)
+    image = np.repeat((label // 2)[..., None], 3, axis=2)  # 255 becomes 127
+    settings = Augment(
+        mirror=0.5, flip180=0.5, scale=(0.5, 2.0), rotate=45, rotate_probability=0.8
+    )
+    geometry = augment.draw_geometry(settings, np.random.default_rng(seed))
+    image, result, _ = augment.apply(geometry, image, label)
+    assert set(np.unique(result)) <= set(np.unique(label)) | {255}
+    # Within a block, away from the frame, bilinear and nearest see one value
+    ids = np.pad(result[3:-3, 3:-3].astype(int), 3, constant_values=-1)
+    flat = scipy.ndimage.maximum_filter(ids, 5) == scipy.ndimage.minimum_filter(ids, 5)
+    flat &= (ids != 255) & (ids != -1)
+    assert flat.any()
+    np.testing.assert_array_equal(image[..., 1][flat], ids[flat] // 2)
+
+
+def test_mirror_and_half_turn_are_exact():
+    image, label, joints = make_sample()
+    for geometry, turned in [
+        (Geometry(mirror=True), np.fliplr),
+        (Geometry(half_turn=True), lambda array: np.rot90(array, 2)),
+        (Geometry(mirror=True, half_turn=True), np.flipud),
+        (Geometry(), np.copy),
+    ]:
+        result = augment.apply(geometry, image, label, joints)
+        np.testing.assert_array_equal(result[0], turned(image))
+        np.testing.assert_array_equal(result[1], turned(label))
+    mirrored = augment.apply(Geometry(mirror=True), image, label, joints)[2]
+    np.testing.assert_allclose(mirrored[:, 0], 51 - joints[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(mirrored[:, 1], joints[:, 1], rtol=1e-6)
+
+
+def test_a_positive_angle_turns_counter_clockwise():
+    image, label, _ = make_sample(40, 40)
+    result = augment.apply(Geometry(angle=90.0), image, label)
+    np.testing.assert_array_equal(result[1], np.rot90(label))
+    np.testing.assert_allclose(result[0].astype(int), np.rot90(image), atol=1)
+
+
+def test_place_says_where_the_small_image_lies():
+    image, label, _ = make_sample(40, 60)
+    label[label == 255] = 0
+    for place, rows, columns in [
+        ((0.0, 0.0), slice(0, 20), slice(0, 30)),
+        ((1.0, 1.0), slice(20, 40), slice(30, 60)),
+        ((0.5, 0.0), slice(10, 30), slice(0, 30)),
+    ]:
+        geometry = Geometry(scale=0.5, place=place)
+        moved, result, _ = augment.apply(geometry, image, label)
+        is_filled = np.ones((40, 60), bool)
+        is_filled[rows, columns] = False
+        np.testing.assert_array_equal(result == 255, is_filled)
+        assert not moved[is_filled].any()
+
+
+def test_a_shrunk_image_is_antialiased():
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    label = np.zeros((64, 96), np.uint8)
+    shrunk = augment.apply(Geometry(scale=0.5, place=(0.0, 0.0)), image, label)[0]
+    # A quarter of a pixel aside, so that plain sampling takes single pixels
+    expected = np.asarray(Image.fromarray(image).resize((48, 32), Image.BILINEAR))
+    inner = np.s_[2:30, 2:46]
+    ours = np.abs(shrunk[inner].astype(int) - expected[inner]).mean()
+    plain = scipy.ndimage.zoom(
+        image.astype(float), (0.5, 0.5, 1), order=1, grid_mode=True, mode="nearest"
+    )
+    assert ours < 0.5 * np.abs(plain[inner] - expected[inner]).mean()
+
+
+def test_smoothing_has_the_variance_of_the_wider_triangle():
+    # A triangle from -w to w has the variance w^2 / 6
+    for scale in (0.5, 0.8, 0.25):
+        variance = augment.antialias_sigma(scale) ** 2 + 1 / 6
+        assert variance == pytest.approx((1 / scale) ** 2 / 6)
+    assert augment.antialias_sigma(1.0) == 0
+
+
+def test_the_sample_is_left_as_it_was():
+    sample = make_sample()
+    before = [array.copy() for array in sample]
+    for array in sample:
+        array.flags.writeable = False
+    augment.apply(Geometry(scale=0.7, angle=20), *sample)
+    for array, old in zip(sample, before):
+        np.testing.assert_array_equal(array, old)
+
+
+def draw_many(settings, number=2000):
+    return [
+        augment.draw_geometry(settings, np.random.default_rng([7, i]))
+        for i in range(number)
+    ]
+
+
+def test_nothing_switched_on_changes_nothing():
+    for geometry in draw_many(Augment(), 50):
+        assert geometry == Geometry(place=geometry.place)
+
+
+def test_draws_follow_the_settings():
+    settings = Augment(
+        mirror=0.5, flip180=0.2, scale=(0.5, 2.0), rotate=10, rotate_probability=0.2
+    )
+    drawn = draw_many(settings)
+    share = 4 * (0.25 / 2000) ** 0.5  # four deviations of a share
+    assert np.mean([g.mirror for g in drawn]) == pytest.approx(0.5, abs=share)
+    assert np.mean([g.half_turn for g in drawn]) == pytest.approx(0.2, abs=share)
+    assert np.mean([g.angle != 0 for g in drawn]) == pytest.approx(0.2, abs=share)
+    scales = [g.scale for g in drawn]
+    assert 0.5 <= min(scales) < 0.51
+    assert 1.99 < max(scales) <= 2.0
+    assert np.mean(scales) == pytest.approx(1.25, abs=0.04)
+    angles = [g.angle for g in drawn]
+    assert -10 <= min(angles) < -9
+    assert 9 < max(angles) <= 10
+    places = np.array([g.place for g in drawn])
+    assert places.min() >= 0
+    assert places.max() < 1
+    assert abs(np.corrcoef(places.T)[0, 1]) < 0.1
+
+
+def test_every_image_is_mirrored_with_probability_one():
+    assert all(g.mirror for g in draw_many(Augment(mirror=1.0), 500))
+
+
+def test_one_part_does_not_change_the_draws_of_the_others():
+    full = Augment(mirror=0.5, scale=(0.5, 2.0), rotate=10)
+    without = dataclasses.replace(full, mirror=0.0)
+    for one, other in zip(draw_many(full, 50), draw_many(without, 50)):
+        assert dataclasses.replace(one, mirror=False) == other
+
+
+def test_noise_has_its_deviation_and_stays_in_range():
+    rng = np.random.default_rng(0)
+    grey = np.full((64, 96, 3), 128, np.uint8)
+    noise = augment.add_noise(grey, 10.0, rng).astype(float) - 128
+    assert noise.mean() == pytest.approx(0, abs=0.3)
+    assert noise.std() == pytest.approx(10, abs=0.3)
+    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.06
+    white = augment.add_noise(np.full((64, 96, 3), 255, np.uint8), 10.0, rng)
+    assert white.min() > 190
+    assert white.max() == 255

@@ -1,13 +1,16 @@
 """Prepare a process for Keras: environment before the import, determinism after it.
 
-Call `configure()` before the first import of Keras; it decides, once, how fast and
-how reproducible everything after it is (reasons and measurements: README, "Speed").
+Call `configure()` before the first import of Keras, or `start()`, which calls it. It
+decides, once, how fast everything after it is; `start` also how reproducible.
 """
 
+import importlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_seg.errors import UsageError
@@ -16,10 +19,11 @@ _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-in
 
 
 def configure() -> None:
-    """Set what must be set before Keras is imported. Existing settings are kept.
+    """Set what must be set before Keras is imported, and import the backend silently.
 
     oneDNN is switched on (2.7 times faster ICNet training on processors where
-    TensorFlow leaves it off) and the backend's own log lines are switched off.
+    TensorFlow leaves it off), the backend's own log lines are switched off. What is
+    set in the environment already is kept.
 
     Raises:
         UsageError: the chosen backend is not installed, or TensorFlow is twice.
@@ -29,11 +33,27 @@ def configure() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if name() == "tensorflow":
         _require_one_tensorflow()
+        if "tensorflow" not in sys.modules:
+            with _stderr_closed():  # its C++ side greets there whatever the settings
+                importlib.import_module("tensorflow")
 
 
 def name() -> str:
     """The Keras backend of this process, from KERAS_BACKEND; default tensorflow."""
     return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+@contextmanager
+def _stderr_closed():
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _require_one_tensorflow() -> None:
@@ -74,6 +94,7 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
             tf.config.threading.set_inter_op_parallelism_threads(wanted)
         tf.config.experimental.enable_op_determinism()
         tf.get_logger().setLevel("ERROR")
+    keras.utils.clear_session()  # same variable names, whatever was built before
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
 

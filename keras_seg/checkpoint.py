@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,6 +155,36 @@ def sweep(folder: Path) -> None:
     if folder.is_dir():
         for entry in folder.glob(".tmp-*"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def named_arrays(variables: Sequence, group: str) -> dict[str, np.ndarray]:
+    """{"group/0007/path": array}: position and path, since paths may repeat."""
+    return {
+        f"{group}/{position:04d}/{variable.path}": np.asarray(variable.value)
+        for position, variable in enumerate(variables)
+    }
+
+
+def assign(variables: Sequence, arrays: Mapping[str, np.ndarray], group: str) -> None:
+    """Set variables from `named_arrays` of the same model.
+
+    Raises:
+        StorageError: the arrays are of another model; the first mismatch is named.
+    """
+    mine = {name: a for name, a in arrays.items() if name.startswith(group + "/")}
+    for position, variable in enumerate(variables):
+        name = f"{group}/{position:04d}/{variable.path}"
+        found = mine.get(name)
+        if found is None or found.shape != tuple(variable.shape):
+            shape = "missing" if found is None else f"shape {found.shape}"
+            raise StorageError(
+                f"checkpoint array {name}", shape, f"shape {tuple(variable.shape)}"
+            )
+        variable.assign(found)
+    if len(mine) != len(variables):
+        raise StorageError(
+            f"checkpoint group {group}", f"{len(mine)} arrays", f"{len(variables)}"
+        )
 
 
 @contextmanager

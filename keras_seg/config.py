@@ -15,6 +15,13 @@ from dataclasses import dataclass, field
 from keras_seg.errors import UsageError
 
 
+def setting(default=dataclasses.MISSING, help: str = ""):
+    """A field with its default and its meaning, as `--help` shows it."""
+    if callable(default):
+        return field(default_factory=default, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class Augment:
     """Random geometry of a training sample, drawn from (seed, sample index) only.
@@ -23,16 +30,16 @@ class Augment:
     resampled bilinearly and filled with 0, the label by nearest and filled with 255.
     """
 
-    mirror: float = 0.0  # probability of a left-right mirror image
-    swap_lr: bool = False  # exchange left and right class ids when mirrored; the
-    # thesis did not (BODY 3.1), which contradicts 18 of its 24 parts
-    flip180: float = 0.0  # probability of a half turn: BODY's "180 degrees flip" read
-    # literally
-    scale: tuple[float, float] = (1.0, 1.0)  # zoom factor, uniform; a crop or a pad to
-    # the training size follows at a random place
-    rotate: float = 0.0  # degrees; the angle is uniform in [-rotate, rotate]
-    rotate_probability: float = 1.0  # share of the samples that are rotated
-    noise: float = 0.0  # standard deviation of Gaussian pixel noise, grey levels 0..255
+    mirror: float = setting(0.0, "probability of a left-right mirror image")
+    # The thesis mirrored without exchanging ids, which contradicts 18 of 24 parts.
+    swap_lr: bool = setting(False, "exchange left and right class ids when mirrored")
+    # BODY's "180 degrees flip" read literally.
+    flip180: float = setting(0.0, "probability of a half turn")
+    # A crop or a pad to the training size follows, at a random place.
+    scale: tuple[float, float] = setting((1.0, 1.0), "range of the uniform zoom factor")
+    rotate: float = setting(0.0, "degrees; uniform in [-rotate, rotate]")
+    rotate_probability: float = setting(1.0, "share of the samples that are rotated")
+    noise: float = setting(0.0, "std of Gaussian pixel noise, grey levels of 0..255")
 
 
 @dataclass(frozen=True)
@@ -40,55 +47,56 @@ class Config:
     """One training run. Two runs with equal configuration and equal data are equal."""
 
     # What is trained
-    net: str  # a key of keras_seg.nets.NETS
-    size: tuple[int, int]  # height and width in pixels the images are resized to
-    steps: int  # optimizer steps
-    filter_scale: int = 1  # width: 2 is the thesis' "doubled filters"
-    knobs: Mapping[str, object] = field(default_factory=dict)  # the paper's own options
-    pad: bool = False  # pad up to the net's stride (label 255) instead of refusing
-    init_weights_sha256: str | None = None  # of the file given with --init-weights
+    net: str = setting(help="a key of keras_seg.nets.NETS")
+    size: tuple[int, int] = setting(help="height and width images are resized to, px")
+    steps: int = setting(help="optimizer steps")
+    filter_scale: int = setting(1, "width; 2 is the thesis' doubled filters")
+    knobs: Mapping[str, object] = setting(dict, "the network's own options")
+    pad: bool = setting(False, "pad to the net's stride (label 255), do not refuse")
+    init_weights_sha256: str | None = setting(None, "of the pretrained weights' file")
 
     # The data
-    batch: int = 16  # images a step
-    seed: int = 0  # of weights, order, augmentation and dropout
-    augment: Augment = field(default_factory=Augment)
-    joint_targets: str = "surreal"  # "surreal" joints or "centroid" of each part
+    batch: int = setting(16, "images a batch")
+    seed: int = setting(0, "of weights, data order, augmentation and dropout")
+    augment: Augment = setting(Augment, "random geometry")
+    joint_targets: str = setting("surreal", "surreal joints, or centroid of each part")
 
     # The loss
-    loss: str = "ce"  # ce, dice or focal
-    l1: float = 0.0  # penalty on |prediction - truth| (CLOTH)
-    l2: float = 0.0  # penalty on (prediction - truth)^2 (CLOTH)
-    class_weights: str = "none"  # none, w1, w2, median, voc07, from training counts
-    strategy: str = "outer"  # outer: weigh the pixel's loss; direct: weigh the logits
-    normalise: str = "pixels"  # divide by valid pixels, or by the sum of "weights"
-    weight_occurrences: str = "pixels"  # what voc07 counts: "pixels" or "images"
-    background_weight: float = 0.15  # voc07: the background's weight
-    direct_at_inference: bool = False  # weigh the logits in prediction as well
-    joint_loss_weight: float = 1.0  # lambda of the hourglass' joint branch
+    loss: str = setting("ce", "ce, dice or focal")
+    l1: float = setting(0.0, "penalty on |prediction - truth| (CLOTH)")
+    l2: float = setting(0.0, "penalty on (prediction - truth)^2 (CLOTH)")
+    class_weights: str = setting("none", "none, w1, w2, median or voc07")
+    strategy: str = setting("outer", "outer weighs the loss, direct the logits")
+    normalise: str = setting("pixels", "divide by valid pixels, or sum of weights")
+    weight_occurrences: str = setting("pixels", "what voc07 counts: pixels or images")
+    background_weight: float = setting(0.15, "voc07: the background's weight")
+    direct_at_inference: bool = setting(False, "direct weights in prediction as well")
+    joint_loss_weight: float = setting(1.0, "lambda of the hourglass' joint branch")
 
     # The optimizer
-    optimizer: str = "sgd"  # sgd, adam or rmsprop
-    lr: float = 0.01  # initial learning rate
-    momentum: float = 0.9  # sgd only, not Nesterov
-    rho: float = 0.99  # rmsprop only
-    epsilon: float = 1e-8  # rmsprop and adam
-    schedule: str = "poly"  # constant, poly, step, cosine or exponential
-    poly_power: float = 0.9  # of poly
-    lr_min: float = 0.0  # floor of cosine
-    decay_every: int = 2000  # steps between drops of step and exponential
-    decay_rate: float = 0.1  # factor at each drop of step and exponential
-    weight_decay: float = 0.0  # L2: this times the weight is added to its gradient
-    decay_on: str = "kernels"  # convolution "kernels" (ICNet's code) or "all" weights
-    bn_start: int = 0  # step at which batch norm's gamma and beta begin to be trained
-    bn_mode: str = "affine"  # before bn_start: affine = batch statistics, fixed gamma
-    # and beta; full = batch norm runs in inference mode (BODY's wording, literally)
-    accumulate: int = 1  # batches whose gradients are summed into one step
-    precision: str = "float32"  # or mixed_bfloat16; logits and losses stay float32
+    optimizer: str = setting("sgd", "sgd, adam or rmsprop")
+    lr: float = setting(0.01, "initial learning rate")
+    momentum: float = setting(0.9, "sgd only; not Nesterov")
+    rho: float = setting(0.99, "rmsprop only")
+    epsilon: float = setting(1e-8, "rmsprop and adam")
+    schedule: str = setting("poly", "constant, poly, step, cosine or exponential")
+    poly_power: float = setting(0.9, "of poly")
+    lr_min: float = setting(0.0, "floor of cosine")
+    decay_every: int = setting(2000, "steps between drops of step and exponential")
+    decay_rate: float = setting(0.1, "factor at each drop of step and exponential")
+    weight_decay: float = setting(0.0, "L2: this times a weight joins its gradient")
+    decay_on: str = setting("kernels", "convolution kernels (ICNet), or all weights")
+    bn_start: int = setting(0, "step at which gamma and beta begin to be trained")
+    # affine: batch statistics, fixed gamma and beta. full: batch norm in inference
+    # mode until then, BODY's wording taken literally.
+    bn_mode: str = setting("affine", "what is fixed before bn_start: affine or full")
+    accumulate: int = setting(1, "batches whose gradients make one step")
+    precision: str = setting("float32", "float32 or mixed_bfloat16")
 
     # Validation
-    val_every: int = 200  # steps between validations, one line of history each
-    val_samples: int | None = None  # images of the periodic validation; None is all
-    val_batch: int = 16  # images a batch in evaluation
+    val_every: int = setting(200, "steps between validations and lines of history")
+    val_samples: int | None = setting(None, "images of those validations; null: all")
+    val_batch: int = setting(16, "images a batch in evaluation")
 
     def __post_init__(self):
         _check_choices(self)

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_seg import class_weights, figures, nets, preprocess, run_folder
+from keras_seg import class_weights, figures, metrics, nets, preprocess, run_folder
 from keras_seg.config import Config
 from keras_seg.data.pipeline import Samples
 from keras_seg.data.prepared import Prepared
@@ -32,7 +32,7 @@ class Network:
         size = config.size
         if config.pad:
             size = nets.padded_size(config.net, size, **config.knobs)
-        self.stride = nets.stride(config.net, **config.knobs)
+        self.stride = nets.input_stride(config.net, **config.knobs)
         self.net = nets.build(
             config.net,
             (*size, 3),
@@ -103,6 +103,21 @@ class Network:
             np.asarray(self.inference.predict_on_batch(image)["logits"])
             seconds.append(time.perf_counter() - began)
         return float(np.median(seconds)) * 1000
+
+
+def scores(confusion: np.ndarray) -> dict:
+    """A confusion matrix and all that derives from it, as plain JSON values.
+
+    Returns:
+        {"confusion": [[int]], "summary": {name: 0..1 or None}, "per_class": {"iou",
+        "recall", "precision", "f1": [0..1 or None]}}; None is not defined (absent).
+    """
+    values = metrics.summary(confusion)
+    per_class = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
+    overall = {k: v for k, v in values.items() if k not in per_class}
+    return metrics.plain(
+        {"confusion": confusion, "summary": overall, "per_class": per_class}
+    )
 
 
 def weights_of(config: Config, prepared: Prepared) -> np.ndarray | None:

@@ -10,7 +10,7 @@ are counted in batches: with `accumulate` > 1 an optimizer step is that many.
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,10 +36,9 @@ from keras_seg.errors import (
     DivergedError,
     InterruptedRunError,
     OutOfMemoryError,
-    StorageError,
     UsageError,
 )
-from keras_seg.evaluation import Network, save_samples, weights_of
+from keras_seg.evaluation import Network, save_samples, scores, weights_of
 
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
 SAVING_SHARE = 0.01  # of the wall time, at the default interval
@@ -150,8 +149,8 @@ class Run:
         _, arrays, meta = newest
         self.state = State(**meta["state"])
         self._refuse_another_fingerprint(meta["fingerprint"])
-        assign(self.net.variables, arrays, "model")
-        assign(self.optimizer.variables, arrays, "optimizer")
+        checkpoint.assign(self.net.variables, arrays, "model")
+        checkpoint.assign(self.optimizer.variables, arrays, "optimizer")
         if meta["mid_window"]:
             self.metric_arrays = arrays
         self.say(f"going on at step {self.state.step // self.config.accumulate}")
@@ -212,6 +211,7 @@ class Run:
                 epochs=windows,
                 steps_per_epoch=length,
                 callbacks=[_Progress(self), _Windows(self), _Checkpoints(self)],
+                shuffle=False,  # the batches are in their order already
                 verbose=0,
             )
         except Exception:
@@ -230,8 +230,8 @@ class Run:
             self._raise_diverged("loss", logs["loss"])
         validation = self.validate(self.val_samples)
         updates = step // config.accumulate
-        row = {"step": updates}
-        row |= {key: float(v) for key, v in logs.items() if key.endswith("loss")}
+        row = {"step": updates, "loss": float(logs["loss"])}
+        row |= {key: float(v) for key, v in logs.items() if key.endswith("_loss")}
         row["lr"] = float(optimizers.learning_rate(config)(max(0, updates - 1)))
         row["train_miou"] = float(logs.get("logits_miou", logs.get("miou", math.nan)))
         row["val_loss"] = validation["loss"]
@@ -240,7 +240,7 @@ class Run:
         self.state.history.append(row)
         if row["val_miou"] > self.state.best_miou:
             self.state.best_miou, self.state.best_step = row["val_miou"], updates
-            arrays = named_arrays(self.net.variables, "model")
+            arrays = checkpoint.named_arrays(self.net.variables, "model")
             self._refuse_not_finite(arrays)
             identity = run_folder.identity(config, self.prepared)
             checkpoint.save(self.out / "best", updates, arrays, identity, keep=1)
@@ -271,11 +271,11 @@ class Run:
 
     def save_checkpoint(self, mid_window: bool):
         """Write the whole state of the run."""
-        arrays = named_arrays(self.net.variables, "model")
-        arrays |= named_arrays(self.optimizer.variables, "optimizer")
+        arrays = checkpoint.named_arrays(self.net.variables, "model")
+        arrays |= checkpoint.named_arrays(self.optimizer.variables, "optimizer")
         self._refuse_not_finite(arrays)
         if mid_window:
-            arrays |= named_arrays(self.net.metrics_variables, "metric")
+            arrays |= checkpoint.named_arrays(self.net.metrics_variables, "metric")
         meta = {
             "state": asdict(self.state),
             "mid_window": mid_window,
@@ -302,7 +302,7 @@ class Run:
 
     def _finish(self) -> dict:
         arrays, _ = run_folder.load_best(self.out)
-        assign(self.net.variables, arrays, "model")
+        checkpoint.assign(self.net.variables, arrays, "model")
         samples = self.network.samples(self.prepared, "val")
         best = self.validate(samples)
         result = {
@@ -312,7 +312,7 @@ class Run:
             "images": len(samples),
             "classes": list(self.prepared.labels.names),
             "loss": best["loss"],
-            **metrics.to_json(best["confusion"]),
+            **scores(best["confusion"]),
             "parameters": self.network.parameters(),
         }
         save_samples(self.network, self.prepared, samples, self.out, SAMPLE_IMAGES)
@@ -349,7 +349,9 @@ class _Windows(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.run.metric_arrays is not None:
-            assign(self.model.metrics_variables, self.run.metric_arrays, "metric")
+            checkpoint.assign(
+                self.model.metrics_variables, self.run.metric_arrays, "metric"
+            )
             self.run.metric_arrays = None
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -467,36 +469,6 @@ def base_loss(config: Config, prepared: Prepared) -> Callable:
     if config.l1 or config.l2:
         loss = losses.WithErrorPenalty(loss, l1=config.l1, l2=config.l2)
     return loss
-
-
-def named_arrays(variables: Sequence, group: str) -> dict[str, np.ndarray]:
-    """{"group/0007/path": array}: position and path, since paths may repeat."""
-    return {
-        f"{group}/{position:04d}/{variable.path}": np.asarray(variable.value)
-        for position, variable in enumerate(variables)
-    }
-
-
-def assign(variables: Sequence, arrays: Mapping[str, np.ndarray], group: str):
-    """Set variables from `named_arrays` of the same model.
-
-    Raises:
-        StorageError: the arrays are of another model; the first mismatch is named.
-    """
-    mine = {name: a for name, a in arrays.items() if name.startswith(group + "/")}
-    for position, variable in enumerate(variables):
-        name = f"{group}/{position:04d}/{variable.path}"
-        found = mine.get(name)
-        if found is None or found.shape != tuple(variable.shape):
-            shape = "missing" if found is None else f"shape {found.shape}"
-            raise StorageError(
-                f"checkpoint array {name}", shape, f"shape {tuple(variable.shape)}"
-            )
-        variable.assign(found)
-    if len(mine) != len(variables):
-        raise StorageError(
-            f"checkpoint group {group}", f"{len(mine)} arrays", f"{len(variables)}"
-        )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

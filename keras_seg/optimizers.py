@@ -44,15 +44,15 @@ class _Rules:
         return grad
 
 
-class _SGD(_Rules, keras.optimizers.SGD):
+class RuledSGD(_Rules, keras.optimizers.SGD):
     pass
 
 
-class _Adam(_Rules, keras.optimizers.Adam):
+class RuledAdam(_Rules, keras.optimizers.Adam):
     pass
 
 
-class _RMSprop(_Rules, keras.optimizers.RMSprop):
+class RuledRMSprop(_Rules, keras.optimizers.RMSprop):
     pass
 
 
@@ -94,11 +94,11 @@ def build(config: Config, variables: Sequence) -> keras.optimizers.Optimizer:
         "gradient_accumulation_steps": None if every == 1 else every,
     }
     if config.optimizer == "sgd":
-        optimizer = _SGD(momentum=config.momentum, **common)
+        optimizer = RuledSGD(momentum=config.momentum, **common)
     elif config.optimizer == "adam":
-        optimizer = _Adam(epsilon=config.epsilon, **common)
+        optimizer = RuledAdam(epsilon=config.epsilon, **common)
     else:
-        optimizer = _RMSprop(rho=config.rho, epsilon=config.epsilon, **common)
+        optimizer = RuledRMSprop(rho=config.rho, epsilon=config.epsilon, **common)
     optimizer.set_rules(config.weight_decay, config.decay_on, config.bn_start)
     optimizer.build(variables)
     return optimizer

@@ -29,7 +29,7 @@ def identity(config: Config, prepared: Prepared) -> dict:
     """What makes a run itself: runs with equal identity are equal to the bit."""
     return {
         "format": FORMAT_VERSION,
-        "config": to_dict(config),
+        "config": to_dict(config),  # plain JSON values
         "data": {"dataset": prepared.dataset, "manifest": prepared.manifest_hash},
     }
 
@@ -49,6 +49,12 @@ def refuse_another_identity(run: Path, wanted: Mapping) -> None:
         raise UsageError(
             f"setting {name}", new, f"{old} as in {path}; or another --out or --restart"
         )
+
+
+def same(run: Path, wanted: Mapping) -> bool:
+    """Whether the run in this folder has this identity."""
+    path = run / "config.json"
+    return path.is_file() and _read_json(path) == _as_json(wanted)
 
 
 def differences(old, new, prefix: str = "") -> Iterator[tuple[str, tuple]]:

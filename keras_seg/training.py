@@ -9,15 +9,18 @@ same weights, history and metrics to the bit, because
 * a run refuses to go on with another configuration, data set or environment.
 """
 
+import json
+import os
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_seg import backend, checkpoint, nets, run_folder
-from keras_seg.config import Config
+from keras_seg import backend, checkpoint, command_line, nets, run_folder
+from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import KerasSegError
 
@@ -124,3 +127,41 @@ def _interruption():
     finally:
         for number, handler in zip(numbers, before):
             signal.signal(number, handler)
+
+
+def main(argv: list[str]) -> int:
+    """One arm of a stage in a process of its own (see `keras_seg.ablation.runner`)."""
+    parser = command_line.Parser(prog="python -m keras_seg.training")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--init-weights", type=Path)
+    parser.add_argument("--threads", type=command_line.positive_int)
+    parser.add_argument("--checkpoint-every", type=command_line.positive_int)
+    parser.add_argument("--allow-inexact", action="store_true")
+    parser.add_argument("--title", default="")
+    parser.add_argument("--parent", type=int, help="stop when this process is gone")
+    args = parser.parse_args(argv)
+    if args.parent is not None:
+        threading.Thread(target=_watch, args=(args.parent,), daemon=True).start()
+    options = Options(
+        init_weights=args.init_weights,
+        threads=args.threads,
+        checkpoint_every=args.checkpoint_every,
+        allow_inexact=args.allow_inexact,
+        title=args.title,
+    )
+    config = from_dict(json.loads(args.config.read_text()))
+    train(config, args.data, args.out, options)
+    return 0
+
+
+def _watch(parent: int) -> None:
+    """Ask this process to stop, with a checkpoint, once its parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

@@ -1,0 +1,352 @@
+"""Run a stage: one process per arm and seed, a journal, and only what is missing.
+
+What is done is read from the run folders themselves; the journal is a record for
+people and of why an arm failed. Killing any process at any moment loses at most what
+its run's last checkpoint lacks.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from keras_seg import run_folder
+from keras_seg.ablation.protocol import (
+    Arm,
+    ArmResult,
+    Plan,
+    Stage,
+    StageResult,
+    choose_winner,
+)
+from keras_seg.command_line import duration
+from keras_seg.config import Config, to_dict
+from keras_seg.data.prepared import Prepared
+from keras_seg.errors import (
+    INTERRUPTED_EXIT_CODES,
+    DivergedError,
+    InterruptedRunError,
+    KerasSegError,
+    LockedError,
+    OutOfMemoryError,
+    UsageError,
+)
+
+# Settings of how long a run is; a later stage keeps its own instead of the winner's.
+DURATIONS = ("steps", "val_every", "bn_start", "decay_every")
+LOCKED_PATIENCE = 60  # seconds to wait for the arm of a runner that was killed
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how the arms are run; nothing here changes a result.
+
+    Attributes:
+        folder: OUT/<study>/<net>.
+        prepared: the data.
+        seeds: runs per arm, with the seeds 0..seeds-1.
+        jobs: arms run at the same time.
+        threads: intra-op threads of each arm; None is the number of cores.
+        isolate: one process per arm. False (scale smoke) runs them in this one.
+        allow_inexact: let a run go on although the machine or a library changed.
+    """
+
+    folder: Path
+    prepared: Prepared
+    seeds: int = 1
+    jobs: int = 1
+    threads: int | None = None
+    isolate: bool = True
+    allow_inexact: bool = False
+
+
+def stage_start(
+    plan: Plan, stage: Stage, base: Config, execution: Execution, winner: str | None
+) -> tuple[Config, str]:
+    """The configuration a stage starts from, and one sentence on where it is from.
+
+    The winner of every earlier stage is taken along: the one found in the output
+    folder, else the one the document chose. `winner` (an arm of an earlier stage)
+    overrides both.
+    """
+    config, sentences = base, []
+    earlier = plan.stages[: plan.stages.index(stage)]
+    arm_names = [arm.name for s in earlier for arm in s.arms(base)]
+    if winner is not None and winner not in arm_names:
+        known = ", ".join(arm_names) or "none, since no stage comes before"
+        raise UsageError("winner", winner, f"an arm of an earlier stage ({known})")
+    for previous in earlier:
+        arms = {arm.name: arm for arm in previous.arms(config)}
+        found = _read_winner(execution, previous, arms)
+        if winner in arms:
+            name, source = winner, "as --winner says"
+        elif found is not None:
+            name, source = found, "the winner of the stage run here"
+        elif previous.published_winner is not None:
+            name, source = previous.published_winner, "the document's winner"
+        else:
+            continue
+        durations = {key: getattr(config, key) for key in DURATIONS}
+        config = dataclasses.replace(arms[name].config, **durations)
+        sentences.append(f"{previous.name}: {arms[name].title} ({source})")
+    if not sentences:
+        return config, "Starts from the network as it is."
+    return config, "Starts from " + "; ".join(sentences) + "."
+
+
+def run_stage(
+    stage: Stage, config: Config, start: str, execution: Execution
+) -> StageResult:
+    """Bring every arm of a stage to its end, skipping what is done.
+
+    Args:
+        stage, config: the stage and the configuration it starts from.
+        start: where that is from (`stage_start`).
+        execution: where and how.
+
+    Returns:
+        The results; failed arms are among them with their state and reason.
+
+    Raises:
+        UsageError: an arm's folder holds a run of another configuration.
+    """
+    arms = stage.arms(config)
+    tasks = [
+        _Task(stage, arm, seed, execution)
+        for seed in range(execution.seeds)
+        for arm in arms
+    ]
+    for task in tasks:
+        task.refuse_another_run()
+    waiting = [task for task in tasks if task.find_done() is None]
+    if len(waiting) < len(tasks):
+        _say(f"{stage.name}: {len(tasks) - len(waiting)} of {len(tasks)} runs are done")
+    journal = Journal(execution.folder / "journal.jsonl")
+    began, finished = time.monotonic(), 0
+    with ThreadPoolExecutor(execution.jobs) as pool:
+        numbered = enumerate(waiting, 1)
+        futures = [
+            pool.submit(task.carry_out, f"{stage.name} {n}/{len(waiting)} ", journal)
+            for n, task in numbered
+        ]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                finished += 1
+                left = len(waiting) - finished
+                if left:
+                    seconds = (time.monotonic() - began) / finished * left
+                    _say(f"{stage.name}: {left} runs to go, {duration(seconds)} left")
+        except BaseException:  # Ctrl-C and SIGTERM too: let every arm save itself
+            for task in waiting:
+                task.stop()
+            raise
+    return collect(stage, config, start, execution)
+
+
+def collect(
+    stage: Stage, config: Config, start: str, execution: Execution
+) -> StageResult:
+    """The stage's results as they lie in the output folder; writes winner.json."""
+    tasks = [
+        _Task(stage, arm, seed, execution)
+        for arm in stage.arms(config)
+        for seed in range(execution.seeds)
+    ]
+    results = tuple(task.result() for task in tasks)
+    winner = choose_winner(results)
+    if winner is not None and all(r.state != "missing" for r in results):
+        arm = next(r.arm for r in results if r.arm.name == winner)
+        record = {"arm": winner, **_Task(stage, arm, 0, execution).identity}
+        run_folder.write_json(_winner_file(execution, stage), record)
+    return StageResult(stage, results, winner, start)
+
+
+class Journal:
+    """An append-only file of JSON lines: what was begun and how it ended."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def add(self, **event) -> None:
+        event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def last(self, run: str) -> dict:
+        """The last event of a run; {} without one. A torn last line is left out."""
+        found: dict = {}
+        if self.path.is_file():
+            for line in self.path.read_text().splitlines():
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if event.get("run") == run:
+                    found = event
+        return found
+
+
+class _Task:
+    """One arm with one seed: its folder, its process, what became of it."""
+
+    def __init__(self, stage: Stage, arm: Arm, seed: int, execution: Execution):
+        self.arm, self.seed, self.execution = arm, seed, execution
+        self.config = dataclasses.replace(arm.config, seed=seed)
+        self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
+        self.name = f"{stage.name}/{arm.name}/seed{seed}"
+        self.process: subprocess.Popen | None = None
+        self.stopped = False
+
+    @property
+    def identity(self) -> dict:
+        return run_folder.identity(self.config, self.execution.prepared)
+
+    def refuse_another_run(self) -> None:
+        run_folder.refuse_another_identity(self.run, self.identity)
+
+    def find_done(self) -> Path | None:
+        """The folder of a finished run that equals this one, in whichever stage.
+
+        The base of a stage is often an arm of the stage before: it is not run twice.
+        """
+        others = sorted(self.execution.folder.glob("*/*/seed*"))
+        for run in [self.run, *others]:
+            if (run / "metrics.json").is_file() and run_folder.same(run, self.identity):
+                return run
+        return None
+
+    def carry_out(self, title: str, journal: Journal) -> None:
+        """Run the arm to its end in a process of its own (scale smoke: in this)."""
+        if self.stopped:
+            return
+        seeds = f" seed {self.seed}" if self.execution.seeds > 1 else ""
+        title = f"{title}{self.arm.name}{seeds}: "
+        journal.add(run=self.name, event="begun")
+        began = time.monotonic()
+        carry_out = self._in_a_process if self.execution.isolate else self._in_this_one
+        exit_code, reason = carry_out(title)
+        state = "done" if exit_code == 0 else state_of(exit_code)
+        journal.add(
+            run=self.name,
+            event=state,
+            exit_code=exit_code,
+            reason=reason,
+            seconds=round(time.monotonic() - began, 1),
+        )
+        if state not in ("done", "interrupted"):
+            _say(f"{title}{state}: {reason}")
+
+    def stop(self) -> None:
+        """Ask the arm to save itself and end; it is not begun if it was not yet."""
+        self.stopped = True
+        if self.process is not None:
+            self.process.terminate()
+
+    def result(self) -> ArmResult:
+        done = self.find_done()
+        if done is not None:
+            return ArmResult(
+                self.arm,
+                self.seed,
+                done,
+                "done",
+                metrics=run_folder.read_metrics(done),
+                history=run_folder.read_history(done),
+                timing=run_folder.read_timing(done),
+            )
+        last = Journal(self.execution.folder / "journal.jsonl").last(self.name)
+        state = last.get("event", "missing")
+        if state in ("begun", "done"):  # killed without a word, or deleted since
+            state = "interrupted" if state == "begun" else "missing"
+        history = run_folder.read_history(self.run)
+        reason = last.get("reason", "") or "not finished"
+        return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
+
+    def _in_a_process(self, title: str) -> tuple[int, str]:
+        self.run.mkdir(parents=True, exist_ok=True)
+        config_file = self.run / "wanted.json"
+        run_folder.write_json(config_file, to_dict(self.config))
+        command = [sys.executable, "-m", "keras_seg.training"]
+        command += ["--config", str(config_file), "--out", str(self.run)]
+        command += ["--data", str(self.execution.prepared.folder)]
+        command += ["--title", title, "--parent", str(os.getpid())]
+        if self.execution.threads:
+            command += ["--threads", str(self.execution.threads)]
+        if self.execution.allow_inexact:
+            command += ["--allow-inexact"]
+        patience = time.monotonic() + LOCKED_PATIENCE
+        while True:
+            self.process = subprocess.Popen(command)
+            if self.stopped:  # asked between the check and the start
+                self.process.terminate()
+            exit_code = self.process.wait()
+            locked = exit_code == LockedError.exit_code
+            if not locked or self.stopped or time.monotonic() > patience:
+                break
+            time.sleep(1)  # a killed runner's arm is just saving itself
+        if exit_code == 0:
+            config_file.unlink()
+            return 0, ""
+        return exit_code, run_folder.read_failure(self.run) or f"exit code {exit_code}"
+
+    def _in_this_one(self, title: str) -> tuple[int, str]:
+        from keras_seg.training import Options, train
+
+        options = Options(
+            threads=self.execution.threads,
+            allow_inexact=self.execution.allow_inexact,
+            title=title,
+        )
+        try:
+            train(self.config, self.execution.prepared.folder, self.run, options)
+        except InterruptedRunError:
+            raise
+        except KerasSegError as error:
+            return error.exit_code, str(error)
+        return 0, ""
+
+
+def state_of(exit_code: int) -> str:
+    """An arm's state (protocol.STATES) from the exit code of its process, not 0."""
+    if exit_code == DivergedError.exit_code:
+        return "diverged"
+    if exit_code in (*INTERRUPTED_EXIT_CODES.values(), -signal.SIGINT, -signal.SIGTERM):
+        return "interrupted"
+    if exit_code in (OutOfMemoryError.exit_code, -signal.SIGKILL, -signal.SIGSEGV):
+        # The kernel's memory killer, and what a failed allocation ends in natively.
+        return "oom"
+    return "failed"
+
+
+def _winner_file(execution: Execution, stage: Stage) -> Path:
+    return execution.folder / stage.name / "winner.json"
+
+
+def _read_winner(
+    execution: Execution, stage: Stage, arms: Mapping[str, Arm]
+) -> str | None:
+    """The winner a stage has in the output folder, if it is of these arms and data."""
+    path = _winner_file(execution, stage)
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    name = record.pop("arm")
+    if name not in arms:
+        return None
+    same = record == _Task(stage, arms[name], 0, execution).identity
+    return name if same else None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

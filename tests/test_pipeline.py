@@ -1,0 +1,495 @@
+"""Batches as a pure function of (seed, sample index), in TensorFlow and in NumPy."""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_seg.config import Augment
+from keras_seg.data import augment as augmentation
+from keras_seg.data import pipeline
+from keras_seg.data.pipeline import Samples
+from keras_seg.errors import DataError, UsageError
+from keras_seg.labels import LabelSpec
+
+EVERYTHING = Augment(
+    mirror=0.5, swap_lr=True, scale=(0.5, 2.0), rotate=10, flip180=0.2, noise=3.0
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    target: str = "labels"
+    lookup: tuple[int, ...] | None = None
+
+
+class Folder:
+    """Stands for `keras_seg.data.prepared.Prepared`: files with random content."""
+
+    def __init__(self, root, sizes, num_classes=5, joints=None, suffix="png"):
+        rng = np.random.default_rng(0)
+        ids = range(num_classes)
+        self.labels = LabelSpec(
+            names=tuple(f"class{i}" for i in ids),
+            palette=tuple((i, i, i) for i in ids),
+            flip_pairs=((1, 2),),
+        )
+        self.images, self.label_images, self.files = [], [], []
+        self._joints = joints
+        for k, (height, width) in enumerate(sizes):
+            image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            label = rng.choice([*ids, 255], (height, width)).astype(np.uint8)
+            place, label_place = root / f"{k}.{suffix}", root / f"{k}_label.png"
+            cv2.imwrite(str(place), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            cv2.imwrite(str(label_place), label)
+            self.images.append(image)
+            self.label_images.append(label)
+            self.files.append(
+                SimpleNamespace(
+                    id=f"s{k}",
+                    image=place,
+                    label=label_place,
+                    height=height,
+                    width=width,
+                )
+            )
+
+    def samples(self, split):
+        return tuple(self.files if split == "train" else ())
+
+    def joints(self, split):
+        return self._joints
+
+
+SIZES = [(24, 40), (30, 30), (24, 40), (50, 60), (20, 37), (24, 40), (31, 45)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path, SIZES)
+
+
+def train(samples, start=0, stop=4, *, make=None, heads=None, **changes):
+    settings = {"batch": 3, "seed": 5, "augment": EVERYTHING, "workers": 2}
+    settings |= {"preprocess": "imagenet", "heads": heads or {"logits": Head()}}
+    settings |= changes
+    make = make or pipeline.numpy_training_batches
+    return list(make(samples, start_step=start, stop_step=stop, **settings))
+
+
+def evaluate(samples, *, make=None, heads=None, **changes):
+    settings = {"batch": 3, "preprocess": "unit", "workers": 2}
+    settings |= {"heads": heads or {"logits": Head()}} | changes
+    return list((make or pipeline.numpy_evaluation_batches)(samples, **settings))
+
+
+def assert_equal_batches(found, expected):
+    assert len(found) == len(expected) > 0
+    for (image, targets), (expected_image, expected_targets) in zip(found, expected):
+        np.testing.assert_array_equal(image, expected_image)
+        assert targets.keys() == expected_targets.keys()
+        for head, target in targets.items():
+            np.testing.assert_array_equal(target, expected_targets[head])
+
+
+# The order
+
+
+def test_every_epoch_is_another_permutation():
+    orders = [
+        [pipeline.sample_at(3, epoch * 50 + place, 50) for place in range(50)]
+        for epoch in range(4)
+    ]
+    for order in orders:
+        assert sorted(order) == list(range(50))
+    other_seed = [pipeline.sample_at(4, place, 50) for place in range(50)]
+    distinct = {tuple(order) for order in [*orders, other_seed, range(50)]}
+    assert len(distinct) == 6
+
+
+def test_every_sample_has_its_own_geometry_and_noise(folder):
+    samples = Samples(folder, "train", (24, 40), limit=1)
+    images = [
+        pipeline.training_sample(samples, seed, index, Augment(noise=5.0))[0]
+        for seed in (0, 1)
+        for index in range(4)
+    ]
+    assert len({image.tobytes() for image in images}) == 8
+
+
+# A sample
+
+
+@pytest.mark.parametrize("size", [(24, 40), (17, 23), (60, 80), (24, 20), (13, 90)])
+def test_samples_are_resized_as_pillow_and_tensorflow_do(folder, size):
+    import tensorflow as tf
+
+    samples = Samples(folder, "train", size)
+    for k, (image, label) in enumerate(zip(folder.images, folder.label_images)):
+        resized, resized_label, joints = samples.plain(k)
+        assert joints is None
+        expected = tf.image.resize(image, size, antialias=True).numpy()
+        # Pillow rounds to whole levels after each of the two axes
+        np.testing.assert_allclose(resized, expected, atol=1.01)
+        # Where a centre falls between two pixels, rounding errors choose for them
+        rows, columns = (
+            (2 * np.arange(new) + 1) * old % (2 * new) != 0
+            for new, old in zip(size, label.shape)
+        )
+        clear = np.ix_(rows, columns)
+        pillow = np.asarray(Image.fromarray(label).resize(size[::-1], Image.NEAREST))
+        np.testing.assert_array_equal(resized_label[clear], pillow[clear])
+        nearest = tf.image.resize(label[..., None], size, method="nearest")
+        np.testing.assert_array_equal(
+            resized_label[clear], nearest.numpy()[clear][..., 0]
+        )
+
+
+def test_a_centre_between_two_pixels_takes_the_later_one():
+    # By hand: centres of 5 pixels over 2 are at .2, .6, 1, 1.4 and 1.8
+    label = np.array([[3, 8]], np.uint8)
+    np.testing.assert_array_equal(
+        pipeline.resize_label(label, (1, 5)), [[3, 3, 8, 8, 8]]
+    )
+
+
+def test_samples_are_kept_in_memory_up_to_the_limit(folder):
+    size = (24, 40)
+    kept = Samples(folder, "train", size)
+    some = Samples(folder, "train", size, cache_bytes=2 * 24 * 40 * 4)
+    expected = [kept.plain(k) for k in range(len(kept))]
+    for k in range(2):
+        np.testing.assert_array_equal(some.plain(k)[0], expected[k][0])
+    for file in folder.files:
+        file.image.unlink()
+    for k in range(len(kept)):
+        np.testing.assert_array_equal(kept.plain(k)[0], expected[k][0])
+        assert not kept.plain(k)[0].flags.writeable
+        assert not kept.plain(k)[1].flags.writeable
+    some.plain(1)
+    with pytest.raises(DataError, match="2.png"):
+        some.plain(2)
+
+
+def test_limit_takes_the_first_samples(folder):
+    samples = Samples(folder, "train", (24, 40), limit=2)
+    assert (len(samples), samples.ids) == (2, ("s0", "s1"))
+    assert len(Samples(folder, "train", (24, 40), limit=99)) == 7
+
+
+def test_an_empty_split_is_refused(folder):
+    with pytest.raises(DataError, match="split val: no images"):
+        Samples(folder, "val", (24, 40))
+
+
+def test_joints_move_with_the_resize(tmp_path):
+    joints = np.array([[[0, 0], [39, 23], [-1, 5], [3, 24], [19.5, 11.5]]], np.float32)
+    folder = Folder(tmp_path, [(24, 40)], joints=joints)
+    found = Samples(folder, "train", (48, 20)).plain(0)[2]
+    # By hand: x' = (x + 1/2) / 2 - 1/2, y' = 2 (y + 1/2) - 1/2; two lie outside
+    expected = [[-0.25, 0.5], [19.25, 46.5], [np.nan] * 2, [np.nan] * 2, [9.5, 23.5]]
+    np.testing.assert_allclose(found, expected)
+
+
+# Batches
+
+
+def test_evaluation_goes_through_the_split_once_in_order(folder):
+    samples = Samples(folder, "train", (24, 40))
+    batches = evaluate(samples)
+    assert [len(image) for image, _ in batches] == [3, 3, 1]
+    images = np.concatenate([image for image, _ in batches])
+    labels = np.concatenate([targets["logits"] for _, targets in batches])
+    for k in range(7):
+        image, label, _ = samples.plain(k)
+        np.testing.assert_array_equal(images[k], image / np.float32(255))
+        np.testing.assert_array_equal(labels[k], label)
+    assert images.dtype == np.float32
+    assert labels.dtype == np.uint8
+
+
+def test_batches_are_padded_to_the_stride(folder):
+    samples = Samples(folder, "train", (24, 40), stride_pad=32)
+    assert samples.padded_size == (32, 64)
+    plain = evaluate(Samples(folder, "train", (24, 40)), preprocess="bgr_minus_mean")
+    padded = evaluate(samples, preprocess="bgr_minus_mean")
+    for (image, targets), (inner, inner_targets) in zip(padded, plain):
+        assert image.shape[1:] == (32, 64, 3)
+        np.testing.assert_array_equal(image[:, :24, :40], inner)
+        label = targets["logits"]
+        np.testing.assert_array_equal(label[:, :24, :40], inner_targets["logits"])
+        assert not image[:, 24:].any()
+        assert not image[:, :, 40:].any()
+        assert (label[:, 24:] == 255).all()
+        assert (label[:, :, 40:] == 255).all()
+    assert train(samples)[0][0].shape == (3, 32, 64, 3)
+
+
+def test_heads_get_the_label_through_their_lookup(folder):
+    lookup = (0, 1, 1, 2, 0)
+    heads = {"a": Head(), "coarse": Head(lookup=lookup), "b": Head()}
+    for _, targets in train(Samples(folder, "train", (24, 40)), heads=heads):
+        np.testing.assert_array_equal(targets["a"], targets["b"])
+        for dataset_id, coarse_id in [*enumerate(lookup), (255, 255)]:
+            found = targets["coarse"][targets["a"] == dataset_id]
+            assert found.size
+            assert (found == coarse_id).all()
+
+
+@pytest.mark.parametrize("swap_lr", [False, True])
+def test_mirroring_exchanges_left_and_right_only_where_asked(folder, swap_lr):
+    samples = Samples(folder, "train", (24, 40))
+    settings = Augment(mirror=1.0, swap_lr=swap_lr)
+    for index in range(7):
+        k = pipeline.sample_at(0, index, 7)
+        image, label, _ = samples.plain(k)
+        found, found_label, _ = pipeline.training_sample(samples, 0, index, settings)
+        np.testing.assert_array_equal(found, image[:, ::-1])
+        expected = label[:, ::-1].copy()
+        if swap_lr:
+            ones, twos = expected == 1, expected == 2
+            expected[ones], expected[twos] = 2, 1
+        np.testing.assert_array_equal(found_label, expected)
+        # Mirrored and exchanged twice is the label again
+        table = samples.labels.flip_table() if swap_lr else np.arange(256)
+        np.testing.assert_array_equal(table[found_label][:, ::-1], label)
+
+
+def test_heatmaps_follow_the_augmented_joints(tmp_path):
+    joints = np.random.default_rng(1).uniform(0, 39, (3, 24, 2)).astype(np.float32)
+    folder = Folder(tmp_path, [(40, 40)] * 3, joints=joints)
+    samples = Samples(folder, "train", (40, 40))
+    settings = Augment(mirror=1.0, swap_lr=True)
+    heads = {"joints0_heatmaps": Head("heatmaps"), "logits": Head()}
+    (_, targets), *_ = train(samples, stop=1, heads=heads, augment=settings)
+    maps = targets["joints0_heatmaps"]
+    assert (maps.shape, maps.dtype) == ((3, 40, 40, 24), np.float32)
+    left_hip, right_hip = 1, 2
+    for row in range(3):
+        x, y = joints[pipeline.sample_at(5, row, 3), left_hip]
+        peak = np.unravel_index(maps[row, ..., right_hip].argmax(), (40, 40))
+        assert abs(peak[0] - y) <= 0.51
+        assert abs(peak[1] - (39 - x)) <= 0.51
+
+
+def test_heatmaps_of_part_centres_follow_the_augmented_label(tmp_path):
+    folder = Folder(tmp_path, [(40, 56)] * 2, num_classes=4)
+    samples = Samples(folder, "train", (40, 56), stride_pad=32)
+    heads = {"logits": Head(), "joints0_heatmaps": Head("heatmaps")}
+    (_, targets), *_ = train(
+        samples, stop=1, batch=2, heads=heads, joint_targets="centroid"
+    )
+    for label, maps in zip(targets["logits"], targets["joints0_heatmaps"]):
+        for part in (1, 2, 3):
+            rows, columns = np.nonzero(label == part)
+            peak = np.unravel_index(maps[..., part - 1].argmax(), label.shape)
+            assert abs(peak[0] - rows.mean()) <= 0.51
+            assert abs(peak[1] - columns.mean()) <= 0.51
+        assert (maps[..., 3:] == -1).all()
+
+
+# The same bits, always
+
+
+def test_any_number_of_workers_and_any_start_give_the_same_bits(folder):
+    expected = train(Samples(folder, "train", (24, 40)), stop=8, workers=1)
+    for workers, cache_bytes in [(4, 0), (2, 2 << 30), (3, 3 * 24 * 40 * 4)]:
+        samples = Samples(folder, "train", (24, 40), cache_bytes=cache_bytes)
+        assert_equal_batches(train(samples, stop=8, workers=workers), expected)
+        assert_equal_batches(train(samples, 5, 8, workers=workers), expected[5:])
+    other = train(Samples(folder, "train", (24, 40)), stop=1, seed=6)
+    assert not np.array_equal(other[0][0], expected[0][0])
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_tensorflow_gets_the_same_bits_as_numpy(tmp_path, workers):
+    joints = np.random.default_rng(2).uniform(0, 24, (7, 24, 2)).astype(np.float32)
+    folder = Folder(tmp_path, SIZES, joints=joints)
+    heads = {"logits": Head(), "coarse": Head(lookup=(0, 1, 1, 1, 1))}
+    heads |= {"joints0_heatmaps": Head("heatmaps")}
+    samples = Samples(folder, "train", (24, 40), stride_pad=16)
+
+    batches = train(
+        samples, 2, 6, make=pipeline.training_batches, heads=heads, workers=workers
+    )
+    assert_equal_batches(batches, train(samples, 2, 6, heads=heads))
+    batches = evaluate(
+        samples, make=pipeline.evaluation_batches, heads=heads, workers=workers
+    )
+    assert_equal_batches(batches, evaluate(samples, heads=heads))
+
+
+def test_the_dataset_has_static_shapes_and_no_autotuning(folder):
+    samples = Samples(folder, "train", (24, 40), stride_pad=16)
+    settings = {"preprocess": "unit", "heads": {"logits": Head()}, "workers": 2}
+    dataset = pipeline.training_batches(
+        samples,
+        batch=3,
+        seed=0,
+        augment=Augment(),
+        start_step=2,
+        stop_step=7,
+        **settings,
+    )
+    image, targets = dataset.element_spec
+    assert image.shape == (3, 32, 48, 3)
+    assert targets["logits"].shape == (3, 32, 48)
+    assert dataset.cardinality() == 5
+    assert dataset.options().autotune.enabled is False
+    dataset = pipeline.evaluation_batches(samples, batch=3, **settings)
+    assert dataset.element_spec[0].shape.as_list() == [None, 32, 48, 3]
+    assert dataset.cardinality() == 3
+    assert dataset.options().autotune.enabled is False
+
+
+PARALLEL = """
+import sys
+import threading
+
+import tensorflow as tf
+
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+
+from test_pipeline import Folder, evaluate
+from keras_seg.data import pipeline
+
+tf.config.experimental.enable_op_determinism()
+both = threading.Barrier(2, timeout=60)  # passed only by two threads at a time
+
+
+class Meeting(pipeline.Samples):
+    def plain(self, k):
+        both.wait()
+        return super().plain(k)
+
+
+samples = Meeting(Folder(Path({folder!r}), [(8, 8)] * 4), "train", (8, 8))
+evaluate(samples, make=pipeline.evaluation_batches, batch=1, workers=2)
+iterator = iter(
+    pipeline.evaluation_batches(
+        samples, batch=1, preprocess="unit", heads={{}}, workers=2
+    )
+)
+next(iterator)
+print("met")
+"""
+
+
+def test_batches_are_made_in_parallel_under_op_determinism(tmp_path):
+    """Also: a process may end while its loader is at work."""
+    tests = str(Path(__file__).parent)
+    script = PARALLEL.format(tests=tests, folder=str(tmp_path))
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "met\n"), result.stderr
+
+
+# What goes wrong
+
+
+def damage_file(folder):
+    content = folder.files[4].image.read_bytes()
+    folder.files[4].image.write_bytes(content[: len(content) // 2])
+
+
+def damage_label(folder):
+    label = folder.label_images[4].copy()
+    label[:2, :3] = 9
+    cv2.imwrite(str(folder.files[4].label), label)
+
+
+def damage_size(folder):
+    cv2.imwrite(str(folder.files[4].label), folder.label_images[4][:, 1:])
+
+
+FAULTS = [
+    (damage_file, r"4\.png: "),
+    (damage_label, r"4_label\.png: label 9 in 6 pixels; expected 0\.\.4, or 255"),
+    (damage_size, r"4_label\.png: 36 x 20 pixels; expected 37 x 20 as its image"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_a_bad_file_is_named_in_training(folder, damage, message):
+    damage(folder)
+    samples = Samples(folder, "train", (24, 40))
+    with pytest.raises(DataError, match=message):
+        train(samples)
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_tensorflow_leaves_the_error_with_the_samples(folder, damage, message):
+    import tensorflow as tf
+
+    damage(folder)
+    samples = Samples(folder, "train", (24, 40))
+    assert samples.error is None
+    with pytest.raises(tf.errors.OpError):
+        train(samples, make=pipeline.training_batches)
+    with pytest.raises(DataError, match=message):
+        raise samples.error
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preprocess": "caffe"}, "preprocess: caffe"),
+        ({"heads": {"logits": Head("depth")}}, "target of a head: depth"),
+        ({"heads": {"logits": Head(lookup=(0, 1))}}, "5 ids"),
+        ({"joint_targets": "hands"}, "joint_targets: hands"),
+        ({"heads": {"h": Head("heatmaps")}}, "joint_targets: surreal"),
+    ],
+)
+def test_wrong_use_is_refused_at_once(folder, changes, message):
+    samples = Samples(folder, "train", (24, 40))
+    with pytest.raises(UsageError, match=message):
+        evaluate(samples, **changes)
+    with pytest.raises(UsageError, match=message):
+        evaluate(samples, make=pipeline.evaluation_batches, **changes)
+
+
+# Speed
+
+
+@pytest.mark.slow
+def test_400_pairs_a_second_with_decoding(tmp_path):
+    """JPEG and PNG decoding, mirror, zoom and rotation at 320 x 320; two workers.
+
+    Run it alone on a quiet machine: `pytest -m slow -s -k 400_pairs`.
+    """
+    folder = Folder(tmp_path, [(320, 320)] * 32, suffix="jpg")
+    for file, label in zip(folder.files, folder.label_images):
+        blurred = cv2.GaussianBlur(cv2.imread(str(file.image)), (0, 0), 3)
+        cv2.imwrite(str(file.image), blurred, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        parts = cv2.resize(label[:10, :10], (320, 320), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(file.label), parts)
+    settings = Augment(mirror=0.5, scale=(0.5, 2.0), rotate=10)
+    assert augmentation.draw_geometry(settings, np.random.default_rng(0)).angle
+    rates = []
+    for _ in range(5):
+        samples = Samples(folder, "train", (320, 320), cache_bytes=0)
+        began = time.perf_counter()
+        train(
+            samples,
+            stop=40,
+            batch=16,
+            augment=settings,
+            preprocess="bgr_minus_mean",
+            make=pipeline.training_batches,
+        )
+        rates.append(40 * 16 / (time.perf_counter() - began))
+    print(f"{max(rates):.0f} image and label pairs a second")
+    assert max(rates) >= 400

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_seg import nets
 from keras_seg.errors import UsageError
+from keras_seg.nets.layers import MaxUnpooling
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Row:
         outputs: {head: (h, w)} at the reference input.
         wide, wide_outputs: the same at a non-square input.
         merges: {layer name: (h, w, c) of each tensor entering it} at the wide input,
-            for every Add and Concatenate of the network (`add`, `concat` write them).
+            for every Add, Concatenate and unpooling (values, indices) of the network.
         small: (H, W) for the tests that compute, non-square.
         small_knobs: knobs for those tests, to keep them quick.
         slow: training it and exporting it are left to `make test-all`.
@@ -47,7 +48,7 @@ class Row:
 
 
 def add(height, width, channels, count=2):
-    """What enters an Add of `count` tensors."""
+    """What enters an Add of `count` tensors, or an unpooling."""
     return ((height, width, channels),) * count
 
 
@@ -102,6 +103,42 @@ ROWS = {
             "sub12_sum": add(40, 80, 128),
         },
         small=(32, 64),
+        slow=True,
+    ),
+    "segnet_basic": Row(
+        reference=(320, 320),
+        num_classes=25,
+        trainable=1_416_985,
+        weights=1_418_009,
+        doubled=5_643_801,
+        outputs={"logits": (320, 320)},
+        wide=(45, 60),  # odd on the way down: 23x30, 12x15, 6x8
+        wide_outputs={"logits": (45, 60)},
+        merges={
+            "dec4_unpool": add(3, 4, 64),
+            "dec3_unpool": add(6, 8, 64),
+            "dec2_unpool": add(12, 15, 64),
+            "dec1_unpool": add(23, 30, 64),
+        },
+        small=(17, 22),
+    ),
+    "segnet": Row(
+        reference=(320, 320),
+        num_classes=25,
+        trainable=29_457_433,
+        weights=29_473_305,
+        doubled=117_749_785,
+        outputs={"logits": (320, 320)},
+        wide=(360, 480),
+        wide_outputs={"logits": (360, 480)},
+        merges={
+            "dec5_unpool": add(12, 15, 512),
+            "dec4_unpool": add(23, 30, 512),
+            "dec3_unpool": add(45, 60, 256),
+            "dec2_unpool": add(90, 120, 128),
+            "dec1_unpool": add(180, 240, 64),
+        },
+        small=(33, 42),
         slow=True,
     ),
     "hourglass": Row(
@@ -185,7 +222,7 @@ def test_shapes_and_skips_at_a_wide_input(name):
     row = ROWS[name]
     model = outline(name, row.wide, row.num_classes)
     assert output_sizes(model) == row.wide_outputs
-    merging = (keras.layers.Add, keras.layers.Concatenate)
+    merging = (keras.layers.Add, keras.layers.Concatenate, MaxUnpooling)
     merges = {
         layer.name: tuple(tuple(tensor.shape[1:]) for tensor in layer.input)
         for layer in model.layers

@@ -70,6 +70,18 @@ NETS: Mapping[str, Net] = MappingProxyType(
                 {"logits": 1.0, "sub24_logits": 0.4, "sub4_logits": 0.16}
             ),
         ),
+        "segnet_basic": Net(
+            "segnet_basic",
+            "Badrinarayanan et al. 2015, as in BODY 3.3",
+            stride=1,
+            preprocess="rgb_255",
+        ),
+        "segnet": Net(
+            "segnet",
+            "Badrinarayanan et al. 2015 (VGG16), BODY 3.3",
+            stride=1,
+            preprocess="bgr_minus_mean",
+        ),
         "hourglass": Net(
             "hourglass",
             "Newell et al. 2016, as in BODY 4.1",

@@ -100,13 +100,18 @@ def relu(x, *, name):
     return layers.ReLU(name=name)(x)
 
 
-def head(x, num_classes, *, name, initializer):
-    """1x1 convolution with bias to float32 logits [B, H, W, num_classes].
+def head(x, num_classes, *, name, initializer, kernel_size=1):
+    """Convolution with bias to float32 logits [B, H, W, num_classes].
 
     float32 also under mixed precision: softmax and losses need it.
     """
     return layers.Conv2D(
-        num_classes, 1, kernel_initializer=initializer, dtype="float32", name=name
+        num_classes,
+        kernel_size,
+        padding="same",
+        kernel_initializer=initializer,
+        dtype="float32",
+        name=name,
     )(x)
 
 

@@ -70,3 +70,112 @@ def averaging_matrix(length: int, bins: int) -> np.ndarray:
         stop = -(-(i + 1) * length // bins)
         matrix[i, start:stop] = 1 / (stop - start)
     return matrix
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class MaxPoolingWithIndices(keras.layers.Layer):
+    """2x2 max pooling with stride 2 that keeps where each maximum was.
+
+    Maps [B, H, W, C] to the maxima [B, ceil(H/2), ceil(W/2), C] and, of the same
+    shape, int8 indices in the window: 0 top left, 1 top right, 2 bottom left,
+    3 bottom right; the first wins a tie. An odd side is padded at the bottom or right,
+    as "same" pads it. Slices and comparisons only: any backend can compile it.
+    """
+
+    def call(self, x):
+        odd_rows, odd_columns = x.shape[1] % 2, x.shape[2] % 2
+        padding = ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0))
+        x = ops.pad(x, padding, constant_values=-1e30)
+        candidates = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        maximum = candidates[0]
+        for candidate in candidates[1:]:
+            maximum = ops.maximum(maximum, candidate)
+        maximum = ops.stop_gradient(maximum)
+        # From the last to the first, so that the first maximum has the last word.
+        index = ops.cast(ops.full_like(maximum, 3), "int8")
+        pooled = candidates[3]
+        for i in (2, 1, 0):
+            is_maximum = ops.equal(candidates[i], maximum)
+            index = ops.where(is_maximum, ops.cast(i, "int8"), index)
+            pooled = ops.where(is_maximum, candidates[i], pooled)
+        return pooled, index
+
+    def compute_output_spec(self, x):
+        batch, height, width, channels = x.shape
+        shape = (batch, -(-height // 2), -(-width // 2), channels)
+        return (
+            keras.KerasTensor(shape, dtype=self.compute_dtype),
+            keras.KerasTensor(shape, dtype="int8"),
+        )
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class MaxUnpooling(keras.layers.Layer):
+    """Puts values back where `MaxPoolingWithIndices` found its maxima, zero elsewhere.
+
+    Maps values and indices, both [B, h, w, C], to [B, height, width, C]: the size
+    before that pooling, so 2h or 2h - 1.
+    """
+
+    def __init__(self, height, width, **kwargs):
+        super().__init__(**kwargs)
+        self.height, self.width = int(height), int(width)
+
+    def call(self, inputs):
+        x, index = inputs
+        _, height, width, channels = x.shape
+        zero = ops.zeros_like(x)
+        parts = [ops.where(ops.equal(index, i), x, zero) for i in range(4)]
+        rows = [ops.stack(parts[:2], axis=3), ops.stack(parts[2:], axis=3)]
+        x = ops.stack(rows, axis=2)  # [B, h, 2, w, 2, C]
+        x = ops.reshape(x, (-1, 2 * height, 2 * width, channels))
+        return x[:, : self.height, : self.width]
+
+    def compute_output_shape(self, input_shape):
+        batch, _, _, channels = input_shape[0]
+        return (batch, self.height, self.width, channels)
+
+    def get_config(self):
+        return super().get_config() | {"height": self.height, "width": self.width}
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class LocalResponseNormalization(keras.layers.Layer):
+    """Caffe's LRN across channels: x (1 + alpha / size sum x^2) ^ -beta.
+
+    Maps [B, H, W, C] to the same shape. The sum runs over the `size` channels around
+    each, fewer at the ends.
+    """
+
+    def __init__(self, size=5, alpha=1e-4, beta=0.75, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def call(self, x):
+        channels = np.arange(x.shape[-1])
+        is_near = np.abs(channels[:, None] - channels) <= self.size // 2
+        near = ops.convert_to_tensor(is_near.astype("float32"), self.compute_dtype)
+        energy = ops.matmul(ops.square(x), near)
+        return x * ops.power(1 + self.alpha / self.size * energy, -self.beta)
+
+    def get_config(self):
+        config = {"size": self.size, "alpha": self.alpha, "beta": self.beta}
+        return super().get_config() | config
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class BilinearKernel(keras.initializers.Initializer):
+    """Transposed convolution kernel [k, k, C, C] that interpolates each channel alone.
+
+    Caffe's formula: 1 - |x / f - c| with f = ceil(k / 2), c = (2f - 1 - f mod 2) / 2f,
+    along both sides, on the diagonal of the channels. k = 4 with stride 2 is bilinear
+    upsampling; k = 2 leaves the value at the top left alone.
+    """
+
+    def __call__(self, shape, dtype=None):
+        size = shape[0]
+        f = -(-size // 2)
+        c = (2 * f - 1 - f % 2) / (2 * f)
+        side = 1 - np.abs(np.arange(size) / f - c)
+        kernel = np.einsum("i,j,oc->ijoc", side, side, np.eye(shape[2], shape[3]))
+        return ops.convert_to_tensor(kernel, dtype=dtype or "float32")

@@ -31,8 +31,8 @@ def configure() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    require_installed()
     if name() == "tensorflow":
-        _require_one_tensorflow()
         if "tensorflow" not in sys.modules:
             with _stderr_closed():  # its C++ side greets there whatever the settings
                 importlib.import_module("tensorflow")
@@ -56,7 +56,12 @@ def _stderr_closed():
         os.close(nowhere)
 
 
-def _require_one_tensorflow() -> None:
+def require_installed() -> None:
+    """Raise UsageError unless the backend is there, TensorFlow exactly once."""
+    if name() != "tensorflow":
+        if not _version(name()):
+            raise UsageError("KERAS_BACKEND", name(), "an installed backend")
+        return
     installed = [dist for dist in _TENSORFLOWS if _version(dist)]
     if not installed:
         raise UsageError(

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from keras_seg import class_weights, figures, metrics, nets, preprocess, run_folder
+from keras_seg.command_line import Progress
 from keras_seg.config import Config
 from keras_seg.data.pipeline import Samples
-from keras_seg.data.prepared import Prepared
+from keras_seg.data.prepared import Prepared, read_label
 
 TIMED_SECONDS = 3.0  # at most, for the time of one image
 TIMED_IMAGES = 20
@@ -61,19 +62,28 @@ class Network:
             return None
         return weights_of(self.config, prepared)
 
-    def predict(self, images: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        """Class ids uint8 [N, H, W] of images uint8 [N, H, W, 3].
+    def logits(
+        self, images: np.ndarray, weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """float32 [N, H, W, C] of images uint8 RGB [N, H, W, 3] of `config.size`.
 
-        Args:
-            images: RGB, of the size the network was built for.
-            weights: float [C] on the logits, or None.
+        Images are padded to the network's stride where it needs it, and the logits
+        cropped back; `weights` [C] multiply them (`direct_weights`).
         """
-        kind = nets.get(self.config.net).preprocess
-        inputs = preprocess.apply(kind, images)
-        logits = np.asarray(self.inference.predict_on_batch(inputs)["logits"])
-        if weights is not None:
-            logits = logits * weights.astype("float32")
-        return logits.argmax(-1).astype("uint8")
+        inputs = preprocess.apply(nets.get(self.config.net).preprocess, images)
+        height, width = images.shape[1:3]
+        pad = [(0, 0), (0, 0), (0, 0), (0, 0)]
+        pad[1] = (0, self.net.input_shape[1] - height)
+        pad[2] = (0, self.net.input_shape[2] - width)
+        logits = self.inference.predict_on_batch(np.pad(inputs, pad))["logits"]
+        logits = np.asarray(logits)[:, :height, :width]
+        return logits if weights is None else logits * weights.astype("float32")
+
+    def predict(
+        self, images: np.ndarray, weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Class ids uint8 [N, H, W]; arguments as of `logits`."""
+        return self.logits(images, weights).argmax(-1).astype("uint8")
 
     def freeze_batch_norm(self, frozen: bool) -> None:
         """Batch norm with fixed statistics, gamma and beta; or as usual again."""
@@ -131,6 +141,48 @@ def weights_of(config: Config, prepared: Prepared) -> np.ndarray | None:
         background=config.background_weight,
         occurrences=config.weight_occurrences,
     )
+
+
+def evaluate(
+    network: Network, prepared: Prepared, split: str, full_size: bool = False
+) -> dict:
+    """Score a network on a split, image by image.
+
+    Args:
+        network: with trained weights.
+        prepared, split: the data.
+        full_size: at each label's own size, logits resized bilinearly (CITY 5.2);
+            else at the run's size, as in training.
+
+    Returns:
+        As metrics.json: split, images, classes, confusion, summary, per_class.
+    """
+    config, num_classes = network.config, prepared.labels.num_classes
+    weights = network.direct_weights(prepared)
+    samples = network.samples(prepared, split)
+    files = prepared.samples(split)
+    total = np.zeros((num_classes, num_classes), np.int64)
+    with Progress(f"evaluate {split}", len(samples)) as progress:
+        for first in range(0, len(samples), config.val_batch):
+            batch = range(first, min(first + config.val_batch, len(samples)))
+            pairs = [samples.plain(position) for position in batch]
+            logits = network.logits(np.stack([pair[0] for pair in pairs]), weights)
+            for position, pair, one in zip(batch, pairs, logits):
+                label = pair[1]
+                if full_size:
+                    label = read_label(files[position].label)
+                    one = keras.ops.image.resize(one, label.shape, "bilinear")
+                ids = np.asarray(one).argmax(-1)
+                total += metrics.confusion_matrix(label, ids, num_classes)
+            progress.advance(len(batch))
+    return {
+        "split": split,
+        "full_size": full_size,
+        "images": len(samples),
+        "classes": list(prepared.labels.names),
+        **scores(total),
+        "parameters": network.parameters(),
+    }
 
 
 def save_samples(

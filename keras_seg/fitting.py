@@ -56,7 +56,9 @@ class State:
     history: list[dict] = field(default_factory=list)  # rows of history.csv
     best_step: int = -1
     best_miou: float = -1.0
-    seconds: float = 0.0  # spent in training, over all sittings
+    seconds: float = 0.0  # spent in training steps, over all sittings
+    timed_seconds: float = 0.0  # of them, without the first step of each sitting,
+    timed_steps: int = 0  # which compiles; for the speed
     inexact: list[str] = field(default_factory=list)  # changes that were allowed
 
 
@@ -317,10 +319,10 @@ class Run:
         }
         save_samples(self.network, self.prepared, samples, self.out, SAMPLE_IMAGES)
         figures.save_curves(self.state.history, self.out / "curves.png")
-        trained = self.state.step * self.config.batch
+        timed_images = self.state.timed_steps * self.config.batch
         timing = {
             "train_seconds": self.state.seconds,
-            "images_per_second": trained / max(self.state.seconds, 1e-9),
+            "images_per_second": timed_images / max(self.state.timed_seconds, 1e-9),
             "ms_per_image": self.network.milliseconds_per_image(),
         }
         rows = [{"name": name, "value": float(v)} for name, v in timing.items()]
@@ -346,6 +348,7 @@ class _Windows(keras.callbacks.Callback):
     def __init__(self, run: Run):
         super().__init__()
         self.run = run
+        self.has_compiled = False
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.run.metric_arrays is not None:
@@ -358,8 +361,13 @@ class _Windows(keras.callbacks.Callback):
         self.began = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.run.state.step += 1
-        self.run.state.seconds += time.monotonic() - self.began
+        state, seconds = self.run.state, time.monotonic() - self.began
+        state.step += 1
+        state.seconds += seconds
+        if self.has_compiled:
+            state.timed_seconds += seconds
+            state.timed_steps += 1
+        self.has_compiled = True
 
     def on_epoch_end(self, epoch, logs=None):
         _ = self.model  # on JAX, brings the variables up to date

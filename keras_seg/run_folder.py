@@ -79,6 +79,12 @@ def read_metrics(run: Path) -> dict | None:
     return _read_json(path) if path.is_file() else None
 
 
+def read_evaluation(run: Path, split: str) -> dict | None:
+    """evaluation/<split>.json; None where the run was not scored on that split."""
+    path = run / "evaluation" / f"{split}.json"
+    return _read_json(path) if path.is_file() else None
+
+
 def read_history(run: Path) -> list[dict[str, float]]:
     """The lines of history.csv as numbers, empty fields as NaN; [] without one."""
     path = run / "history.csv"

@@ -140,6 +140,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--checkpoint-every", type=command_line.positive_int)
     parser.add_argument("--allow-inexact", action="store_true")
     parser.add_argument("--title", default="")
+    parser.add_argument("--evaluate", help="a split to score the result on as well")
     parser.add_argument("--parent", type=int, help="stop when this process is gone")
     args = parser.parse_args(argv)
     if args.parent is not None:
@@ -153,7 +154,40 @@ def main(argv: list[str]) -> int:
     )
     config = from_dict(json.loads(args.config.read_text()))
     train(config, args.data, args.out, options)
+    if args.evaluate:
+        evaluate(args.out, args.data, args.evaluate, args.threads)
     return 0
+
+
+def evaluate(
+    run: Path,
+    data: Path,
+    split: str,
+    threads: int | None = None,
+    full_size: bool = False,
+) -> dict:
+    """Score a run's best weights on a split; writes RUN/evaluation/<split>.json.
+
+    Returns:
+        As `keras_seg.evaluation.evaluate`.
+
+    Raises:
+        UsageError: no such run, or data with other classes.
+        DataError: no such split, or damaged data.
+    """
+    arrays, identity = run_folder.load_best(run)
+    config = from_dict(identity["config"])
+    prepared = open_prepared(data)
+    prepared.samples(split)
+    backend.start(config.seed, threads, config.precision)
+    from keras_seg import evaluation
+
+    network = evaluation.Network(config, prepared.labels.num_classes)
+    checkpoint.assign(network.net.variables, arrays, "model")
+    result = evaluation.evaluate(network, prepared, split, full_size)
+    (run / "evaluation").mkdir(exist_ok=True)
+    run_folder.write_json(run / "evaluation" / f"{split}.json", result)
+    return result
 
 
 def _watch(parent: int) -> None:

@@ -184,7 +184,7 @@ ICNET = Plan(
             "Which learning rate and batch size suit short runs?",
             "BODY 3.1",
             search,
-            published_winner=None,
+            in_chain=False,
         ),
         Stage(
             "filters",

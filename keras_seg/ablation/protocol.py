@@ -49,6 +49,7 @@ class Stage:
         published_winner: name of the arm the document chose, None if it chose none.
             Later stages start from it where this stage was not run.
         split: the split the final numbers are on.
+        in_chain: whether --stage all runs it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Stage:
     arms: Callable[[Config], Sequence[Arm]]
     published_winner: str | None = None
     split: str = "val"
+    in_chain: bool = True
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,6 +57,7 @@ class Execution:
         threads: intra-op threads of each arm; None is the number of cores.
         isolate: one process per arm. False (scale smoke) runs them in this one.
         allow_inexact: let a run go on although the machine or a library changed.
+        restart: train the arms of the stages that are asked for anew.
     """
 
     folder: Path
@@ -66,16 +67,58 @@ class Execution:
     threads: int | None = None
     isolate: bool = True
     allow_inexact: bool = False
+    restart: bool = False
+
+
+def run_stages(
+    plan: Plan,
+    asked: Sequence[Stage],
+    base: Config,
+    execution: Execution,
+    winner: str | None,
+    write_report: Callable[[Sequence[StageResult]], object],
+) -> list[StageResult]:
+    """Run the stages asked for, in the plan's order, each from the winner before it.
+
+    Args:
+        plan, base: the network's stages and the configuration of the first one.
+        asked: stages of the plan.
+        execution: where and how.
+        winner: an arm of an earlier stage to start from, None is as found.
+        write_report: called after every stage, and when one is interrupted, with the
+            results of all stages that lie in the output folder.
+
+    Returns:
+        The results of the stages asked for.
+    """
+    results: dict[str, StageResult] = {}
+    for stage in plan.stages:
+        config, start = stage_start(plan, stage, base, execution, winner)
+        if stage in asked:
+            try:
+                run_stage(stage, config, execution)
+            finally:
+                results[stage.name] = collect(stage, config, start, execution)
+                write_report(list(results.values()))
+        else:
+            found = collect(stage, config, start, execution)
+            if found.winner is not None:
+                results[stage.name] = found
+    return [results[stage.name] for stage in asked]
 
 
 def stage_start(
-    plan: Plan, stage: Stage, base: Config, execution: Execution, winner: str | None
+    plan: Plan,
+    stage: Stage,
+    base: Config,
+    execution: Execution | None,
+    winner: str | None,
 ) -> tuple[Config, str]:
     """The configuration a stage starts from, and one sentence on where it is from.
 
     The winner of every earlier stage is taken along: the one found in the output
-    folder, else the one the document chose. `winner` (an arm of an earlier stage)
-    overrides both.
+    folder (none where `execution` is None), else the one the document chose. `winner`
+    (an arm of an earlier stage) overrides both.
     """
     config, sentences = base, []
     earlier = plan.stages[: plan.stages.index(stage)]
@@ -85,7 +128,7 @@ def stage_start(
         raise UsageError("winner", winner, f"an arm of an earlier stage ({known})")
     for previous in earlier:
         arms = {arm.name: arm for arm in previous.arms(config)}
-        found = _read_winner(execution, previous, arms)
+        found = _read_winner(execution, previous, arms) if execution else None
         if winner in arms:
             name, source = winner, "as --winner says"
         elif found is not None:
@@ -102,18 +145,12 @@ def stage_start(
     return config, "Starts from " + "; ".join(sentences) + "."
 
 
-def run_stage(
-    stage: Stage, config: Config, start: str, execution: Execution
-) -> StageResult:
+def run_stage(stage: Stage, config: Config, execution: Execution) -> None:
     """Bring every arm of a stage to its end, skipping what is done.
 
     Args:
         stage, config: the stage and the configuration it starts from.
-        start: where that is from (`stage_start`).
         execution: where and how.
-
-    Returns:
-        The results; failed arms are among them with their state and reason.
 
     Raises:
         UsageError: an arm's folder holds a run of another configuration.
@@ -125,6 +162,8 @@ def run_stage(
         for arm in arms
     ]
     for task in tasks:
+        if execution.restart and task.run.is_dir():
+            run_folder.forget(task.run)
         task.refuse_another_run()
     waiting = [task for task in tasks if task.find_done() is None]
     if len(waiting) < len(tasks):
@@ -149,7 +188,6 @@ def run_stage(
             for task in waiting:
                 task.stop()
             raise
-    return collect(stage, config, start, execution)
 
 
 def collect(
@@ -201,12 +239,18 @@ class _Task:
     """One arm with one seed: its folder, its process, what became of it."""
 
     def __init__(self, stage: Stage, arm: Arm, seed: int, execution: Execution):
-        self.arm, self.seed, self.execution = arm, seed, execution
+        self.stage, self.arm, self.seed, self.execution = stage, arm, seed, execution
         self.config = dataclasses.replace(arm.config, seed=seed)
         self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
         self.name = f"{stage.name}/{arm.name}/seed{seed}"
         self.process: subprocess.Popen | None = None
         self.stopped = False
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the final numbers are on a split of its own, and the data have it."""
+        split = self.stage.split
+        return split != "val" and split in self.execution.prepared.splits
 
     @property
     def identity(self) -> dict:
@@ -222,7 +266,11 @@ class _Task:
         """
         others = sorted(self.execution.folder.glob("*/*/seed*"))
         for run in [self.run, *others]:
-            if (run / "metrics.json").is_file() and run_folder.same(run, self.identity):
+            if not (run / "metrics.json").is_file():
+                continue
+            if self.evaluates and not run_folder.read_evaluation(run, self.stage.split):
+                continue
+            if run_folder.same(run, self.identity):
                 return run
         return None
 
@@ -261,7 +309,7 @@ class _Task:
                 self.seed,
                 done,
                 "done",
-                metrics=run_folder.read_metrics(done),
+                metrics=self._metrics(done),
                 history=run_folder.read_history(done),
                 timing=run_folder.read_timing(done),
             )
@@ -273,6 +321,10 @@ class _Task:
         reason = last.get("reason", "") or "not finished"
         return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
 
+    def _metrics(self, run: Path) -> dict:
+        split = self.stage.split if self.evaluates else "val"
+        return run_folder.read_evaluation(run, split) or run_folder.read_metrics(run)
+
     def _in_a_process(self, title: str) -> tuple[int, str]:
         self.run.mkdir(parents=True, exist_ok=True)
         config_file = self.run / "wanted.json"
@@ -283,6 +335,8 @@ class _Task:
         command += ["--title", title, "--parent", str(os.getpid())]
         if self.execution.threads:
             command += ["--threads", str(self.execution.threads)]
+        if self.evaluates:
+            command += ["--evaluate", self.stage.split]
         if self.execution.allow_inexact:
             command += ["--allow-inexact"]
         patience = time.monotonic() + LOCKED_PATIENCE
@@ -301,7 +355,7 @@ class _Task:
         return exit_code, run_folder.read_failure(self.run) or f"exit code {exit_code}"
 
     def _in_this_one(self, title: str) -> tuple[int, str]:
-        from keras_seg.training import Options, train
+        from keras_seg.training import Options, evaluate, train
 
         options = Options(
             threads=self.execution.threads,
@@ -309,7 +363,10 @@ class _Task:
             title=title,
         )
         try:
-            train(self.config, self.execution.prepared.folder, self.run, options)
+            data = self.execution.prepared.folder
+            train(self.config, data, self.run, options)
+            if self.evaluates:
+                evaluate(self.run, data, self.stage.split, self.execution.threads)
         except InterruptedRunError:
             raise
         except KerasSegError as error:

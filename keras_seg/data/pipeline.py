@@ -30,7 +30,7 @@ from keras_seg.labels import IGNORE_ID
 if TYPE_CHECKING:
     import tensorflow as tf
 
-CACHE_BYTES = 2 << 30  # of decoded samples a split keeps in memory, at most
+CACHE_BYTES = 1 << 30  # of decoded samples a split keeps in memory, at most
 PREFETCHED = 2  # batches that are ready before they are asked for
 
 # What a random generator is for: each (seed, index, purpose) has its own stream
@@ -56,13 +56,13 @@ class Samples:
         labels: the dataset's `LabelSpec`.
         size: (height, width) of a sample.
         padded_size: (height, width) of a batch.
-        joints: float32 [N, J, 2], (x, y) in pixels at `size`, NaN for a joint outside
+        joints: float32 [N, 24, 2], (x, y) in pixels at `size`, NaN for a joint outside
             of the image; None where the dataset has none.
         error: the first exception that making a batch raised, or None. A tf.data
             pipeline turns it into an error of its own: raise this one instead.
 
     Raises:
-        DataError: the split is empty.
+        DataError: the split is empty, or it has other joints than SURREAL's 24.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Samples:
         self.size = height, width = tuple(size)
         stride = stride_pad or 1
         self.padded_size = -(-height // stride) * stride, -(-width // stride) * stride
-        self.joints = self._resized_joints(prepared.joints(split))
+        self.joints = self._resized_joints(prepared.joints(split), split)
         self.error: Exception | None = None
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_length = cache_bytes // (height * width * 4)
@@ -97,7 +97,7 @@ class Samples:
         Returns:
             image: uint8 RGB [H, W, 3], bilinear, antialiased where it shrinks.
             label: uint8 [H, W], class ids and 255, by nearest with half-pixel centres.
-            joints: float32 [J, 2] or None.
+            joints: float32 [24, 2] or None.
 
         Raises:
             DataError: a file that cannot be read, an image and a label of different
@@ -124,13 +124,15 @@ class Samples:
         image.flags.writeable = label.flags.writeable = False
         return image, label
 
-    def _resized_joints(self, joints):
+    def _resized_joints(self, joints, split):
         """Joints of the files in pixels at `size`; those outside the image as NaN."""
         if joints is None:
             return None
+        if joints.shape[1:] != (targets.PARTS, 2):
+            raise DataError(f"joints of {split}", joints.shape, "[N, 24, 2]")
         extents = np.array([(file.width, file.height) for file in self._files])
         extents = extents[:, None, :]  # [N, 1, 2]
-        joints = np.asarray(joints, dtype=np.float64)[: len(self._files)]
+        joints = joints[: len(self._files)].astype(np.float64)
         is_inside = (joints >= -0.5) & (joints < extents - 0.5)
         joints = (joints + 0.5) * (np.array(self.size[::-1]) / extents) - 0.5
         joints[~is_inside.all(axis=2)] = np.nan
@@ -357,7 +359,7 @@ class _Collate:
         return padded
 
     def _heatmaps(self, joints):
-        shape = (len(joints), *self.padded_size, len(joints[0]))
+        shape = (len(joints), *self.padded_size, targets.PARTS)
         maps = np.zeros(shape, dtype=np.float32)
         for one, out in zip(joints, maps):
             targets.draw_heatmaps(one, self.size, out)
@@ -368,14 +370,15 @@ class _Collate:
         image, *different = arrays
         return image, {head: different[kind] for head, kind in self.heads.items()}
 
-    def signature(self, num_joints):
+    def signature(self):
         """(dtype, shape without the batch) of every array a call returns."""
-        yield np.float32, (*self.padded_size, 3)
+        signature = [(np.float32, (*self.padded_size, 3))]
         for target, _ in self.kinds:
             if target == "heatmaps":
-                yield np.float32, (*self.padded_size, num_joints)
+                signature.append((np.float32, (*self.padded_size, targets.PARTS)))
             else:
-                yield np.uint8, self.padded_size
+                signature.append((np.uint8, self.padded_size))
+        return signature
 
 
 def _training_maker(samples, collate, batch, seed, augment) -> Callable:
@@ -408,7 +411,7 @@ def _remembering_errors(samples, make):
 def _tf_batches(make, collate, start, stop, batch, workers):
     import tensorflow as tf
 
-    signature = tuple(collate.signature(targets.PARTS))
+    signature = collate.signature()
     dtypes = [tf.as_dtype(dtype) for dtype, _ in signature]
 
     def one_batch(step):

@@ -22,10 +22,19 @@ from keras_seg.errors import UsageError
 from keras_seg.labels import IGNORE_ID
 
 
+def check_shapes(name: str, label, logits) -> None:
+    """UsageError unless ids are [B, H, W] and logits [B, h, w, C], sizes known."""
+    label, logits = tuple(label.shape), tuple(logits.shape)
+    if len(label) != 3 or len(logits) != 4 or None in label[1:] + logits[1:]:
+        raise UsageError(
+            f"shapes of {name}",
+            f"{label} and {logits}",
+            "class ids [B, H, W] and logits [B, h, w, C] of known height and width",
+        )
+
+
 def resize_labels(label, height: int, width: int):
     """Class ids [B, H, W] by nearest, half-pixel centres, to [B, height, width]."""
-    if None in label.shape[1:]:
-        raise UsageError("label size", label.shape, "a height and width that are known")
     old_height, old_width = label.shape[1:]
     if (old_height, old_width) == (height, width):
         return label
@@ -83,12 +92,7 @@ class PixelLoss(BatchLoss):
         self.ignore_id = int(ignore_id)
 
     def of_batch(self, y_true, y_pred):
-        if len(y_true.shape) != 3 or len(y_pred.shape) != 4:
-            raise UsageError(
-                f"shapes of {self.name}",
-                f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}",
-                "class ids [B, H, W] and logits [B, h, w, C]",
-            )
+        check_shapes(self.name, y_true, y_pred)
         _, height, width, classes = y_pred.shape
         if self.num_classes not in (None, classes):
             raise UsageError(

@@ -19,9 +19,11 @@ from keras import ops
 
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID
-from keras_seg.losses import resize_labels
+from keras_seg.losses import check_shapes, resize_labels
 
 _ABSENT = {"skip": np.nan, "zero": 0.0, "one": 1.0}
+# Of the words of a count: those of over a hundred replicas add without overflow.
+_BASE = 1 << 24
 
 
 def confusion_matrix(
@@ -193,20 +195,24 @@ def macro_f1_bound(miou: float) -> float:
     return 2 * miou / (1 + miou)
 
 
-def to_json(values: Mapping) -> dict:
-    """A summary as plain JSON values: arrays become lists, NaN becomes null."""
-    return {key: _plain(value) for key, value in values.items()}
+def to_json(
+    confusion: np.ndarray, absent: str = "skip", classes: Sequence[int] | None = None
+) -> dict:
+    """The confusion matrix and its `summary` as plain JSON values."""
+    values = {"confusion": confusion, **summary(confusion, absent, classes)}
+    return plain(values)
 
 
-def _plain(value):
+def plain(value):
+    """The value as JSON knows it: arrays as lists, what is not finite as None."""
     if isinstance(value, Mapping):
-        return to_json(value)
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
     return value
 
 
@@ -216,7 +222,7 @@ def _checked(confusion) -> np.ndarray:
         raise UsageError("shape of the confusion matrix", confusion.shape, "[C, C]")
     if confusion.dtype.kind not in "iu" or (confusion < 0).any():
         raise UsageError("confusion matrix", confusion.dtype, "counts, integers from 0")
-    return confusion
+    return confusion.astype(np.int64)
 
 
 def _evaluated(num_classes: int, classes) -> np.ndarray:
@@ -303,22 +309,24 @@ class ConfusionMatrix(keras.metrics.Metric):
         """Count a batch.
 
         Raises:
-            UsageError: logits of another number of classes, or sample weights.
+            UsageError: other shapes, or a number of classes, than stated; or sample
+                weights.
         """
         if sample_weight is not None:
             raise UsageError(f"sample_weight of {self.name}", "given", "none")
         label = ops.convert_to_tensor(y_true)
-        logits = ops.convert_to_tensor(y_pred)
+        logits = ops.cast(y_pred, "float32")
+        check_shapes(self.name, label, logits)
         if logits.shape[-1] != self.num_classes:
             raise UsageError(
                 f"classes of {self.name}", self.num_classes, f"{logits.shape[-1]}"
             )
         if self.resize == "labels":
             label = resize_labels(label, *logits.shape[1:3])
-        elif label.shape[1:] != logits.shape[1:3]:
-            logits = ops.image.resize(logits, label.shape[1:], "bilinear")
+        elif tuple(label.shape[1:]) != tuple(logits.shape[1:3]):
+            logits = ops.image.resize(logits, tuple(label.shape[1:]), "bilinear")
         if self.direct_weights is not None:
-            logits = logits * ops.convert_to_tensor(self.direct_weights, logits.dtype)
+            logits = logits * ops.convert_to_tensor(self.direct_weights, "float32")
         counts = self._count(ops.cast(label, "int32"), _argmax(logits))
         low = self._low + counts
         carry = ops.floor_divide(low, _BASE)
@@ -339,10 +347,9 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     def result(self):
         """The mIoU, absent classes left out; NaN while nothing is counted."""
-        counts = ops.cast(self._high, "float32") * _BASE + ops.cast(
-            self._low, "float32"
-        )
-        matrix = ops.reshape(counts[:-1], (self.num_classes, self.num_classes))
+        low, high = ops.cast(self._low, "float32"), ops.cast(self._high, "float32")
+        counts = (high * _BASE + low)[:-1]
+        matrix = ops.reshape(counts, (self.num_classes, self.num_classes))
         true_positives = ops.diagonal(matrix)
         union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - true_positives
         present = union > 0
@@ -371,10 +378,6 @@ class ConfusionMatrix(keras.metrics.Metric):
             "resize": self.resize,
             "direct_weights": self.direct_weights,
         }
-
-
-# 2^24: the words of over a hundred replicas can be added without overflow.
-_BASE = 1 << 24
 
 
 def _argmax(logits):

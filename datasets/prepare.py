@@ -5,31 +5,41 @@ python datasets/prepare.py verify DIR
 python datasets/prepare.py show DIR
 """
 
+import argparse
 import os
 import shlex
 import sys
 from pathlib import Path
 
 from keras_seg import command_line
-from keras_seg.data import DATASETS, load
+from keras_seg.data import DATASETS, load, writer
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import DataError
 
 COMMON = ("src", "out", "size", "limit", "workers", "skip_bad", "overwrite")
 
 
 def main(argv: list[str]) -> int:
-    if argv and argv[0] in DATASETS:
-        return prepare(argv[0], argv[1:])
-    parser = command_line.Parser(prog="prepare.py", description=__doc__)
-    parser.add_argument("what", choices=[*DATASETS, "verify", "show"])
-    if argv and argv[0] in ("verify", "show"):
-        parser.add_argument("folder", type=Path)
+    what = argv[0] if argv else ""
+    if what in DATASETS:
+        return prepare(what, argv[1:])
+    if what in CHECKS:
+        return CHECKS[what](argv[1:])
+    parser = command_line.Parser(
+        prog="prepare.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="prepare.py NAME --help lists the options of a dataset.",
+    )
+    choices = [*DATASETS, *CHECKS]
+    parser.add_argument(
+        "NAME", choices=choices, help=", ".join(choices), metavar="NAME"
+    )
     parser.parse_args(argv)
     return 0
 
 
 def prepare(name: str, argv: list[str]) -> int:
-    from keras_seg.data import writer
-
     module = load(name)
     parser = command_line.Parser(
         prog=f"prepare.py {name}",
@@ -81,10 +91,57 @@ def prepare(name: str, argv: list[str]) -> int:
         **common,
     )
     prepared, written = module.prepare(src, out, options, **arguments)
-    counts = ", ".join(f"{s} {len(prepared.samples(s))}" for s in prepared.splits)
-    print(f"{'prepared' if written else 'already prepared'}: {out} ({counts} images)")
+    print(f"{'prepared' if written else 'already prepared'}: {_summary(prepared)}")
     return 0
 
+
+def verify(argv: list[str]) -> int:
+    parser = command_line.Parser(
+        prog="prepare.py verify",
+        description="Reads a whole prepared folder: hashes, sizes, label ranges, "
+        "pairs, class counts. Lists what is wrong; exit code 3 if anything is.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--workers", type=command_line.positive_int, default=os.cpu_count()
+    )
+    arguments = parser.parse_args(argv)
+    from keras_seg.data.verify import verify
+
+    problems = verify(arguments.folder, arguments.workers)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise DataError(arguments.folder, f"{len(problems)} problems", "none")
+    print(f"whole: {_summary(open_prepared(arguments.folder))}")
+    return 0
+
+
+def show(argv: list[str]) -> int:
+    parser = command_line.Parser(
+        prog="prepare.py show",
+        description="Draws samples, legend and class frequencies as a PNG.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--count", type=command_line.positive_int, default=12)
+    parser.add_argument("--out", type=Path, help="default: sheet.png in the folder")
+    arguments = parser.parse_args(argv)
+    from keras_seg.data.sheet import write_sheet
+
+    prepared = open_prepared(arguments.folder)
+    path = arguments.out or arguments.folder / "sheet.png"
+    write_sheet(prepared, path, arguments.split, arguments.count)
+    print(path)
+    return 0
+
+
+def _summary(prepared) -> str:
+    counts = ", ".join(f"{s} {len(prepared.samples(s))}" for s in prepared.splits)
+    return f"{prepared.folder} ({counts} images)"
+
+
+CHECKS = {"verify": verify, "show": show}
 
 if __name__ == "__main__":
     sys.exit(command_line.run(main))

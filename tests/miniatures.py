@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 
 def blobs(rng, size: tuple[int, int], ids) -> np.ndarray:
@@ -45,4 +46,107 @@ def camvid(root: Path, counts=(("train", 5), ("val", 3)), size=(24, 36)) -> dict
             )
             expected[split, name] = np.where(raw == 11, 255, raw)
         (root / f"{split}.txt").write_text("".join(lines))
+    return expected
+
+
+def cityscapes(root: Path, counts=(("train", 4), ("val", 3), ("test", 2))) -> dict:
+    """leftImg8bit and gtFine of two cities; all 34 ids and 255 (license plate).
+
+    The expected ids are those of the 34-id space. The test labels are dummies.
+    """
+    rng = np.random.default_rng(2)
+    size, expected = (32, 64), {}
+    for split, count in counts:
+        for number in range(count):
+            city = ("aachen", "ulm")[number % 2]
+            frame = f"{city}_{number:06d}_000019"
+            raw = blobs(rng, size, [*range(34), 255])
+            label = np.zeros_like(raw) if split == "test" else raw
+            save(
+                photo(rng, size),
+                root / "leftImg8bit" / split / city / f"{frame}_leftImg8bit.png",
+            )
+            place = root / "gtFine" / split / city
+            save(label, place / f"{frame}_gtFine_labelIds.png")
+            save(label * 0, place / f"{frame}_gtFine_instanceIds.png")
+            if split != "test":
+                expected[split, frame] = raw
+    return expected
+
+
+def save_palette(ids: np.ndarray, colours: list[int], path: Path) -> None:
+    """A palette PNG: `colours` is flat, R, G, B of index 0 and so on."""
+    image = Image.frombytes("P", ids.shape[::-1], ids.tobytes())
+    image.putpalette(colours)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+VOC_COLOURS = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128]
+
+
+def voc(root: Path, year="2007", counts=(("train", 4), ("val", 3), ("test", 2))):
+    """VOCdevkit/VOC20xx with palette masks; images of different sizes."""
+    rng = np.random.default_rng(3)
+    folder, expected = root / f"VOC{year}", {}
+    lists = folder / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    number = 0
+    for split, count in counts:
+        names = []
+        for _ in range(count):
+            number += 1
+            names.append(f"{number:06d}" if year == "2007" else f"2012_{number:06d}")
+            size = (20 + number, 40 - number)
+            ids = blobs(rng, size, [*range(21), 255])
+            save(photo(rng, size), folder / "JPEGImages" / f"{names[-1]}.jpg")
+            save_palette(
+                ids,
+                (VOC_COLOURS + [9] * 768)[:765] + [224, 224, 192],
+                folder / "SegmentationClass" / f"{names[-1]}.png",
+            )
+            expected[split, names[-1]] = ids
+        (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
+    return expected
+
+
+def atr(root: Path, count=20) -> dict:
+    """JPEGImages and SegmentationClassAug, portraits; {id: label} without splits."""
+    rng, expected = np.random.default_rng(4), {}
+    for number in range(count):
+        name = f"{number + 1}_1"
+        size = (40, 24 + number % 3)
+        ids = blobs(rng, size, range(18))
+        save(photo(rng, size), root / "JPEGImages" / f"{name}.jpg", quality=90)
+        save(ids, root / "SegmentationClassAug" / f"{name}.png")
+        expected[name] = ids
+    return expected
+
+
+def ccp(root: Path, count=10) -> dict:
+    """photos and annotations/pixel-level; one photograph more, without annotation."""
+    rng, expected = np.random.default_rng(5), {}
+    place = root / "annotations" / "pixel-level"
+    place.mkdir(parents=True)
+    for number in range(1, count + 2):
+        size = (44, 30 + number % 2)
+        save(photo(rng, size), root / "photos" / f"{number:04d}.jpg", quality=90)
+        if number <= count:
+            ids = blobs(rng, size, range(59))
+            savemat(
+                place / f"{number:04d}.mat", {"groundtruth": ids}, do_compression=True
+            )
+            expected[f"{number:04d}"] = ids
+    return expected
+
+
+def folder(root: Path, count=10, num_classes=3, size=(16, 20)) -> dict:
+    """images/*.png and labels/*.png with equal names; {id: label}."""
+    rng, expected = np.random.default_rng(6), {}
+    for number in range(count):
+        name = f"seq{number // 3}_frame{number}"
+        ids = blobs(rng, size, [*range(num_classes), 255])
+        save(photo(rng, size), root / "images" / f"{name}.png")
+        save(ids, root / "labels" / f"{name}.png")
+        expected[name] = ids
     return expected

@@ -13,7 +13,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from keras_seg.errors import DataError
+from keras_seg.labels import IGNORE_ID
 
 MAX_PIXELS = 64_000_000
 _MAX_FILE_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA without compression
@@ -90,14 +91,14 @@ def read_raw_image(path: Path) -> RawImage:
 
 
 def read_raw_label(
-    path: Path, colours: Sequence[tuple[int, int, int]] | None = None
+    path: Path, colours: Mapping[tuple[int, int, int], int] | None = None
 ) -> np.ndarray:
     """Reads a mask: class ids uint8 [H, W].
 
     Args:
         path: a PNG: 8-bit (or less) grey ids, palette indices, or with `colours` RGB.
-        colours: the colour of each class id of an RGB mask; other colours are an
-            error, as are RGB masks without it.
+        colours: {(red, green, blue): class id}. RGB and palette masks are then read by
+            their colours; palette index 255 stays 255.
 
     Raises:
         DataError: as for images; 16-bit, a kind that holds no ids, a colour that
@@ -109,16 +110,22 @@ def read_raw_label(
     if file.bit_depth == 16:
         raise DataError(path, "a 16-bit mask", "8-bit class ids")
     image = _decode(file)
-    if image.mode in ("P", "1"):
-        return np.array(image).astype(np.uint8)
     if image.mode == "L":
         # Pillow stretches 2- and 4-bit grey levels to 0..255.
         return np.array(image) // (255 // (2**file.bit_depth - 1))
-    if image.mode not in ("RGB", "RGBA"):
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8)
+    if image.mode == "P" and colours is None:
+        return np.array(image)
+    if image.mode not in ("P", "RGB", "RGBA"):
         raise DataError(path, f"a mask of mode {image.mode}", "8-bit class ids")
     if colours is None:
         raise DataError(path, "an RGB mask", "8-bit class ids, or --palette")
-    return _ids_of_colours(np.array(image)[..., :3], colours, path)
+    rgb = np.array(image.convert("RGB"))
+    label = np.array(image) if image.mode == "P" else np.zeros(rgb.shape[:2], np.uint8)
+    named = label != IGNORE_ID
+    label[named] = _ids_of_colours(rgb[named], colours, path)
+    return label
 
 
 def map_ids(
@@ -300,16 +307,16 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def _ids_of_colours(rgb, colours, path):
+    """uint8 [N] from uint8 [N, 3]."""
     codes = rgb.astype(np.int32) @ (65536, 256, 1)
-    known = np.array(colours, np.int32) @ (65536, 256, 1)
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
-    ids = order[place]
-    wrong = known[ids] != codes
-    if wrong.any():
-        colour = tuple(int(level) for level in rgb[wrong][0])
-        count = np.count_nonzero((rgb == colour).all(axis=-1))
-        raise DataError(
-            path, f"colour {colour} in {count} pixels", "the colours of --palette"
-        )
-    return ids.astype(np.uint8)
+    present, places = np.unique(codes, return_inverse=True)
+    ids = np.zeros(len(present), np.uint8)
+    for place, code in enumerate(present.tolist()):
+        colour = (code >> 16, code >> 8 & 255, code & 255)
+        if colour not in colours:
+            count = np.count_nonzero(codes == code)
+            raise DataError(
+                path, f"colour {colour} in {count} pixels", "the colours of --palette"
+            )
+        ids[place] = colours[colour]
+    return ids[places.ravel()]

@@ -2,9 +2,10 @@
 
     images/<split>/<id>.{png,jpg}    8-bit RGB
     labels/<split>/<id>.png          uint8 class ids, 255 = ignore
-    joints/<split>.npz               "joints" float32 [N, J, 2], (x, y) px, if it has any
+    joints/<split>.npz               joints: float32 [N, J, 2], (x, y) px; may be absent
     manifest.csv                     one line per sample, sorted by split and id
     meta.json                        classes, palette, flip pairs, pixel counts, command
+    SHA256SUMS                       of these last three, for sha256sum -c
 
 `keras_seg.data.writer` writes it; nothing reads it but this module.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +23,10 @@ import cv2
 import numpy as np
 
 from keras_seg.errors import DataError, UsageError
-from keras_seg.labels import LabelSpec
+from keras_seg.labels import IGNORE_ID, LabelSpec
 
 FORMAT_VERSION = 1
-META, MANIFEST = "meta.json", "manifest.csv"
+META, MANIFEST, SUMS = "meta.json", "manifest.csv", "SHA256SUMS"
 MANIFEST_FIELDS = (
     "split",
     "id",
@@ -236,6 +237,41 @@ def sort_key(sample) -> tuple:
     split = sample.split
     known = SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER)
     return known, split, sample.id
+
+
+def count_pixels(pixels: Sequence[np.ndarray], num_classes: int) -> dict[str, object]:
+    """What meta.json says of a split, from each label's count of each value.
+
+    Args:
+        pixels: int64 [256] of each label.
+        num_classes: C; the counts of 0..C-1 and 255 are used.
+    """
+    pixels = np.stack(pixels)  # [N, 256]
+    areas = pixels.sum(axis=1, keepdims=True)
+    classes = pixels[:, :num_classes]
+    return {
+        "samples": len(pixels),
+        "pixels": classes.sum(axis=0).tolist(),
+        "images": (classes > 0).sum(axis=0).tolist(),
+        "presence_pixels": ((classes > 0) * areas).sum(axis=0).tolist(),
+        "ignored": int(pixels[:, IGNORE_ID].sum()),
+        "total": int(areas.sum()),
+    }
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file; DataError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(path, error.strerror, "a readable file") from None
+
+
+def sum_lines(folder: Path, joints: Iterable[str]) -> dict[str, str]:
+    """{file: its line of SHA256SUMS}; `joints` are the splits that have them."""
+    names = [MANIFEST, META, *(f"joints/{split}.npz" for split in joints)]
+    return {name: f"{sha256(folder / name)}  {name}\n" for name in names}
 
 
 def hash_joints(joints: np.ndarray) -> str:

@@ -72,19 +72,65 @@ def inside(src: Path, name: str) -> Path:
     return src / pure
 
 
+def pairs_of_folders(images: Path, masks: Path, split: str = "") -> list[RawPair]:
+    """The files of two folders, paired by equal names without extension.
+
+    Folders below are searched too; `a/b.png` has the id a_b. A file without partner
+    makes a pair whose other path does not exist. Hidden files are left out.
+    """
+    by_name = [_files_by_name(folder) for folder in (images, masks)]
+    pairs = []
+    for name in sorted(by_name[0].keys() | by_name[1].keys()):
+        found = [files.get(name, []) for files in by_name]
+        image = found[0][0] if found[0] else images / f"{name}.jpg"
+        mask = found[1][0] if found[1] else masks / f"{name}.png"
+        error = None
+        for files in found:
+            if len(files) > 1:
+                error = DataError(
+                    files[1], f"the same name as {files[0].name}", "one file for a name"
+                )
+        pairs.append(RawPair(split, name.replace("/", "_"), image, mask, error))
+    if not pairs:
+        named = f"split {split} is empty" if split else "no files"
+        raise DataError(images, named, "at least one image")
+    return pairs
+
+
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """{path below the folder without extension: files}."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        if path.is_dir() and path.is_symlink():
+            raise DataError(path, "a link to a folder", "a folder")
+        if path.is_file() and not any(part.startswith(".") for part in below.parts):
+            files.setdefault(below.with_suffix("").as_posix(), []).append(path)
+    return files
+
+
+def split_pairs(
+    pairs: Sequence[RawPair],
+    val_share: float,
+    test_share: float,
+    group: Callable[[str], str] | None = None,
+) -> list[RawPair]:
+    """Splits pairs that have no split by `seeded_split`; `group` takes the id."""
+    groups = {pair.id: pair.id if group is None else group(pair.id) for pair in pairs}
+    splits = seeded_split(groups, val_share, test_share)
+    return [replace(pair, split=splits[pair.id]) for pair in pairs]
+
+
 def seeded_split(
-    groups: Mapping[str, str] | Sequence[str], val_share: float, test_share: float
+    groups: Mapping[str, str], val_share: float, test_share: float
 ) -> dict[str, str]:
     """{id: split} by a shuffle with seed 0 of the sorted groups.
 
     Args:
-        groups: {id: group}; ids of one group come into one split. A plain sequence of
-            ids: each is its own group.
+        groups: {id: group}; ids of one group come into one split.
         val_share: share of the ids for val, at least one.
         test_share: share for test, at least one unless it is 0.
     """
-    if not isinstance(groups, Mapping):
-        groups = {sample_id: sample_id for sample_id in groups}
     members: dict[str, list[str]] = {}
     for sample_id in sorted(groups):
         members.setdefault(groups[sample_id], []).append(sample_id)

@@ -32,11 +32,14 @@ from keras_seg.data.prepared import (
     MANIFEST,
     MANIFEST_FIELDS,
     META,
+    SUMS,
     Prepared,
+    count_pixels,
     hash_joints,
     is_safe_id,
     open_prepared,
     sort_key,
+    sum_lines,
 )
 from keras_seg.errors import DataError, LockedError, UsageError
 from keras_seg.labels import IGNORE_ID, LabelSpec
@@ -171,13 +174,20 @@ def write_prepared(
             "palette": labels.palette,
             "flip_pairs": labels.flip_pairs,
             "image_size": _common_size(records),
-            "splits": _count(records, labels.num_classes),
+            "splits": {
+                split: count_pixels(
+                    [r.pixels for r in records if r.split == split], labels.num_classes
+                )
+                for split in dict.fromkeys(record.split for record in records)
+            },
             "joints": joints,
             "request": request,
             "command": options.command,
             "rejected": rejected,
         }
         _write_json(stage / META, meta)
+        sums = "".join(sum_lines(stage, joints).values())
+        (stage / SUMS).write_text(sums, encoding="utf-8")
         _publish(stage, out)
     return open_prepared(out), True
 
@@ -374,12 +384,10 @@ def _refuse_rejected(rejected, total, file: Path, skip_bad: float) -> None:
         table.writeheader()
         table.writerows(rejected)
     first = rejected[0]
-    allowed = "none" if skip_bad == 0 else f"at most {skip_bad}"
-    raise DataError(
-        f"{len(rejected)} of {total} bad items, listed in {file}; the first",
-        f"{first['file']}: {first['found']}",
-        f"{allowed} (--skip-bad N|all leaves them out)",
-    )
+    count = f"{len(rejected)} of {total} bad, listed in {file}"
+    if skip_bad:
+        count += f"; --skip-bad {skip_bad}"
+    raise DataError(first["file"], f"{first['found']} ({count})", first["expected"])
 
 
 def _check_records(records: Sequence[_Record], splits: set[str], labels: LabelSpec):
@@ -395,23 +403,6 @@ def _check_records(records: Sequence[_Record], splits: set[str], labels: LabelSp
                 f"class id {value} in {record.pixels[value]} pixels",
                 f"0 to {labels.num_classes - 1}, or {IGNORE_ID}",
             )
-
-
-def _count(records: Sequence[_Record], num_classes: int) -> dict[str, dict]:
-    counts = {}
-    for split in dict.fromkeys(record.split for record in records):
-        pixels = np.stack([r.pixels for r in records if r.split == split])
-        areas = pixels.sum(axis=1, keepdims=True)
-        classes = pixels[:, :num_classes]
-        counts[split] = {
-            "samples": len(pixels),
-            "pixels": classes.sum(axis=0).tolist(),
-            "images": (classes > 0).sum(axis=0).tolist(),
-            "presence_pixels": ((classes > 0) * areas).sum(axis=0).tolist(),
-            "ignored": int(pixels[:, IGNORE_ID].sum()),
-            "total": int(areas.sum()),
-        }
-    return counts
 
 
 def _common_size(records: Sequence[_Record]) -> tuple[int, int] | None:

@@ -1,0 +1,75 @@
+"""ATR clothing: 17 classes and background, 17.7 thousand people (CLOTH).
+
+Liang et al. 2015. The release has no split lists. See datasets/atr.md.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from keras_seg.data import images, raw
+from keras_seg.data.prepared import Prepared
+from keras_seg.data.voc import palette
+from keras_seg.data.writer import Options
+from keras_seg.labels import LabelSpec
+
+LABELS = LabelSpec(
+    names=(
+        "background",
+        "hat",
+        "hair",
+        "sunglass",
+        "upper-clothes",
+        "skirt",
+        "pants",
+        "dress",
+        "belt",
+        "left-shoe",
+        "right-shoe",
+        "face",
+        "left-leg",
+        "right-leg",
+        "left-arm",
+        "right-arm",
+        "bag",
+        "scarf",
+    ),
+    palette=palette(18),
+    flip_pairs=((9, 10), (12, 13), (14, 15)),
+)
+# CO-CNN's split is 16,000 / 700 / 1,000.
+VAL_SHARE, TEST_SHARE = 700 / 17_700, 1_000 / 17_700
+
+_TABLE = [*range(LABELS.num_classes)] + [-1] * (256 - LABELS.num_classes)
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "--square",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="pad with zeros to a square of the longer side, centred (CLOTH); "
+        "background in the label",
+    )
+
+
+def prepare(
+    src: str | Path, out: str | Path, options: Options, square: bool = True
+) -> tuple[Prepared, bool]:
+    """Raw ATR -> prepared folder; see `keras_seg.data.writer.write_prepared`.
+
+    Args:
+        src: the folder humanparsing, with JPEGImages and SegmentationClassAug.
+        square: pad image and label with 0 to a square before resizing.
+    """
+    src = raw.source_folder(src)
+    pairs = raw.pairs_of_folders(src / "JPEGImages", src / "SegmentationClassAug")
+    pairs = raw.split_pairs(pairs, VAL_SHARE, TEST_SHARE)
+    return raw.prepare_pairs(
+        src, out, "atr", LABELS, pairs, _read_label, options, square=square
+    )
+
+
+def _read_label(path: Path) -> np.ndarray:
+    return images.map_ids(images.read_raw_label(path), _TABLE, path, "0 to 17")

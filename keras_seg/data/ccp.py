@@ -1,0 +1,75 @@
+"""Clothing Co-Parsing: 58 kinds of clothing and body, and background.
+
+Yang, Luo and Lin 2014: the 1,004 photographs with pixel-level annotation. Real data
+on which CLOTH's experiments can run without a request form. See datasets/ccp.md.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from keras_seg.data import images, raw
+from keras_seg.data.matlab import read_mat
+from keras_seg.data.prepared import Prepared
+from keras_seg.data.voc import palette
+from keras_seg.data.writer import Options
+from keras_seg.errors import DataError
+from keras_seg.labels import LabelSpec
+
+_NAMES = (
+    "null accessories bag belt blazer blouse bodysuit boots bra bracelet cape cardigan "
+    "clogs coat dress earrings flats glasses gloves hair hat heels hoodie intimate "
+    "jacket jeans jumper leggings loafers necklace panties pants pumps purse ring "
+    "romper sandals scarf shirt shoes shorts skin skirt sneakers socks stockings suit "
+    "sunglasses sweater sweatshirt swimwear t-shirt tie tights top vest wallet watch "
+    "wedges"
+).split()
+LABELS = LabelSpec(names=tuple(_NAMES), palette=palette(len(_NAMES)))
+
+_TABLE = [*range(LABELS.num_classes)] + [-1] * (256 - LABELS.num_classes)
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "--square",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="pad with zeros to a square of the longer side, centred (as CLOTH does "
+        "with ATR); null in the label",
+    )
+
+
+def prepare(
+    src: str | Path, out: str | Path, options: Options, square: bool = True
+) -> tuple[Prepared, bool]:
+    """Raw CCP -> prepared folder; see `keras_seg.data.writer.write_prepared`.
+
+    Args:
+        src: the folder with photos and annotations/pixel-level.
+        square: pad image and label with 0 to a square before resizing.
+    """
+    src = raw.source_folder(src)
+    annotations = src / "annotations" / "pixel-level"
+    # Most photographs have tags only: the annotations say which are used.
+    pairs = [
+        raw.RawPair("", path.stem, src / "photos" / f"{path.stem}.jpg", path)
+        for path in sorted(annotations.glob("*.mat"))
+    ]
+    if not pairs:
+        raise DataError(
+            annotations, "empty or missing", "files 0001.mat, 0002.mat, ..."
+        )
+    pairs = raw.split_pairs(pairs, val_share=0.1, test_share=0.1)
+    return raw.prepare_pairs(
+        src, out, "ccp", LABELS, pairs, _read_label, options, square=square
+    )
+
+
+def _read_label(path: Path) -> np.ndarray:
+    label = read_mat(path, "groundtruth")
+    if label.dtype != np.uint8 or label.ndim != 2:
+        raise DataError(
+            f"{path}: groundtruth", f"{label.dtype} {label.shape}", "uint8 [H, W]"
+        )
+    return images.map_ids(label, _TABLE, path, "0 to 58")

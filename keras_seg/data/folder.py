@@ -1,0 +1,210 @@
+"""Your own data: a folder of images and masks with your classes.
+
+Plain layout: images/ and labels/ with equal names, with folders train, val, test in
+both or without (then a seeded 80/10/10 split). VOC layout: JPEGImages,
+SegmentationClass and lists in ImageSets/Segmentation. See datasets/folder.md.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from keras_seg.data import images, raw, voc
+from keras_seg.data.prepared import SPLIT_ORDER, Prepared
+from keras_seg.data.writer import Options
+from keras_seg.errors import DataError, UsageError
+from keras_seg.labels import IGNORE_ID, LabelSpec
+
+VAL_SHARE = TEST_SHARE = 0.1
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "--classes",
+        required=True,
+        metavar="A,B,C",
+        help="the class names in the order of their ids, from 0",
+    )
+    parser.add_argument(
+        "--palette",
+        metavar="RRGGBB,...",
+        help="the colour of each class: masks may then be RGB; also used in pictures",
+    )
+    parser.add_argument(
+        "--void",
+        metavar="ID|RRGGBB",
+        help="an id, or with --palette a colour, that is ignored; 255 always is",
+    )
+    parser.add_argument(
+        "--flip-pairs",
+        metavar="LEFT:RIGHT,...",
+        help="classes that change places when an image is mirrored",
+    )
+    parser.add_argument(
+        "--group-by",
+        metavar="REGEX",
+        help="images whose names match with the same group (or the same text) come "
+        "into one split: frames of one sequence stay together",
+    )
+
+
+def prepare(
+    src: str | Path,
+    out: str | Path,
+    options: Options,
+    classes: str,
+    palette: str | None = None,
+    void: str | None = None,
+    flip_pairs: str | None = None,
+    group_by: str | None = None,
+) -> tuple[Prepared, bool]:
+    """Images and masks -> prepared folder; see `keras_seg.data.writer.write_prepared`.
+
+    Args:
+        src: the folder with images and labels, or of VOC's layout.
+        classes: "a,b,c": class names in id order.
+        palette: "RRGGBB,...": their colours, or None for VOC's.
+        void: an id, or with palette a colour "RRGGBB", that becomes 255.
+        flip_pairs: "left:right,...": class names that a mirror exchanges.
+        group_by: a regular expression; ids with equal matches stay together.
+
+    Raises:
+        UsageError: an argument that makes no sense.
+        DataError: see `write_prepared`.
+    """
+    src = raw.source_folder(src)
+    labels, colours = _labels(classes, palette, flip_pairs)
+    table = [*range(labels.num_classes)] + [-1] * (255 - labels.num_classes)
+    table.append(IGNORE_ID)
+    if void is not None:
+        _add_void(void, table, colours)
+    pairs = _split(_find(src), src, group_by)
+    return raw.prepare_pairs(
+        src,
+        out,
+        "folder",
+        labels,
+        pairs,
+        partial(
+            _read_label,
+            table=table,
+            colours=colours,
+            allowed=f"0 to {labels.num_classes - 1} ({labels.num_classes} classes), "
+            f"255, or --void",
+        ),
+        options,
+        {
+            "classes": labels.names,
+            "palette": palette,
+            "void": void,
+            "flip_pairs": labels.flip_pairs,
+            "group_by": group_by,
+        },
+    )
+
+
+def _labels(classes: str, palette: str | None, flip_pairs: str | None):
+    """The LabelSpec, and {colour: id} of a given palette or None."""
+    names = tuple(name.strip() for name in classes.split(","))
+    if not all(names):
+        raise UsageError("--classes", classes, "names between the commas")
+    pairs = []
+    for pair in flip_pairs.split(",") if flip_pairs else ():
+        sides = [side.strip() for side in pair.split(":")]
+        if len(sides) != 2 or not set(sides) <= set(names):
+            raise UsageError("--flip-pairs", pair, "two of --classes, as left:right")
+        pairs.append((names.index(sides[0]), names.index(sides[1])))
+    if palette is None:
+        return LabelSpec(names, voc.palette(len(names)), tuple(pairs)), None
+    rgb = tuple(_colour("--palette", text) for text in palette.split(","))
+    labels = LabelSpec(names, rgb, tuple(pairs))
+    if len(set(rgb)) != len(rgb):
+        raise UsageError("--palette", palette, "different colours")
+    return labels, {colour: class_id for class_id, colour in enumerate(rgb)}
+
+
+def _colour(option: str, text: str) -> tuple[int, int, int]:
+    digits = text.strip().removeprefix("#")
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise UsageError(option, text, "colours as RRGGBB")
+    return tuple(bytes.fromhex(digits))
+
+
+def _add_void(void: str, table: list[int], colours: dict | None) -> None:
+    if re.fullmatch("[0-9]{1,3}", void) and int(void) <= IGNORE_ID:
+        if table[int(void)] == int(void) < IGNORE_ID:
+            raise UsageError("--void", void, "an id that no class has")
+        table[int(void)] = IGNORE_ID
+    elif colours is None:
+        raise UsageError("--void", void, "an id up to 255, or a colour with --palette")
+    elif colours.setdefault(_colour("--void", void), IGNORE_ID) != IGNORE_ID:
+        raise UsageError("--void", void, "a colour that no class has")
+
+
+def _find(src: Path) -> list[raw.RawPair]:
+    """The pairs; those that no list or folder assigns to a split have split ""."""
+    if (src / voc.IMAGES).is_dir():
+        pairs = voc.listed_pairs(src)
+        if any(pair.split in ("train", "val") for pair in pairs):
+            return pairs
+        if (src / voc.LISTS / "trainval.txt").exists():
+            return pairs + voc.pairs_of_list(src, "trainval", "")
+        return pairs or raw.pairs_of_folders(src / voc.IMAGES, src / voc.MASKS)
+    folder = src / "images"
+    if not folder.is_dir():
+        raise DataError(
+            src, "no images in it", "folders images and labels, or VOC's layout"
+        )
+    entries = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+    splits = [split for split in SPLIT_ORDER if (folder / split).is_dir()]
+    if not splits:
+        return raw.pairs_of_folders(folder, src / "labels")
+    if others := sorted(set(entries) - set(splits)):
+        raise DataError(folder / others[0], "beside the splits", "train, val, test")
+    return [
+        pair
+        for split in splits
+        for pair in raw.pairs_of_folders(folder / split, src / "labels" / split, split)
+    ]
+
+
+def _split(
+    pairs: Sequence[raw.RawPair], src: Path, group_by: str | None
+) -> list[raw.RawPair]:
+    """Gives the pairs without a split one: 80/10/10, or 90/10 beside a test list."""
+    free = [pair for pair in pairs if not pair.split]
+    if not free:
+        if group_by is not None:
+            raise UsageError("--group-by", group_by, f"none: {src} has its own splits")
+        return list(pairs)
+    listed = [pair for pair in pairs if pair.split]
+    share = 0.0 if listed else TEST_SHARE
+    return listed + raw.split_pairs(free, VAL_SHARE, share, _grouping(group_by))
+
+
+def _grouping(group_by: str | None):
+    if group_by is None:
+        return None
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UsageError(
+            "--group-by", group_by, f"a regular expression ({error})"
+        ) from None
+
+    def group(sample_id: str) -> str:
+        match = pattern.search(sample_id)
+        if match is None:
+            raise UsageError("--group-by", group_by, f"a match in {sample_id}")
+        return "/".join(map(str, match.groups())) or match[0]
+
+    return group
+
+
+def _read_label(
+    path: Path, table: Sequence[int], colours: dict | None, allowed: str
+) -> np.ndarray:
+    return images.map_ids(images.read_raw_label(path, colours), table, path, allowed)

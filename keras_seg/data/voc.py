@@ -1,0 +1,126 @@
+"""PASCAL VOC 2007 and 2012 segmentation: 20 classes and background.
+
+Everingham et al. 2010, 2015; used by VOC07 (2007) and ATTN (2012, scored on val).
+See datasets/voc.md.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_seg.data import images, raw
+from keras_seg.data.prepared import Prepared
+from keras_seg.data.writer import Options
+from keras_seg.errors import DataError, UsageError
+from keras_seg.labels import IGNORE_ID, LabelSpec
+
+YEARS = ("2007", "2012")
+IMAGES, MASKS = "JPEGImages", "SegmentationClass"
+LISTS = Path("ImageSets", "Segmentation")
+
+
+def palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """VOC's colours of ids 0..count-1: the id's bits dealt out to R, G, B in turn."""
+    colours = []
+    for class_id in range(count):
+        red = green = blue = 0
+        for place in range(3):
+            bits = class_id >> (3 * place)
+            red |= (bits & 1) << (7 - place)
+            green |= (bits >> 1 & 1) << (7 - place)
+            blue |= (bits >> 2 & 1) << (7 - place)
+        colours.append((red, green, blue))
+    return tuple(colours)
+
+
+_NAMES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable "
+    "dog horse motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+LABELS = LabelSpec(names=tuple(_NAMES), palette=palette(len(_NAMES)))
+
+_TABLE = [*range(LABELS.num_classes)] + [-1] * (255 - LABELS.num_classes) + [IGNORE_ID]
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "--year",
+        choices=YEARS,
+        help="where --src holds both; default: the one that is there",
+    )
+
+
+def prepare(
+    src: str | Path, out: str | Path, options: Options, year: str | None = None
+) -> tuple[Prepared, bool]:
+    """Raw VOC -> prepared folder; see `keras_seg.data.writer.write_prepared`.
+
+    Args:
+        src: VOCdevkit, or its folder VOC2007 or VOC2012.
+        year: "2007" or "2012" where src holds both.
+    """
+    src = raw.source_folder(src)
+    folder = _year_folder(src, year)
+    pairs = listed_pairs(folder)
+    for split in ("train", "val"):
+        if not any(pair.split == split for pair in pairs):
+            raise DataError(
+                folder / LISTS / f"{split}.txt", "missing", f"the list of {split}"
+            )
+    return raw.prepare_pairs(
+        folder,
+        out,
+        "voc",
+        LABELS,
+        pairs,
+        _read_label,
+        options,
+        {"year": folder.name.removeprefix("VOC")},
+    )
+
+
+def listed_pairs(folder: Path) -> list[raw.RawPair]:
+    """The pairs of train.txt, val.txt and test.txt, those of them that exist."""
+    return [
+        pair
+        for split in ("train", "val", "test")
+        if (folder / LISTS / f"{split}.txt").exists()
+        for pair in pairs_of_list(folder, split, split)
+    ]
+
+
+def pairs_of_list(folder: Path, name: str, split: str) -> list[raw.RawPair]:
+    """The pairs of one list file of a VOC layout."""
+    pairs = []
+    for words in raw.read_list(folder / LISTS / f"{name}.txt"):
+        candidates = [
+            raw.inside(folder, f"{IMAGES}/{words[0]}{end}") for end in (".jpg", ".png")
+        ]
+        image = next(filter(Path.is_file, candidates), candidates[0])
+        label = raw.inside(folder, f"{MASKS}/{words[0]}.png")
+        pairs.append(raw.RawPair(split, words[0], image, label))
+    return pairs
+
+
+def _year_folder(src: Path, year: str | None) -> Path:
+    if (src / MASKS).is_dir():
+        if src.name not in [f"VOC{known}" for known in YEARS]:
+            raise UsageError("--src", src, "a folder named VOC2007 or VOC2012")
+        if year is not None and src.name != f"VOC{year}":
+            raise UsageError("--year", year, f"the year of {src}")
+        return src
+    found = [known for known in YEARS if (src / f"VOC{known}" / MASKS).is_dir()]
+    if year is not None:
+        found = [known for known in found if known == year]
+    if not found:
+        raise DataError(
+            src, "no SegmentationClass in it", "VOCdevkit, VOC2007 or VOC2012"
+        )
+    if len(found) > 1:
+        raise UsageError("--year", "missing", "2007 or 2012: --src holds both")
+    return src / f"VOC{found[0]}"
+
+
+def _read_label(path: Path) -> np.ndarray:
+    label = images.read_raw_label(path)
+    return images.map_ids(label, _TABLE, path, "0 to 20, or 255 (boundary)")

@@ -13,8 +13,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from keras_seg import backend, checkpoint, command_line
-from keras_seg.ablation import protocol, report, runner
+from keras_seg import backend, checkpoint, class_weights, command_line, run_folder
+from keras_seg.ablation import protocol, runner
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
@@ -64,21 +64,17 @@ def main(argv: list[str]) -> int:
         allow_inexact=args.allow_inexact,
         restart=args.restart,
     )
-    context = make_context(study, net, args, prepared)
 
     def write_report(results):
-        return report.write(
-            execution.folder,
-            title=study.title,
-            stages=results,
-            context=context,
-        )
+        write(study, net, args, execution, results)
 
     with checkpoint.lock(execution.folder):
         checkpoint.sweep(execution.folder)
         results = runner.run_stages(
             plan, stages, base, execution, args.winner, write_report
         )
+    for stage in results:
+        print_table(stage)
     print(f"report: {execution.folder / 'report.html'}")
     refuse_failures(results)
     return 0
@@ -166,20 +162,46 @@ def check_size(base) -> None:
         )
 
 
-def make_context(study, net, args, prepared) -> report.Context:
-    published = args.scale == "paper" and prepared.dataset in study.datasets
-    return report.Context(
+def write(study, net, args, execution, results) -> None:
+    """report.html, report.md, figures and tables of all stages that have results."""
+    backend.configure()
+    from keras_seg.ablation import report  # its metrics import Keras
+
+    prepared = execution.prepared
+    counts = prepared.counts("train")
+    used = {
+        result.arm.config.class_weights for stage in results for result in stage.results
+    }
+    weights = {
+        name: class_weights.from_counts(
+            name, counts.pixels, counts.presence_pixels, counts.images
+        )
+        for name in sorted(used - {"none"})
+    }
+    context = report.Context(
         command=shlex.join(["python", "ablations/run.py", *sys.argv[1:]]),
         scale=args.scale,
         study=study.name,
         net=net,
         dataset=prepared.dataset,
-        classes=prepared.labels.names,
-        palette=prepared.labels.palette,
-        train_pixels=prepared.counts("train").pixels,
-        show_published=published,
+        labels=prepared.labels,
+        train_pixels=counts.pixels,
+        environment=environment(results),
+        show_published=args.scale == "paper" and prepared.dataset in study.datasets,
         groups=study.groups.get(prepared.dataset, {}),
+        weights=weights,
     )
+    report.write(execution.folder, title=study.title, stages=results, context=context)
+
+
+def environment(results) -> dict:
+    """Versions, machine and commit, as the first run that was begun wrote them."""
+    for stage in results:
+        for result in stage.results:
+            if (result.run / "environment.json").is_file():
+                found = run_folder.read_environment(result.run)
+                return found["fingerprint"] | {"commit": found["commit"]}
+    return {}
 
 
 def refuse_failures(results) -> None:
@@ -192,6 +214,20 @@ def refuse_failures(results) -> None:
     ]
     if failed:
         raise ArmsFailedError("arms", ", ".join(failed), "every arm done; see report")
+
+
+def print_table(stage: protocol.StageResult) -> None:
+    """The stage's arms with their mIoU and accuracy, the winner marked."""
+    print(f"{stage.stage.name}: {stage.stage.question}")
+    print(f"  {'arm':24s} {'seed':>4s} {'mIoU':>7s} {'accuracy':>9s}")
+    for result in stage.results:
+        line = f"  {result.arm.name:24s} {result.seed:4d}"
+        if result.metrics is None:
+            print(f"{line} {result.state}: {result.reason}")
+            continue
+        summary = result.metrics["summary"]
+        mark = "  <- winner" if result.arm.name == stage.winner else ""
+        print(f"{line} {summary['miou']:7.4f} {summary['pixel_accuracy']:9.4f}{mark}")
 
 
 def print_studies() -> None:

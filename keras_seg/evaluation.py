@@ -120,13 +120,20 @@ def scores(confusion: np.ndarray) -> dict:
 
     Returns:
         {"confusion": [[int]], "summary": {name: 0..1 or None}, "per_class": {"iou",
-        "recall", "precision", "f1": [0..1 or None]}}; None is not defined (absent).
+        "recall", "precision", "f1": [0..1 or None]}, "absent_ids": [int]}; None is
+        not defined (absent).
     """
     values = metrics.summary(confusion)
     per_class = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
-    overall = {k: v for k, v in values.items() if k not in per_class}
+    absent = values["absent_ids"]
+    overall = {k: v for k, v in values.items() if k not in {*per_class, "absent_ids"}}
     return metrics.plain(
-        {"confusion": confusion, "summary": overall, "per_class": per_class}
+        {
+            "confusion": confusion,
+            "summary": overall,
+            "per_class": per_class,
+            "absent_ids": absent,
+        }
     )
 
 

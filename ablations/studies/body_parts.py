@@ -118,7 +118,7 @@ def search(base: Config) -> list[Arm]:
             replace(short, lr=lr, batch=batch),
         )
         for lr in (base.lr * 10, base.lr, base.lr / 10)
-        for batch in (base.batch // 4, base.batch // 2, base.batch)
+        for batch in sorted({max(1, base.batch // part) for part in (4, 2, 1)})
     ]
 
 

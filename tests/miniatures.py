@@ -10,6 +10,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from keras_seg.data.writer import NewSample, Options, write_prepared
+from keras_seg.labels import LabelSpec
+
 
 def blobs(rng, size: tuple[int, int], ids) -> np.ndarray:
     """uint8 [H, W]: patches of 4 x 4 px of the given ids, as masks look."""
@@ -150,3 +153,26 @@ def folder(root: Path, count=10, num_classes=3, size=(16, 20)) -> dict:
         save(ids, root / "labels" / f"{name}.png")
         expected[name] = ids
     return expected
+
+
+def shapes(out: Path, counts=(("train", 10), ("val", 6), ("test", 3))) -> Path:
+    """A prepared folder whose classes are told by their colour; 24 x 40 px.
+
+    Classes: ground, left, right (a left/right pair) and a last one that is absent.
+    Some pixels are void.
+    """
+    labels = LabelSpec(
+        ("ground", "left", "right", "absent"),
+        ((0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200)),
+        flip_pairs=((1, 2),),
+    )
+    rng = np.random.default_rng(7)
+    samples = []
+    for split, count in counts:
+        for number in range(count):
+            label = blobs(rng, (24, 40), [0, 0, 1, 2, 255])
+            noise = rng.integers(0, 40, (24, 40, 3))
+            image = labels.colourise(label) + noise.astype(np.uint8)
+            samples.append(NewSample(split, f"{split}{number}", image, label))
+    write_prepared(out, "shapes", labels, samples, lambda s: [s], Options(), {})
+    return out

@@ -1,0 +1,41 @@
+# make ablation  generate the embedded data and run the thesis' weighting stage
+# make test      install everything the tests need and run them
+# make test-all  the slow ones too
+# Variables: PYTHON, VENV, EXTRAS (of setup.cfg), ARGS (to run.py or pytest)
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= cpu,test
+ARGS ?=
+PY := $(VENV)/bin/python
+
+.PHONY: ablation test test-all lint venv clean
+
+ablation: EXTRAS := cpu,video
+ablation: venv
+	$(PY) ablations/run.py --net icnet --stage weighting $(ARGS)
+
+test: venv lint
+	$(PY) -m pytest $(ARGS)
+
+test-all: venv lint
+	$(PY) -m pytest -m "" $(ARGS)
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+venv: $(VENV)/bin/python
+	@stamp="$(VENV)/.installed-$$(echo '$(EXTRAS)' | tr ',' '-')"; \
+	if [ ! -e "$$stamp" ] || [ setup.cfg -nt "$$stamp" ]; then \
+	  $(PY) -m pip install --quiet -e '.[$(EXTRAS)]' && touch "$$stamp"; \
+	fi
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "error: Python: %d.%d; expected 3.11 or newer, PYTHON=... names one" \
+	  % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,48 @@
+"""What every test shares: a quiet backend, real data, no silently skipped peers."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import miniatures
+import pytest
+
+from keras_seg import backend
+
+backend.configure()
+
+PEERS = ("torch", "onnxruntime", "tf2onnx", "embreex")
+
+
+def pytest_sessionstart(session):
+    """Where the peers are required (.ci/run), a missing one ends the run."""
+    if os.environ.get("KERAS_SEG_REQUIRE_PEERS") == "1":
+        missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+        if missing:
+            pytest.exit(f"peers required but missing: {', '.join(missing)}", 4)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where the peers are required, a skipped comparison is a failure."""
+    report = yield
+    required = os.environ.get("KERAS_SEG_REQUIRE_PEERS") == "1"
+    if required and report.skipped and item.get_closest_marker("peers"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but peers are required: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder $KERAS_SEG_DATA with camvid and ccp; skips where it is not set."""
+    folder = os.environ.get("KERAS_SEG_DATA")
+    if not folder:
+        pytest.skip("KERAS_SEG_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """A prepared folder of coloured patches: 4 classes, void, 24 x 40 px, learnable."""
+    return miniatures.shapes(tmp_path_factory.mktemp("data") / "shapes")

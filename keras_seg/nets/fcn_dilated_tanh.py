@@ -1,0 +1,192 @@
+"""FCN of strided and dilated convolutions with tanh.
+
+VOC07 3.3, model 5a (Table 1): six convolutions and six transposed ones, tanh, then
+batch norm after each. The six in the middle have stride 2 and dilation 2 together.
+
+With stride and dilation both 2, a convolution reads only every second row and column
+of its input: each of these layers looks at one pixel in four. The transposed ones write
+only to every second row and column: at least three output pixels in four are the bias,
+a checkerboard that the next layers pass on. This may explain the model's poor result.
+
+Differs from the paper: Table 1 prints 21 input channels, read as 3 (RGB), and does not
+name the layer type of its first decoder layer, read as transposed like the others.
+Biases everywhere, batch norm 0.9, 1e-5 (PyTorch's defaults), Glorot uniform kernels.
+Keras has no convolution with both a stride and a dilation; see `_strided_dilated_conv`
+and `StridedDilatedDeconv` for what it is equal to.
+"""
+
+import keras
+from keras import layers, ops
+
+from keras_seg.errors import UsageError
+from keras_seg.nets import blocks
+
+INIT = "glorot_uniform"
+NORM = {"momentum": 0.9, "epsilon": 1e-5}
+PLAIN_ENCODER = (32, 32, 64)
+DILATED_ENCODER = ((128, 3), (256, 5), (512, 5))  # width, kernel size
+DILATED_DECODER = ((512, 5, 0), (256, 5, 0), (128, 3, 1))  # ..., output padding
+PLAIN_DECODER = (64, 32, 32)
+SMALLEST_SIDE = 40
+
+
+def build(input_shape, num_classes, *, filter_scale=1):
+    """The network for images [B, H, W, 3], H and W multiples of 8, at least 40.
+
+    Args:
+        input_shape: (H, W, channels).
+        num_classes: int. Channels of the logits.
+        filter_scale: int. Factor on every width but the logits'.
+
+    Returns:
+        keras.Model of image float32 (ImageNet's mean 0, deviation 1) to {"logits": raw
+        float32 [B, H, W, num_classes]}.
+    """
+    height, width, _ = input_shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise UsageError(
+            "size for fcn_dilated_tanh",
+            f"{height} x {width}",
+            f"sides of at least {SMALLEST_SIDE}",
+        )
+    image = keras.Input(input_shape, name="image")
+    x = image
+    for i, filters in enumerate(PLAIN_ENCODER, 1):
+        x = blocks.conv(
+            x,
+            filters * filter_scale,
+            3,
+            padding=1,
+            use_bias=True,
+            initializer=INIT,
+            name=f"enc{i}",
+        )
+        x = _tanh_bn(x, f"enc{i}")
+    for i, (filters, kernel_size) in enumerate(DILATED_ENCODER, 4):
+        # [B, H/2 - 1, ...], then [B, H/4 - 3, ...], then [B, H/8 - 4, ...]
+        x = _strided_dilated_conv(x, filters * filter_scale, kernel_size, f"enc{i}")
+        x = _tanh_bn(x, f"enc{i}")
+
+    for i, (filters, kernel_size, output_padding) in enumerate(DILATED_DECODER, 1):
+        x = StridedDilatedDeconv(
+            filters * filter_scale,
+            kernel_size,
+            padding=1,
+            output_padding=output_padding,
+            kernel_initializer=INIT,
+            name=f"dec{i}",
+        )(x)
+        x = _tanh_bn(x, f"dec{i}")
+    for i, filters in enumerate(PLAIN_DECODER, 4):
+        x = blocks.deconv(
+            x,
+            filters * filter_scale,
+            3,
+            strides=1,
+            padding=1,
+            use_bias=True,
+            initializer=INIT,
+            name=f"dec{i}",
+        )
+        x = _tanh_bn(x, f"dec{i}")
+    logits = blocks.head(x, num_classes, initializer=INIT, name="classifier")
+    return keras.Model(image, {"logits": logits}, name="fcn_dilated_tanh")
+
+
+def _strided_dilated_conv(x, filters, kernel_size, name):
+    """Convolution with padding 1, stride 2, dilation 2: [B, H, W, C] -> [B, h, w, F].
+
+    h = floor((H - 2 kernel_size + 1) / 2) + 1. Output i reads the rows 2i, 2i + 2, ...
+    of the padded input: a plain convolution of its every second row and column.
+    """
+    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+    # Pooling over one pixel takes every second one as it is.
+    x = layers.AveragePooling2D(1, strides=2, name=f"{name}_subsample")(x)
+    return blocks.conv(
+        x,
+        filters,
+        kernel_size,
+        padding="valid",
+        use_bias=True,
+        initializer=INIT,
+        name=name,
+    )
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class StridedDilatedDeconv(layers.Layer):
+    """Transposed convolution with stride 2 and dilation 2, PyTorch's geometry.
+
+    Maps [B, h, w, C] to [B, H, W, filters] with
+    H = 2 (h - 1) - 2 padding + 2 (kernel_size - 1) + output_padding + 1. Input i writes
+    to the rows 2i, 2i + 2, ... of the unpadded output: a plain transposed convolution
+    whose rows and columns are moved apart by zeros. The bias comes after that, and is
+    all there is in at least three pixels of four.
+
+    Args:
+        filters: int. Output channels.
+        kernel_size: int.
+        padding: int. Rows and columns cut off at the top and left.
+        output_padding: int <= padding. Fewer cut off at the bottom and right.
+        kernel_initializer: of the kernel [k, k, filters, C]; the bias starts at zero.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        padding=0,
+        output_padding=0,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if output_padding > padding:
+            raise ValueError("needs output_padding <= padding")
+        self.filters, self.kernel_size = filters, kernel_size
+        self.padding, self.output_padding = padding, output_padding
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        size = self.kernel_size
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(size, size, self.filters, input_shape[-1]),
+            initializer=self.kernel_initializer,
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(self.filters,), initializer="zeros"
+        )
+
+    def call(self, x):
+        _, height, width, _ = self.compute_output_shape(x.shape)
+        x = ops.conv_transpose(
+            x, self.kernel, padding="valid", data_format="channels_last"
+        )
+        rows, columns = x.shape[1:3]
+        x = ops.reshape(x, (-1, rows, 1, columns, 1, self.filters))
+        x = ops.pad(x, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 1), (0, 0)))
+        x = ops.reshape(x, (-1, 2 * rows, 2 * columns, self.filters))
+        start = self.padding
+        x = x[:, start : start + height, start : start + width]
+        return x + self.bias
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        extra = 2 * (self.kernel_size - 1) - 2 * self.padding + self.output_padding + 1
+        height, width = (2 * (side - 1) + extra for side in (height, width))
+        return (batch, height, width, self.filters)
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "padding": self.padding,
+            "output_padding": self.output_padding,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+def _tanh_bn(x, name):
+    x = layers.Activation("tanh", name=f"{name}_tanh")(x)
+    return blocks.batch_norm(x, name=f"{name}_bn", **NORM)

@@ -1,0 +1,158 @@
+"""U-Net without padding on the way down, with two rows of it on the way up.
+
+VOC07 3.3, model 5c (Table 3), after Ronneberger et al. 2015: unpadded 3x3 convolutions
+and 2x2 max pooling to 1/16, then transposed 2x2 convolutions and 3x3 convolutions with
+padding 2, which grow. For H = 224 the sides are 220, 106, 49, 20 before each pooling,
+6 at the bottom, then 16, 37, 78, 160: the logits have H - 64.
+
+Differs from the paper: Table 3 prints 21 input channels, read as 3 (RGB). Its channel
+counts leave no room for concatenated skips, so there are none unless `skips`, which
+crops the middle of the encoder's features as the original U-Net does. VOC07 speaks of
+8x8 at the bottom: that is so for 256x256, not for its 224x224. It does not say how the
+smaller output meets the label: see `output_policy`. The ReLU and batch norm that the
+table prints for pooling layers are left out. ReLU, then batch norm (0.9, 1e-5,
+PyTorch's defaults) after every convolution and transposed convolution; biases
+everywhere; Glorot uniform kernels.
+"""
+
+import keras
+from keras import layers, ops
+
+from keras_seg.errors import UsageError
+from keras_seg.nets import blocks
+
+INIT = "glorot_uniform"
+NORM = {"momentum": 0.9, "epsilon": 1e-5}
+ENCODER = (64, 128, 256, 512)
+BOTTLENECK = 1024
+# Level: channels of the transposed convolution and its output padding, of the block.
+DECODER = {4: (1024, 0, 512), 3: (512, 1, 256), 2: (256, 0, 128), 1: (128, 0, 64)}
+SMALLEST_SIDE = 144
+BORDER = 32  # rows and columns of the image around the logits
+
+
+def build(
+    input_shape, num_classes, *, filter_scale=1, skips=False, output_policy="resize"
+):
+    """The network for images [B, H, W, 3], H and W multiples of 16, at least 144.
+
+    Args:
+        input_shape: (H, W, channels).
+        num_classes: int. Channels of the logits.
+        filter_scale: int. Factor on every width but the logits'.
+        skips: concatenate the encoder's features, cropped, before each block.
+        output_policy: "resize": the logits are the whole image, smaller: label and
+            prediction are resized. "crop": they are its middle, pixel for pixel: they
+            are put there, and the border of 32 pixels repeats the outermost ones
+            without sending a gradient, as if the label were cropped for training.
+
+    Returns:
+        keras.Model of image float32 (ImageNet's mean 0, deviation 1) to {"logits": raw
+        float32 [B, H - 64, W - 64, num_classes]}, [B, H, W, num_classes] with "crop".
+    """
+    height, width, _ = input_shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise UsageError(
+            "size for unet_valid",
+            f"{height} x {width}",
+            f"sides of at least {SMALLEST_SIDE}",
+        )
+    if output_policy not in ("resize", "crop"):
+        raise UsageError("unet_valid output_policy", output_policy, "resize or crop")
+    image = keras.Input(input_shape, name="image")
+    x = image
+
+    encoded = {}
+    for i, filters in enumerate(ENCODER, 1):
+        x = encoded[i] = _block(x, filters * filter_scale, 0, f"enc{i}")
+        x = layers.MaxPooling2D(2, name=f"enc{i}_pool")(x)
+    x = _block(x, BOTTLENECK * filter_scale, 0, "bottleneck")
+
+    for i, (up_filters, output_padding, filters) in DECODER.items():
+        x = _deconv(x, up_filters * filter_scale, output_padding, f"dec{i}_up")
+        if skips:
+            skip = _crop_to(encoded[i], x.shape[1:3], f"enc{i}_crop")
+            x = layers.Concatenate(name=f"dec{i}_concat")([skip, x])
+        x = _block(x, filters * filter_scale, 2, f"dec{i}")
+
+    logits = blocks.head(x, num_classes, initializer=INIT, name="classifier")
+    if output_policy == "crop":
+        logits = RepeatBorder(BORDER, dtype="float32", name="logits_border")(logits)
+    return keras.Model(image, {"logits": logits}, name="unet_valid")
+
+
+def _block(x, filters, padding, name):
+    """Two 3x3 convolutions with ReLU and batch norm."""
+    for j in (1, 2):
+        x = blocks.conv(
+            x,
+            filters,
+            3,
+            padding=padding,
+            use_bias=True,
+            initializer=INIT,
+            name=f"{name}_conv{j}",
+        )
+        x = _relu_bn(x, f"{name}_conv{j}")
+    return x
+
+
+def _deconv(x, filters, output_padding, name):
+    """2x2, stride 2; the row and column of an output padding hold the bias only."""
+    x = layers.Conv2DTranspose(
+        filters,
+        2,
+        strides=2,
+        padding="valid",
+        output_padding=output_padding,
+        kernel_initializer=INIT,
+        name=name,
+    )(x)
+    return _relu_bn(x, name)
+
+
+def _relu_bn(x, name):
+    x = blocks.relu(x, name=f"{name}_relu")
+    return blocks.batch_norm(x, name=f"{name}_bn", **NORM)
+
+
+def _crop_to(x, size, name):
+    """The middle of x, [B, *size, C]."""
+    cropping = []
+    for have, wanted in zip(x.shape[1:3], size):
+        before = (have - wanted) // 2
+        cropping.append((before, have - wanted - before))
+    return layers.Cropping2D(tuple(cropping), name=name)(x)
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class RepeatBorder(layers.Layer):
+    """Pads [B, H, W, C] on every side by its outermost rows and columns, repeated.
+
+    No gradient flows through the border. Maps to [B, H + 2 border, W + 2 border, C].
+    """
+
+    def __init__(self, border, **kwargs):
+        super().__init__(**kwargs)
+        self.border = int(border)
+
+    def call(self, x):
+        _, height, width, _ = x.shape
+        around = (self.border, self.border)
+        rows = ops.clip(
+            ops.arange(height + 2 * self.border) - self.border, 0, height - 1
+        )
+        columns = ops.clip(
+            ops.arange(width + 2 * self.border) - self.border, 0, width - 1
+        )
+        repeated = ops.take(ops.take(x, rows, axis=1), columns, axis=2)
+        middle = ops.pad(x, ((0, 0), around, around, (0, 0)))
+        is_middle = ops.pad(ops.ones_like(x), ((0, 0), around, around, (0, 0)))
+        return middle + ops.stop_gradient(repeated * (1 - is_middle))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        return (batch, height + 2 * self.border, width + 2 * self.border, channels)
+
+    def get_config(self):
+        return super().get_config() | {"border": self.border}

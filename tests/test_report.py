@@ -1,0 +1,523 @@
+import base64
+import csv
+import dataclasses
+import html.parser
+import io
+import math
+import re
+import statistics
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_seg.ablation import report, scores
+from keras_seg.ablation.protocol import Arm, ArmResult, Stage, StageResult
+from keras_seg.ablation.protocol import choose_winner as winner_of
+from keras_seg.config import Config
+from keras_seg.errors import StorageError
+from keras_seg.labels import LabelSpec
+
+EVIL = "<script>alert(1)</script>|*a* [x](http://y)"
+NAMES = ("Background", "=left", "right|arm", "never")
+LABELS = LabelSpec(NAMES, ((0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200)), ((1, 2),))
+# Truth: 60, 30, 10, 0 pixels.
+POOR = [[50, 10, 0, 0], [20, 5, 5, 0], [10, 0, 0, 0], [0, 0, 0, 0]]
+GOOD = [[58, 2, 0, 0], [0, 24, 6, 0], [0, 3, 7, 0], [0, 0, 0, 0]]
+BASE = Config(net="icnet", size=(32, 48), steps=40, val_every=20)
+
+
+def summarise(confusion):
+    """The parts of metrics.json that follow from a confusion matrix, class by class."""
+    size = range(len(confusion))
+    per_class = {"iou": [], "recall": [], "precision": [], "f1": []}
+    for k in size:
+        hit = confusion[k][k]
+        truth, predicted = sum(confusion[k]), sum(row[k] for row in confusion)
+        for key, whole, factor in (
+            ("iou", truth + predicted - hit, 1),
+            ("recall", truth, 1),
+            ("precision", predicted, 1),
+            ("f1", truth + predicted, 2),
+        ):
+            per_class[key].append(factor * hit / whole if whole else None)
+
+    def mean(values):
+        return statistics.fmean(value for value in values if value is not None)
+
+    total = sum(map(sum, confusion))
+    return {
+        "summary": {
+            "miou": mean(per_class["iou"]),
+            "pixel_accuracy": sum(confusion[k][k] for k in size) / total,
+            "mean_accuracy": mean(per_class["recall"]),
+            "f1_macro": mean(per_class["f1"]),
+            "precision_micro_fg": None,
+        },
+        "per_class": per_class,
+    }
+
+
+def history(last, steps=(20, 40)):
+    return [
+        {
+            "step": float(step),
+            "loss": 1.0,
+            "val_loss": math.nan,
+            "train_miou": last + 0.04,
+            "val_miou": last,
+        }
+        for step in steps
+    ]
+
+
+def done(folder, arm, confusion, seed=0, minutes=2.0):
+    run = folder / arm.name / f"seed{seed}"
+    run.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    label = np.zeros((3, 24, 36), np.uint8)
+    label[:, 6:18, 6:18] = 1
+    label[:, :, 30:] = 255
+    np.savez(
+        run / "samples.npz",
+        ids=np.array(["one", "two", EVIL]),
+        image=rng.integers(0, 256, (3, 24, 36, 3), dtype=np.uint8),
+        label=label,
+        prediction=np.where(label == 1, 2, 0).astype(np.uint8),
+    )
+    values = summarise(confusion)
+    metrics = {
+        "step": 40,
+        "steps": 40,
+        "split": "val",
+        "images": 7,
+        "classes": list(NAMES),
+        "confusion": confusion,
+        "loss": 0.5,
+        "parameters": {"trainable": 1234567, "all": 1240000},
+        **values,
+    }
+    miou = values["summary"]["miou"]
+    timing = {"train_seconds": 60 * minutes, "ms_per_image": 10 * minutes}
+    return ArmResult(arm, seed, run, "done", "", metrics, history(miou), timing)
+
+
+def failed(folder, arm, seed=0, state="diverged", reason="loss at step 9: nan"):
+    run = folder / arm.name / f"seed{seed}"
+    return ArmResult(arm, seed, run, state, reason, history=history(0.1, [5.0]))
+
+
+def stage_of(results, name="weighting", published_winner=None):
+    stage = Stage(
+        name, "Does weighting help?", "BODY, table 2", lambda _: (), published_winner
+    )
+    start = "Starts from the network as it is."
+    return StageResult(stage, tuple(results), winner_of(results), start)
+
+
+def context(**changes):
+    values = {
+        "command": "python ablations/run.py --net icnet --stage weighting",
+        "scale": "demo",
+        "study": "body_parts",
+        "net": "icnet",
+        "dataset": "camvid",
+        "labels": LABELS,
+        "train_pixels": [500, 300, 200, 0],
+        "environment": {"commit": "abc123", "gpu": None, "versions": {"keras": "3.15"}},
+        "weights": {"w1": [0.5, 0.7, 0.8, 1.0]},
+    }
+    return report.Context(**{**values, **changes})
+
+
+ARM = Arm("normal", "Normal", BASE, {"miou": 38.2, "f1": 88.17, "Arms": 12.5})
+WEIGHTED = Arm(
+    "w1",
+    EVIL,
+    dataclasses.replace(BASE, class_weights="w1"),
+    {"miou": 37.5},
+    note="Weights from pixels.",
+)
+LOST = Arm("w2", "W2", dataclasses.replace(BASE, class_weights="w2"), {"miou": 25.8})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A report at scale demo: two stages, a failed arm, hostile names."""
+    folder = tmp_path_factory.mktemp("report")
+    first = stage_of(
+        [
+            done(folder / "weighting", ARM, POOR, minutes=1.0),
+            done(folder / "weighting", WEIGHTED, GOOD),
+            failed(folder / "weighting", LOST),
+        ],
+        published_winner="normal",
+    )
+    second = stage_of([done(folder / "final", ARM, GOOD)], "final")
+    path = report.write(
+        folder, title="Body & parts", stages=[first, second], context=context()
+    )
+    assert path == folder / "report.html"
+    return folder
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, text and addresses of a page; complains about unbalanced tags."""
+
+    VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.addresses, self.ids, self.open = [], [], [], [], []
+        self.rows = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href", "data", "action"):
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def row(page, title, number=0):
+    return [cells for cells in page.rows if cells and cells[0].startswith(title)][
+        number
+    ]
+
+
+def test_page_is_self_contained_and_escaped(written):
+    text = (written / "report.html").read_text()
+    page = Page(text)
+
+    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
+    assert all(value.startswith(("data:image/", "#")) for value in page.addresses)
+    assert "url(http" not in text
+    assert "@import" not in text
+    assert any(EVIL in words for words in page.texts)
+    assert len(page.ids) == len(set(page.ids))
+    links = [value[1:] for value in page.addresses if value.startswith("#stage-")]
+    assert links == ["stage-weighting", "stage-final"]
+    assert set(links) <= set(page.ids)
+    assert page.tags.count("h2") == 3
+    assert page.tags.count("svg") == 2 * 4 + 3 + 2
+
+
+def test_pictures_of_the_page_can_be_decoded(written):
+    page = Page((written / "report.html").read_text())
+
+    pictures = [value for value in page.addresses if value.startswith("data:")]
+
+    # 3 images: photograph, truth and 2 arms, then photograph, truth and 1 arm; one
+    # more is inside each confusion matrix.
+    assert len(pictures) == 3 * 4 + 3 * 3 + 2
+    for address in pictures:
+        content = base64.b64decode(address.partition("base64,")[2])
+        Image.open(io.BytesIO(content)).verify()
+
+
+def test_table_of_scores(written):
+    page = Page((written / "report.html").read_text())
+
+    normal, weighted = row(page, "Normal"), row(page, EVIL)
+    poor, good = summarise(POOR)["summary"], summarise(GOOD)["summary"]
+    assert normal[:2] == ["Normal base document's choice", f"{100 * poor['miou']:.2f}"]
+    assert weighted[0] == f"{EVIL} winner"
+    assert weighted[1] == f"{100 * good['miou']:.2f}"
+    assert normal[2] == "–"
+    assert weighted[2] == f"+{100 * (good['miou'] - poor['miou']):.2f}"
+    assert weighted[3] == "89.00"  # 58 + 24 + 7 of 100
+    assert weighted[6] == "+4.00"  # train 4 points above validation
+    assert weighted[7] == "22.50"  # 6 + 3 swapped of 40
+    assert weighted[8:] == ["1,234,567", "2.0", "20.0"]
+    assert row(page, "W2") == ["W2", "diverged: loss at step 9: nan"]
+
+
+def test_best_values_are_marked(written):
+    text = (written / "report.html").read_text()
+    table = text[text.index("left/right swapped") :]
+    table = table[: table.index("</table>")]
+
+    # POOR swaps fewer (5 of 40 against 9) and its arm is faster; GOOD has the higher
+    # scores; the parameters are equal, so none of them is best.
+    good = summarise(GOOD)["summary"]
+    keys = ("miou", "pixel_accuracy", "f1_macro", "mean_accuracy")
+    of_good = [f"{100 * good[key]:.2f}" for key in keys]
+    assert re.findall(r"<b>([^<]*)</b>", table) == ["12.50", "1.0", "10.0", *of_good]
+
+
+def test_floors_by_hand(written):
+    page = Page((written / "report.html").read_text())
+
+    # Every pixel background: IoU 60/100, 0, 0; F1 120/160, 0, 0; recall 1, 0, 0.
+    assert row(page, "floor: every pixel “Background”")[1:6] == [
+        "20.00",
+        "–",
+        "60.00",
+        "25.00",
+        "33.33",
+    ]
+    # Silhouette, every part "=left": IoU 1, 30/40, 0; F1 1, 60/70, 0.
+    assert row(page, "floor: the true silhouette")[1:6] == [
+        "58.33",
+        "–",
+        "90.00",
+        "61.90",
+        "66.67",
+    ]
+
+
+def test_classes_settings_and_environment(written):
+    page = Page((written / "report.html").read_text())
+
+    assert row(page, "right|arm") == ["right|arm", "20", "0.0", "70.0"]
+    assert row(page, "never") == ["never", "0", "–", "–"]
+    assert ["Arm", "class_weights"] in page.rows
+    assert [EVIL, "w1"] in page.rows
+    assert ["size", "32 x 48"] in page.rows
+    assert ["commit", "abc123"] in page.rows
+    assert ["gpu", "not known"] in page.rows
+    assert ["versions.keras", "3.15"] in page.rows
+    assert f"{EVIL}: Weights from pixels." in page.texts
+
+
+def test_markdown_says_the_same(written):
+    text = (written / "report.md").read_text()
+
+    assert "<script" not in text.replace("\\<script", "")
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert len(tables) >= 10
+    for table in tables:
+        widths = {
+            len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().split("\n")
+        }
+        assert len(widths) == 1, table
+    links = re.findall(r"!\[(?:\\.|[^\]\\])*\]\(([^)]*)\)", text)
+    assert len(links) == len(set(links)) == text.count("](figures/")
+    for link in links:
+        Image.open(written / link).verify()
+    assert {path.name for path in (written / "figures").iterdir()} == {
+        link.removeprefix("figures/") for link in links
+    }
+    assert "    python ablations/run.py --net icnet --stage weighting" in text
+    assert "diverged: loss at step 9: nan" in text
+
+
+def test_csv_has_the_numbers_and_no_formulas(written):
+    text = (written / "tables" / "weighting.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+
+    normal, weighted, lost, floor, _ = rows
+    good = summarise(GOOD)
+    assert float(weighted["miou"]) == good["summary"]["miou"]
+    assert float(weighted["recall right|arm"]) == 0.7
+    assert weighted["precision_micro_fg"] == ""
+    assert weighted["iou never"] == ""
+    assert float(weighted["left_right_swapped"]) == pytest.approx(9 / 40)
+    assert weighted["run"] == "weighting/w1/seed0"
+    assert (normal["seed"], normal["state"], lost["state"]) == ("0", "done", "diverged")
+    assert lost["reason"] == "loss at step 9: nan"
+    assert lost["miou"] == lost["parameters"] == ""
+    assert floor["title"] == "every pixel “Background”"
+    assert float(floor["miou"]) == pytest.approx(0.2)
+    assert all(None not in line for line in rows)
+    assert "published_miou" not in rows[0]
+    cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+    assert not [
+        cell
+        for cell in cells
+        if cell[:1] in "=+@"
+        and cell
+        or cell.startswith("-")
+        and not cell[1:2].isdigit()
+    ]
+
+
+def test_cell_that_begins_like_a_formula_is_quoted(tmp_path):
+    arm = dataclasses.replace(ARM, title="=HYPERLINK(1)")
+    failure = failed(tmp_path, arm, reason="+1")
+
+    report.write(tmp_path, title="x", stages=[stage_of([failure])], context=context())
+
+    (line,) = csv.DictReader(
+        io.StringIO((tmp_path / "tables/weighting.csv").read_text())
+    )
+    assert (line["title"], line["reason"]) == ("'=HYPERLINK(1)", "'+1")
+    page = Page((tmp_path / "report.html").read_text())
+    assert "No arm has finished, so there is no answer yet." in page.texts
+
+
+def test_published_numbers_seeds_and_groups(tmp_path):
+    better = [[55, 5, 0, 0], [0, 30, 0, 0], [0, 0, 10, 0], [0, 0, 0, 0]]
+    results = [
+        done(tmp_path, ARM, POOR, seed=0),
+        done(tmp_path, ARM, GOOD, seed=1),
+        done(tmp_path, WEIGHTED, better, seed=0),
+        failed(tmp_path, WEIGHTED, seed=1, state="oom", reason="killed"),
+        failed(tmp_path, LOST, seed=0, state="missing", reason=""),
+        failed(tmp_path, LOST, seed=1, state="missing", reason=""),
+    ]
+    given = context(
+        scale="paper", show_published=True, groups={"Arms": (1, 2), "Bg": (0,)}
+    )
+    (tmp_path / "w1/seed0/samples.npz").write_bytes(b"PK\x03\x04 cut short")
+
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=given)
+
+    page = Page((tmp_path / "report.html").read_text())
+    mious = [100 * summarise(m)["summary"]["miou"] for m in (POOR, GOOD)]
+    mean, spread = statistics.fmean(mious), statistics.stdev(mious)
+    normal = row(page, "Normal")
+    assert normal[1] == f"{mean:.2f} ± {spread:.2f}"
+    assert normal[3] == "38.2"
+    assert normal[5].endswith("published 88.17")
+    assert row(page, EVIL)[0] == f"{EVIL} winner 1 of 2 seeds"
+    assert f"{EVIL}, seed 1: out of memory: killed" in page.texts
+    assert row(page, "W2") == ["W2published mIoU 25.8\u00a0%", "not run yet"]
+    # Recalls 5/30 and 0/10, then 24/30 and 7/10: mean of means.
+    expected = 100 * statistics.fmean([(5 / 30 + 0) / 2, (0.8 + 0.7) / 2])
+    assert row(page, "Arms") == ["Arms", f"{expected:.1f}published 12.5", "100.0"]
+    assert ["image", "truth", "Normal"] in page.rows  # the other's cannot be read
+    header = (tmp_path / "tables/weighting.csv").read_text().split("\n")[0]
+    assert "published_miou,published_pixel_accuracy,published_f1" in header
+
+
+def test_many_arms(tmp_path):
+    arms = [
+        dataclasses.replace(ARM, name=f"arm{k}", title=f"Arm {k}") for k in range(12)
+    ]
+    results = [
+        done(tmp_path, arm, GOOD if k == 9 else POOR) for k, arm in enumerate(arms)
+    ]
+
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=context())
+
+    page = Page((tmp_path / "report.html").read_text())
+    assert "4 other arms" in page.texts
+    assert "Nothing: no setting differs between the arms." in page.texts
+    (header,) = [cells for cells in page.rows if cells[:2] == ["image", "truth"]]
+    assert len(header) == 2 + 8
+    assert {"Arm 0", "Arm 9"} <= set(header)
+
+
+@pytest.mark.parametrize(
+    ("states", "published", "scale", "expected"),
+    [
+        (
+            {"normal": POOR, "w1": GOOD},
+            "normal",
+            "demo",
+            [
+                "0 is best with",
+                "points above the base arm, Normal.",
+                "chose Normal instead",
+            ]
+            + [
+                "winner is 11.3 points above",
+                "With one seed",
+                "A demonstration at reduced",
+            ],
+        ),
+        (
+            {"normal": GOOD, "w1": POOR},
+            "normal",
+            "paper",
+            ["The base arm, Normal, is best", "chose the same arm", "other data"],
+        ),
+        (
+            {"normal": None, "w1": GOOD},
+            None,
+            "smoke",
+            ["the base arm, Normal, has no result to compare", "1 of 2 runs did not"]
+            + ["A smoke test"],
+        ),
+        (
+            {"normal": GOOD, "w1": None},
+            None,
+            "bench",
+            ["is the only arm with a result"],
+        ),
+        ({"normal": POOR}, None, "demo", ["Normal reaches", "so nothing useful was"]),
+        ({"normal": None}, None, "demo", ["No arm has finished", "1 of 1 run did not"]),
+    ],
+    ids=["other", "base", "no base", "only base", "one arm, poor", "none"],
+)
+def test_verdict(tmp_path, states, published, scale, expected):
+    arms = {"normal": ARM, "w1": dataclasses.replace(WEIGHTED, title="W1 0")}
+    results = [
+        failed(tmp_path, arms[name])
+        if confusion is None
+        else done(tmp_path, arms[name], confusion)
+        for name, confusion in states.items()
+    ]
+
+    sentence = report.verdict(
+        stage_of(results, published_winner=published), context(scale=scale)
+    )
+
+    for part in expected:
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("normal", "other", "expected"),
+    [
+        ((POOR, POOR), (GOOD, GOOD), "larger than the spread"),
+        ((POOR, GOOD), (GOOD, GOOD), "within the spread"),
+    ],
+)
+def test_verdict_tells_whether_the_seeds_agree(tmp_path, normal, other, expected):
+    results = [
+        done(tmp_path, arm, confusion, seed)
+        for arm, seeds in ((ARM, normal), (WEIGHTED, other))
+        for seed, confusion in enumerate(seeds)
+    ]
+
+    assert expected in report.verdict(stage_of(results), context())
+
+
+def test_left_right_confusion_by_hand():
+    confusion = np.array(GOOD)
+
+    assert scores.left_right_confusion(confusion, [(1, 2)]) == pytest.approx(9 / 40)
+    assert scores.left_right_confusion(confusion, [(0, 1)]) == pytest.approx(2 / 90)
+    assert math.isnan(scores.left_right_confusion(confusion, []))
+    assert math.isnan(scores.left_right_confusion(confusion * 0, [(1, 2)]))
+
+
+def test_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "figures").write_text("a file")
+
+    with pytest.raises(StorageError, match="a folder that can be written"):
+        report.write(tmp_path, title="x", stages=[], context=context())
+
+
+def test_nothing_temporary_is_left(written):
+    assert sorted(path.name for path in written.iterdir() if path.is_file()) == [
+        "report.html",
+        "report.md",
+    ]
+    assert not list(written.rglob(".tmp-*"))

@@ -82,6 +82,12 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=1,
             preprocess="bgr_minus_mean",
         ),
+        "fcn_resnet34": Net(
+            "fcn_resnet34",
+            "VOC07 3.3, Table 2 (5b), with ResNet34 of He et al. 2016",
+            stride=32,
+            preprocess="imagenet",
+        ),
         "hourglass": Net(
             "hourglass",
             "Newell et al. 2016, as in BODY 4.1",
@@ -91,6 +97,70 @@ NETS: Mapping[str, Net] = MappingProxyType(
                 {"stack0_logits": 1.0, "stack1_logits": 1.0, "stack2_logits": 1.0}
                 | {"logits": 1.0}
             ),
+        ),
+        "fcn": Net(
+            "fcn",
+            "Long et al. 2015 (FCN-8s), as in CLOTH 3.3 and ATTN 3.3",
+            stride=32,
+            preprocess="unit",
+        ),
+        "unet": Net(
+            "unet",
+            "Ronneberger et al. 2015, as in CLOTH 3",
+            stride=16,
+            preprocess="unit",
+            fixed=MappingProxyType({"attention": False, "batch_norm": False}),
+        ),
+        "unet_bn": Net(
+            "unet",
+            "CLOTH 3, Fig. 1",
+            stride=16,
+            preprocess="unit",
+            fixed=MappingProxyType({"attention": False, "batch_norm": True}),
+        ),
+        "attention_unet": Net(
+            "unet",
+            "Oktay et al. 2018, as in CLOTH 3.3",
+            stride=16,
+            preprocess="unit",
+            fixed=MappingProxyType({"attention": True}),
+        ),
+        "fcn_strided": Net(
+            "fcn_strided",
+            "CITY Table 1; VOC07 3.1 with order=act_bn",
+            stride=32,
+            preprocess="imagenet",
+        ),
+        "fcn_strided_prelu": Net(
+            "fcn_strided_prelu",
+            "CITY 3.2",
+            stride=32,
+            preprocess="imagenet",
+        ),
+        "fcn_resnet50": Net(
+            "fcn_resnet50",
+            "CITY Table 2, with ResNet50 of He et al. 2016",
+            stride=32,
+            preprocess="bgr_minus_mean",
+        ),
+        "unet_slim": Net("unet_slim", "CITY Table 3", stride=16, preprocess="imagenet"),
+        "fcn_attention": Net(
+            "fcn_attention",
+            "Shen and Sun 2022 (ATTN 2.3)",
+            stride=32,
+            preprocess="imagenet",
+        ),
+        "fcn_dilated_tanh": Net(
+            "fcn_dilated_tanh",
+            "VOC07 3.3, Table 1 (5a)",
+            stride=8,
+            preprocess="imagenet",
+        ),
+        "unet_valid": Net(
+            "unet_valid",
+            "VOC07 3.3, Table 3 (5c)",
+            stride=16,
+            preprocess="imagenet",
         ),
     }
 )

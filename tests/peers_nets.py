@@ -2,6 +2,7 @@
 
 import torch
 from peers_port import Twin
+from torch import nn
 from torch.nn import functional as F
 
 
@@ -265,6 +266,134 @@ class ResNet34Decoder(Twin):
         x = self["encoder_bn"](self.encode(x))
         for i in range(1, 6):
             x = self[f"dec{i}_bn"](F.relu(self[f"dec{i}_deconv"](x)))
+        return {"logits": self["classifier"](x)}
+
+
+class UNet(Twin):
+    """Batch norm after every convolution and transposed convolution (CLOTH)."""
+
+    WIDTHS = (64, 128, 256, 512)
+
+    def __init__(self, num_classes, pool_size):
+        super().__init__()
+        self.pool_size = pool_size
+        inputs = 3
+        for i, width in enumerate(self.WIDTHS, 1):
+            self.block(f"enc{i}", inputs, width)
+            inputs = width
+        self.block("bottleneck", 512, 1024)
+        for i, width in enumerate(self.WIDTHS, 1):
+            self.deconv(f"dec{i}_up", 2 * width, width, 2, bias=True, stride=2)
+            self.norm(f"dec{i}_up_bn", width, 0.99, 1e-3)
+            self.block(f"dec{i}", 2 * width, width)
+        self.conv("classifier", 64, num_classes, 1, bias=True)
+
+    def block(self, name, inputs, outputs):
+        self.conv(f"{name}_conv1", inputs, outputs, 3, padding=1)
+        self.norm(f"{name}_conv1_bn", outputs, 0.99, 1e-3)
+        self.conv(f"{name}_conv2", outputs, outputs, 3, padding=1)
+        self.norm(f"{name}_conv2_bn", outputs, 0.99, 1e-3)
+
+    def run(self, name, x):
+        return F.relu(self[f"{name}_bn"](self[name](x)))
+
+    def run_block(self, name, x):
+        return self.run(f"{name}_conv2", self.run(f"{name}_conv1", x))
+
+    def pool(self, x):
+        if self.pool_size == 3:
+            x = F.pad(x, (0, 1, 0, 1), value=-torch.inf)  # SAME of an even size
+        return F.max_pool2d(x, self.pool_size, 2)
+
+    def forward(self, x):
+        skips = []
+        for i in (1, 2, 3, 4):
+            skips.append(self.run_block(f"enc{i}", x))
+            x = self.pool(skips[-1])
+        x = self.run_block("bottleneck", x)
+        for i in (4, 3, 2, 1):
+            x = torch.cat([skips.pop(), self.run(f"dec{i}_up", x)], dim=1)
+            x = self.run_block(f"dec{i}", x)
+        return {"logits": self["classifier"](x)}
+
+
+class FCNAttention(Twin):
+    """Strided convolutions for pooling, ASPP, summed skips, squeeze-and-excitation."""
+
+    STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, width
+    DECODER = ((4, 512), (3, 256), (2, 128), (1, 64), (0, 32))
+
+    def __init__(self, num_classes, width):
+        super().__init__()
+
+        def scaled(filters):
+            return int(filters * width)
+
+        inputs = 3
+        for i, (repeats, filters) in enumerate(self.STAGES, 1):
+            for j in range(1, repeats + 1):
+                self.conv_norm(f"enc{i}_conv{j}", inputs, scaled(filters), 3)
+                inputs = scaled(filters)
+            self.conv_norm(f"enc{i}_down", inputs, inputs, 3)
+        bins = scaled(256)
+        self.conv_norm("aspp_1x1", inputs, bins, 1)
+        for rate in (6, 12, 18):
+            self.conv_norm(f"aspp_rate{rate}", inputs, bins, 3)
+        self.conv_norm("aspp_image", inputs, bins, 1)
+        self.conv_norm("aspp_out", 5 * bins, bins, 1)
+        inputs = bins
+        for i, filters in self.DECODER:
+            outputs = scaled(filters)
+            self.deconv(f"dec{i}_up", inputs, outputs, 4, stride=2, padding=1)
+            self.norm(f"dec{i}_up_bn", outputs, 0.9, 1e-5)
+            if i:
+                skip = scaled(self.STAGES[i - 1][1])
+                self.conv(f"dec{i}_skip", skip, outputs, 1, bias=True)
+            reduced = max(outputs // 16, 1)
+            self.layers[f"dec{i}_se_reduce"] = nn.Linear(outputs, reduced)
+            self.layers[f"dec{i}_se_expand"] = nn.Linear(reduced, outputs)
+            inputs = outputs
+        self.conv("classifier", inputs, num_classes, 1, bias=True)
+
+    def conv_norm(self, name, inputs, outputs, kernel_size):
+        self.conv(name, inputs, outputs, kernel_size)
+        self.norm(f"{name}_bn", outputs, 0.9, 1e-5)
+
+    def run(self, name, x, stride=1, dilation=1):
+        weight = self[name].weight
+        if stride == 2:
+            x = F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, stride=2)  # SAME, even size
+        else:
+            padding = dilation * (weight.shape[2] // 2)
+            x = F.conv2d(x, weight, None, 1, padding, dilation)
+        return F.relu(self[f"{name}_bn"](x))
+
+    def forward(self, x):
+        stages = []
+        for i, (repeats, _) in enumerate(self.STAGES, 1):
+            for j in range(1, repeats + 1):
+                x = self.run(f"enc{i}_conv{j}", x)
+            x = self.run(f"enc{i}_down", x, stride=2)
+            stages.append(x)
+        mean = self.run("aspp_image", x.mean((2, 3), keepdim=True))
+        x = self.run(
+            "aspp_out",
+            torch.cat(
+                [
+                    self.run("aspp_1x1", x),
+                    *(self.run(f"aspp_rate{r}", x, dilation=r) for r in (6, 12, 18)),
+                    mean.expand(-1, -1, *x.shape[2:]),
+                ],
+                dim=1,
+            ),
+        )
+        for i, _ in self.DECODER:
+            x = F.relu(self[f"dec{i}_up_bn"](self[f"dec{i}_up"](x)))
+            if i:
+                x = x + self[f"dec{i}_skip"](stages[i - 1])
+            factors = F.relu(self[f"dec{i}_se_reduce"](x.mean((2, 3))))
+            factors = torch.sigmoid(self[f"dec{i}_se_expand"](factors))
+            x = x * factors[:, :, None, None]
         return {"logits": self["classifier"](x)}
 
 

@@ -6,6 +6,7 @@ python datasets/prepare.py show DIR
 """
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -70,7 +71,7 @@ def prepare(name: str, argv: list[str]) -> int:
     )
     parser.add_argument(
         "--skip-bad",
-        type=writer.skip_bad,
+        type=skip_bad_count,
         metavar="N|all",
         default=0,
         help="leave out so many bad items; default: any refuses the whole",
@@ -93,6 +94,11 @@ def prepare(name: str, argv: list[str]) -> int:
     prepared, written = module.prepare(src, out, options, **arguments)
     print(f"{'prepared' if written else 'already prepared'}: {_summary(prepared)}")
     return 0
+
+
+def skip_bad_count(text: str) -> float:
+    """An argparse type: a whole number, or "all" for infinity."""
+    return math.inf if text == "all" else command_line.natural_int(text)
 
 
 def verify(argv: list[str]) -> int:

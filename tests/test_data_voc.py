@@ -48,8 +48,9 @@ def test_palette_indices_survive(src, tmp_path):
 
 def test_both_years_need_a_choice(tmp_path):
     miniatures.voc(tmp_path / "raw", "2007")
-    counts = (("train", 2), ("val", 2))  # the test masks of 2012 are withheld
-    miniatures.voc(tmp_path / "raw", "2012", counts)
+    miniatures.voc(tmp_path / "raw", "2012")
+    for test_mask in ("2012_000008", "2012_000009"):  # withheld
+        (tmp_path / f"raw/VOC2012/SegmentationClass/{test_mask}.png").unlink()
     with pytest.raises(UsageError, match="--year"):
         voc.prepare(tmp_path / "raw", tmp_path / "out", Options())
     prepared, _ = voc.prepare(

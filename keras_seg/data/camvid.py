@@ -1,8 +1,8 @@
 """CamVid in the copy of the SegNet tutorial: 11 classes and void, 360 x 480.
 
 Brostow et al. 2009; lists and classes of Badrinarayanan et al. 2017 (SegNet). The
-splits are whole video sequences but for one: frames of 0016E5 are in train and val,
-as published. See datasets/camvid.md.
+lists are by video sequence; val is one stretch of the sequence 0016E5, whose other
+frames are in train. See datasets/camvid.md.
 """
 
 from pathlib import Path

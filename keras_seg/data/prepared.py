@@ -239,22 +239,38 @@ def sort_key(sample) -> tuple:
     return known, split, sample.id
 
 
-def count_pixels(pixels: Sequence[np.ndarray], num_classes: int) -> dict[str, object]:
-    """What meta.json says of a split, from each label's count of each value.
+def label_pixels(label: np.ndarray, num_classes: int, place: object) -> np.ndarray:
+    """int64 [C + 1]: a label's pixels of the classes 0..C-1 and of 255.
 
     Args:
-        pixels: int64 [256] of each label.
-        num_classes: C; the counts of 0..C-1 and 255 are used.
+        label: uint8 [H, W].
+        num_classes: C.
+        place: the file, for the message.
+
+    Raises:
+        DataError: another value, with its count.
     """
-    pixels = np.stack(pixels)  # [N, 256]
+    pixels = np.bincount(label.ravel(), minlength=256)
+    for value in np.flatnonzero(pixels[num_classes:IGNORE_ID]) + num_classes:
+        raise DataError(
+            place,
+            f"class id {value} in {pixels[value]} pixels",
+            f"0 to {num_classes - 1}, or {IGNORE_ID}",
+        )
+    return np.append(pixels[:num_classes], pixels[IGNORE_ID])
+
+
+def count_pixels(pixels: Sequence[np.ndarray]) -> dict[str, object]:
+    """What meta.json says of a split, from `label_pixels` of each label."""
+    pixels = np.stack(pixels)  # [N, C + 1]
     areas = pixels.sum(axis=1, keepdims=True)
-    classes = pixels[:, :num_classes]
+    classes = pixels[:, :-1]
     return {
         "samples": len(pixels),
         "pixels": classes.sum(axis=0).tolist(),
         "images": (classes > 0).sum(axis=0).tolist(),
         "presence_pixels": ((classes > 0) * areas).sum(axis=0).tolist(),
-        "ignored": int(pixels[:, IGNORE_ID].sum()),
+        "ignored": int(pixels[:, -1].sum()),
         "total": int(areas.sum()),
     }
 

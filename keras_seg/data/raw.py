@@ -85,6 +85,10 @@ def pairs_of_folders(images: Path, masks: Path, split: str = "") -> list[RawPair
         image = found[0][0] if found[0] else images / f"{name}.jpg"
         mask = found[1][0] if found[1] else masks / f"{name}.png"
         error = None
+        if not found[0]:
+            error = DataError(mask, "no image of its name", f"one in {images}")
+        elif not found[1]:
+            error = DataError(image, "no mask of its name", f"one in {masks}")
         for files in found:
             if len(files) > 1:
                 error = DataError(

@@ -15,6 +15,7 @@ from keras_seg.data.prepared import (
     Prepared,
     Sample,
     count_pixels,
+    label_pixels,
     open_prepared,
     read_image,
     read_label,
@@ -22,7 +23,6 @@ from keras_seg.data.prepared import (
     sum_lines,
 )
 from keras_seg.errors import DataError
-from keras_seg.labels import IGNORE_ID
 
 
 def verify(folder: str | Path, workers: int = os.cpu_count() or 1) -> list[DataError]:
@@ -65,10 +65,10 @@ def _check_sums(prepared: Prepared) -> Iterator[DataError]:
         yield DataError(path, f"unreadable ({error})", "the file as prepared")
         return
     lines = sum_lines(prepared.folder, prepared.meta["joints"])
-    for name, line in lines.items():
-        if line not in recorded:
-            yield DataError(prepared.folder / name, "changed", f"the SHA-256 in {SUMS}")
-    if recorded != "".join(lines.values()):
+    changed = [name for name, line in lines.items() if line not in recorded]
+    for name in changed:
+        yield DataError(prepared.folder / name, "changed", f"the SHA-256 in {SUMS}")
+    if not changed and recorded != "".join(lines.values()):
         yield DataError(path, "changed", f"the SHA-256 of {', '.join(lines)}")
 
 
@@ -85,7 +85,7 @@ def _unlisted(prepared: Prepared, samples: list[Sample]) -> Iterator[DataError]:
 
 
 def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | DataError:
-    """int64 [256], the pixels of each label value; or what is wrong."""
+    """int64 [C + 1], as `label_pixels` gives it; or what is wrong."""
     try:
         for path, recorded in (
             (sample.image, sample.image_sha256),
@@ -101,14 +101,7 @@ def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | DataError:
         ):
             if shape != size:
                 raise DataError(path, f"size {shape}", f"{size} as in {MANIFEST}")
-        pixels = np.bincount(label.ravel(), minlength=256)
-        for value in np.flatnonzero(pixels[num_classes:IGNORE_ID]) + num_classes:
-            raise DataError(
-                sample.label,
-                f"class id {value} in {pixels[value]} pixels",
-                f"0 to {num_classes - 1}, or {IGNORE_ID}",
-            )
-        return pixels
+        return label_pixels(label, num_classes, sample.label)
     except DataError as error:
         return error
 
@@ -116,7 +109,7 @@ def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | DataError:
 def _check_counts(prepared: Prepared, pixels) -> Iterator[DataError]:
     for split, rows in pixels.items():
         recorded = prepared.meta["splits"][split]
-        for name, found in count_pixels(rows, prepared.labels.num_classes).items():
+        for name, found in count_pixels(rows).items():
             if recorded[name] != found:
                 place = f"{prepared.folder / META}: {split}.{name}"
                 yield DataError(place, recorded[name], f"{found}, counted")

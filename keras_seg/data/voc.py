@@ -61,7 +61,9 @@ def prepare(
     """
     src = raw.source_folder(src)
     folder = _year_folder(src, year)
-    pairs = listed_pairs(folder)
+    year = folder.name.removeprefix("VOC")
+    withheld = "test" if year == "2012" else None
+    pairs = [pair for pair in listed_pairs(folder) if pair.split != withheld]
     for split in ("train", "val"):
         if not any(pair.split == split for pair in pairs):
             raise DataError(
@@ -75,7 +77,7 @@ def prepare(
         pairs,
         _read_label,
         options,
-        {"year": folder.name.removeprefix("VOC")},
+        {"year": year},
     )
 
 
@@ -93,12 +95,11 @@ def pairs_of_list(folder: Path, name: str, split: str) -> list[raw.RawPair]:
     """The pairs of one list file of a VOC layout."""
     pairs = []
     for words in raw.read_list(folder / LISTS / f"{name}.txt"):
-        candidates = [
-            raw.inside(folder, f"{IMAGES}/{words[0]}{end}") for end in (".jpg", ".png")
-        ]
-        image = next(filter(Path.is_file, candidates), candidates[0])
-        label = raw.inside(folder, f"{MASKS}/{words[0]}.png")
-        pairs.append(raw.RawPair(split, words[0], image, label))
+        image = raw.inside(folder / IMAGES, f"{words[0]}.jpg")
+        if not image.is_file() and image.with_suffix(".png").is_file():
+            image = image.with_suffix(".png")
+        mask = raw.inside(folder / MASKS, f"{words[0]}.png")
+        pairs.append(raw.RawPair(split, words[0].replace("/", "_"), image, mask))
     return pairs
 
 

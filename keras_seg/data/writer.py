@@ -10,16 +10,17 @@ import csv
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -37,12 +38,13 @@ from keras_seg.data.prepared import (
     count_pixels,
     hash_joints,
     is_safe_id,
+    label_pixels,
     open_prepared,
     sort_key,
     sum_lines,
 )
 from keras_seg.errors import DataError, LockedError, UsageError
-from keras_seg.labels import IGNORE_ID, LabelSpec
+from keras_seg.labels import LabelSpec
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Options:
     size: tuple[int, int] | None = None
     limit: int | None = None
     workers: int = os.cpu_count() or 1
-    skip_bad: float = 0  # math.inf: any number
+    skip_bad: float = 0  # infinity: any number
     overwrite: bool = False
     command: str = ""
 
@@ -105,7 +107,7 @@ class _Record:
     label_sha256: str
     height: int
     width: int
-    pixels: np.ndarray  # int64 [256], of each label value
+    pixels: np.ndarray  # int64 [C + 1], as label_pixels gives it
     joints: np.ndarray | None
 
 
@@ -142,7 +144,7 @@ def write_prepared(
     Raises:
         UsageError: `out` is a file, or holds something else.
         DataError: more bad items than `options.skip_bad` (`OUT.rejected.csv` lists
-            them), an empty split, or the same id twice.
+            them), an empty split, or an id twice in a split.
         LockedError: another process prepares the same folder.
     """
     out = Path(os.path.abspath(out))
@@ -160,11 +162,21 @@ def write_prepared(
         rejected_file = out.with_name(f"{out.name}.rejected.csv")
         rejected_file.unlink(missing_ok=True)
         records, rejected = _convert_all(
-            stage, items, convert, options, f"preparing {dataset}", unit, processes
+            stage,
+            items,
+            convert,
+            labels.num_classes,
+            options,
+            f"preparing {dataset}",
+            unit,
+            processes,
         )
         _refuse_rejected(rejected, len(items), rejected_file, options.skip_bad)
         records.sort(key=sort_key)
-        _check_records(records, {item.split for item in items}, labels)
+        _refuse_empty_splits(records, {item.split for item in items})
+        _refuse_duplicates(records)
+        if rejected:
+            _remove_unlisted(stage, records)
         joints = _write_joints(stage, records)
         _write_manifest(stage / MANIFEST, records)
         meta = {
@@ -175,9 +187,7 @@ def write_prepared(
             "flip_pairs": labels.flip_pairs,
             "image_size": _common_size(records),
             "splits": {
-                split: count_pixels(
-                    [r.pixels for r in records if r.split == split], labels.num_classes
-                )
+                split: count_pixels([r.pixels for r in records if r.split == split])
                 for split in dict.fromkeys(record.split for record in records)
             },
             "joints": joints,
@@ -200,16 +210,30 @@ def _existing(out: Path, request: dict, options: Options) -> Prepared | None:
         if options.overwrite:
             return None
         prepared = open_prepared(out)
-        for key in request.keys() | prepared.meta["request"].keys():
-            here, wanted = prepared.meta["request"].get(key), request.get(key)
-            if here != wanted:
-                raise UsageError(
-                    f"--out {out} was prepared with another {key}",
-                    here,
-                    f"{wanted}, another --out, or --overwrite",
-                )
+        _refuse_other_request(out, prepared.meta["request"], request)
+        left_out = len(prepared.meta["rejected"])
+        if left_out > options.skip_bad:
+            raise UsageError(
+                "--skip-bad",
+                options.skip_bad,
+                f"{left_out}: so many are left out there",
+            )
         return prepared
     return None
+
+
+def _refuse_other_request(out: Path, there: Mapping, wanted: Mapping) -> None:
+    ways = "another --out, or --overwrite"
+    for key in wanted:
+        if there.get(key) == wanted[key]:
+            continue
+        if key == "source":
+            raise UsageError("--out", f"{out} was prepared from other files", ways)
+        raise UsageError(
+            "--out",
+            f"{out} was prepared with {key} {json.dumps(there.get(key))}",
+            f"{key} {json.dumps(wanted[key])}, {ways}",
+        )
 
 
 @contextmanager
@@ -270,17 +294,15 @@ def _publish(stage: Path, out: Path) -> None:
     shutil.rmtree(_old_of(out), ignore_errors=True)
 
 
-def _convert_all(stage, items, convert, options, what, unit, processes):
-    """Every item's records, and [item, file, reason] of those that are bad."""
+def _convert_all(stage, items, convert, num_classes, options, what, unit, processes):
+    """The records of the good items, and for each bad one a line of the list."""
     records: list[_Record] = []
     rejected: list[dict] = []
-    work = partial(_convert_one, stage, convert)
-    with (
-        Progress(what, len(items), unit) as progress,
-        _pool(options.workers, processes) as pool,
-    ):
-        # map keeps the items' order, so nothing depends on who finishes first.
-        for item, result in zip(items, pool.map(work, items)):
+    work = partial(_convert_one, stage, num_classes, convert)
+    results = (_in_processes if processes else _in_threads)(work, items, options)
+    with Progress(what, len(items), unit) as progress, closing(results):
+        # Results come in the items' order, whoever finishes first.
+        for item, result in zip(items, results):
             progress.advance()
             if isinstance(result, DataError):
                 rejected.append(
@@ -297,15 +319,48 @@ def _convert_all(stage, items, convert, options, what, unit, processes):
     return records, rejected
 
 
+def _in_threads(work, items, options: Options):
+    with _ending(ThreadPoolExecutor(options.workers)) as pool:
+        yield from pool.map(work, items)
+
+
+def _in_processes(work, items, options: Options):
+    """As threads; an item whose worker dies (a decoder that crashes) is bad."""
+    left = list(items)
+    while left:
+        with _ending(_processes(options.workers)) as pool:
+            futures = [pool.submit(work, item) for item in left]
+            done = 0
+            try:
+                for future in futures:
+                    yield future.result()
+                    done += 1
+            except BrokenProcessPool:
+                pass
+        left = left[done:]
+        if left:  # any of those at work may be the one
+            yield _alone(work, left.pop(0))
+
+
+def _alone(work, item):
+    with _ending(_processes(1)) as pool:
+        try:
+            return pool.submit(work, item).result()
+        except BrokenProcessPool:
+            return DataError(
+                f"{item.split}/{item.id}", "its decoder crashed", "a readable file"
+            )
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    # spawn: the parent may have threads, which a fork would leave in any state.
+    return ProcessPoolExecutor(
+        workers, get_context("spawn"), _end_with_parent, (os.getpid(),)
+    )
+
+
 @contextmanager
-def _pool(workers: int, processes: bool):
-    pool: Executor
-    if processes:
-        pool = ProcessPoolExecutor(
-            workers, initializer=_end_with_parent, initargs=(os.getpid(),)
-        )
-    else:
-        pool = ThreadPoolExecutor(workers)
+def _ending(pool: Executor):
     try:
         yield pool
     finally:
@@ -323,20 +378,23 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _convert_one(stage: Path, convert, item) -> list[_Record] | DataError:
+def _convert_one(
+    stage: Path, num_classes: int, convert, item
+) -> list[_Record] | DataError:
     try:
-        return [_write_sample(stage, sample) for sample in convert(item)]
+        return [_write_sample(stage, num_classes, sample) for sample in convert(item)]
     except DataError as error:
         return error
 
 
-def _write_sample(stage: Path, sample: NewSample) -> _Record:
+def _write_sample(stage: Path, num_classes: int, sample: NewSample) -> _Record:
     for text in (sample.split, sample.id):
         if not is_safe_id(text):
             raise DataError("id", repr(text), "a file's name, without / and not hidden")
     label = sample.label
     if label.dtype != np.uint8 or label.ndim != 2 or label.size == 0:
         raise DataError(sample.id, f"label {label.dtype} {label.shape}", "uint8 [H, W]")
+    pixels = label_pixels(label, num_classes, f"{sample.split}/{sample.id}")
     image = sample.image
     if not isinstance(image, bytes):
         if image.dtype != np.uint8 or image.shape != (*label.shape, 3):
@@ -354,13 +412,7 @@ def _write_sample(stage: Path, sample: NewSample) -> _Record:
     ):
         folder = stage / kind / sample.split
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with (folder / name).open("xb") as file:
-                file.write(content)
-        except FileExistsError:
-            raise DataError(
-                "id", f"{sample.split}/{sample.id} twice", "unique ids"
-            ) from None
+        (folder / name).write_bytes(content)
     return _Record(
         split=sample.split,
         id=sample.id,
@@ -369,7 +421,7 @@ def _write_sample(stage: Path, sample: NewSample) -> _Record:
         label_sha256=hashlib.sha256(encoded_label).hexdigest(),
         height=label.shape[0],
         width=label.shape[1],
-        pixels=np.bincount(label.ravel(), minlength=256),
+        pixels=pixels,
         joints=sample.joints,
     )
 
@@ -390,19 +442,25 @@ def _refuse_rejected(rejected, total, file: Path, skip_bad: float) -> None:
     raise DataError(first["file"], f"{first['found']} ({count})", first["expected"])
 
 
-def _check_records(records: Sequence[_Record], splits: set[str], labels: LabelSpec):
+def _refuse_empty_splits(records: Sequence[_Record], splits: set[str]) -> None:
     for split in sorted(splits | {"train"}):
         if not any(record.split == split for record in records):
             raise DataError("split", f"{split} is empty", "at least one sample")
-    for record in records:
-        beyond = record.pixels[labels.num_classes : IGNORE_ID]
-        if beyond.any():  # a bug of the dataset's module: it checks its raw values
-            value = labels.num_classes + int(np.flatnonzero(beyond)[0])
-            raise DataError(
-                f"{record.split}/{record.id}",
-                f"class id {value} in {record.pixels[value]} pixels",
-                f"0 to {labels.num_classes - 1}, or {IGNORE_ID}",
-            )
+
+
+def _refuse_duplicates(records: Sequence[_Record]) -> None:
+    for one, other in zip(records, records[1:]):
+        if sort_key(one) == sort_key(other):
+            raise DataError("id", f"{one.split}/{one.id} twice", "unique ids")
+
+
+def _remove_unlisted(stage: Path, records: Sequence[_Record]) -> None:
+    """A bad item may have written some of its samples before it failed."""
+    listed = {stage / "images" / r.split / r.image for r in records}
+    listed |= {stage / "labels" / r.split / f"{r.id}.png" for r in records}
+    for path in stage.rglob("*"):
+        if path.is_file() and path not in listed:
+            path.unlink()
 
 
 def _common_size(records: Sequence[_Record]) -> tuple[int, int] | None:
@@ -433,15 +491,3 @@ def _write_manifest(path: Path, records: Sequence[_Record]) -> None:
 def _write_json(path: Path, values: Mapping[str, object]) -> None:
     text = json.dumps(values, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def skip_bad(text: str) -> float:
-    """The value of --skip-bad: a whole number or "all"."""
-    if text == "all":
-        return math.inf
-    if text.isdecimal():
-        return int(text)
-    raise ValueError(text)
-
-
-skip_bad.__name__ = 'a whole number or "all"'

@@ -1,0 +1,274 @@
+"""Your own data: layouts, splits, masks of every kind, bad files by name."""
+
+import collections
+import re
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_seg.data import folder
+from keras_seg.data.prepared import read_label
+from keras_seg.data.verify import verify
+from keras_seg.data.writer import Options
+from keras_seg.errors import DataError, UsageError
+
+CLASSES = "sky,road,car"
+
+
+def prepare(tmp_path, classes=CLASSES, options=None, **settings):
+    return folder.prepare(
+        tmp_path / "raw", tmp_path / "out", options or Options(), classes, **settings
+    )[0]
+
+
+def labels_of(prepared):
+    return {
+        (sample.split, sample.id): read_label(sample.label)
+        for split in prepared.splits
+        for sample in prepared.samples(split)
+    }
+
+
+def test_plain_folder_is_split_80_10_10(tmp_path):
+    expected = miniatures.folder(tmp_path / "raw", count=20)
+    prepared = prepare(tmp_path, flip_pairs="sky:car")
+    assert [len(prepared.samples(s)) for s in ("train", "val", "test")] == [16, 2, 2]
+    found = labels_of(prepared)
+    assert sorted(name for _, name in found) == sorted(expected)
+    for (_, name), label in found.items():
+        np.testing.assert_array_equal(label, expected[name])
+    assert prepared.labels.names == ("sky", "road", "car")
+    assert prepared.labels.flip_pairs == ((0, 2),)
+    assert verify(tmp_path / "out") == []
+
+
+def test_adding_nothing_changes_no_split(tmp_path):
+    """The split is a function of the names: order on the disk plays no part."""
+    miniatures.folder(tmp_path / "raw", count=12)
+    first = labels_of(prepare(tmp_path)).keys()
+    for path in (tmp_path / "raw").rglob("*.png"):
+        path.touch()
+    again = folder.prepare(tmp_path / "raw", tmp_path / "two", Options(), CLASSES)[0]
+    assert labels_of(again).keys() == first
+
+
+def test_group_by_keeps_sequences_together(tmp_path):
+    miniatures.folder(tmp_path / "raw", count=30)  # seq0 to seq9, three frames each
+    prepared = prepare(tmp_path, group_by=r"^(seq\d+)_")
+    splits = collections.defaultdict(set)
+    for split, name in labels_of(prepared):
+        splits[name.split("_")[0]].add(split)
+    assert len(splits) == 10
+    assert all(len(where) == 1 for where in splits.values())
+    assert [len(prepared.samples(s)) for s in ("train", "val", "test")] == [24, 3, 3]
+    # Without it neighbours are torn apart.
+    alone = folder.prepare(tmp_path / "raw", tmp_path / "two", Options(), CLASSES)[0]
+    torn = collections.defaultdict(set)
+    for split, name in labels_of(alone):
+        torn[name.split("_")[0]].add(split)
+    assert max(map(len, torn.values())) > 1
+
+
+def test_own_splits_are_kept_and_nested_names_joined(tmp_path):
+    raw, rng = tmp_path / "raw", np.random.default_rng(0)
+    for split, name in (("train", "a/1"), ("train", "b/1"), ("val", "1")):
+        ids = miniatures.blobs(rng, (8, 12), range(3))
+        miniatures.save(
+            miniatures.photo(rng, (8, 12)), raw / f"images/{split}/{name}.jpg"
+        )
+        miniatures.save(ids, raw / f"labels/{split}/{name}.png")
+    prepared = prepare(tmp_path)
+    assert set(labels_of(prepared)) == {
+        ("train", "a_1"),
+        ("train", "b_1"),
+        ("val", "1"),
+    }
+    with pytest.raises(UsageError, match="--group-by"):
+        folder.prepare(raw, tmp_path / "two", Options(), CLASSES, group_by="a")
+
+
+def test_voc_layout_uses_its_lists(tmp_path):
+    expected = miniatures.voc(tmp_path)
+    (tmp_path / "VOC2007").rename(tmp_path / "raw")
+    lists = tmp_path / "raw" / "ImageSets" / "Segmentation"
+    classes = ",".join(f"class {n}" for n in range(21))
+    prepared = prepare(tmp_path, classes)
+    assert labels_of(prepared).keys() == expected.keys()
+
+    names = [name for split, name in expected if split != "test"]
+    (lists / "trainval.txt").write_text("\n".join(names))
+    (lists / "train.txt").unlink()
+    (lists / "val.txt").unlink()
+    two = folder.prepare(tmp_path / "raw", tmp_path / "two", Options(), classes)[0]
+    assert [len(two.samples(s)) for s in ("train", "val", "test")] == [6, 1, 2]
+    assert {n for s, n in labels_of(two) if s != "test"} == set(names)
+
+    for path in lists.iterdir():
+        path.unlink()
+    three = folder.prepare(tmp_path / "raw", tmp_path / "three", Options(), classes)[0]
+    assert [len(three.samples(s)) for s in ("train", "val", "test")] == [7, 1, 1]
+
+
+def test_colour_masks_with_void(tmp_path):
+    ids = miniatures.folder(tmp_path / "raw", count=10)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[[0, 1, 2, 255]] = ((0, 0, 0), (255, 0, 16), (0, 255, 0), (224, 224, 192))
+    for name, label in ids.items():
+        miniatures.save(colours[label], tmp_path / "raw" / "labels" / f"{name}.png")
+    prepared = prepare(tmp_path, palette="000000,#ff0010,00FF00", void="E0E0C0")
+    for (_, name), label in labels_of(prepared).items():
+        np.testing.assert_array_equal(label, ids[name])
+    assert prepared.labels.palette[1] == (255, 0, 16)
+
+
+def test_void_id(tmp_path):
+    ids = miniatures.folder(tmp_path / "raw", count=10, num_classes=4)
+    prepared = prepare(tmp_path, void="3")
+    for (_, name), label in labels_of(prepared).items():
+        np.testing.assert_array_equal(label, np.where(ids[name] == 3, 255, ids[name]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"classes": "a,,b"}, "--classes: a,,b"),
+        ({"classes": "a,b,a"}, "class names"),
+        ({"palette": "000000,ff0000"}, "palette: 2 colours"),
+        ({"palette": "000000,ff0000,red"}, "--palette: red"),
+        ({"palette": "000000,ff0000,ff0000"}, "--palette"),
+        ({"void": "2"}, "--void: 2"),
+        ({"void": "e0e0c0"}, "--void: e0e0c0"),
+        ({"palette": "000000,ff0000,00ff00", "void": "ff0000"}, "--void: ff0000"),
+        ({"flip_pairs": "sky:lake"}, "--flip-pairs: sky:lake"),
+        ({"group_by": "("}, "--group-by: \\("),
+        ({"group_by": "^frame"}, "--group-by: .* a match in seq0_frame0"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_wrong_arguments_are_named(settings, named, tmp_path):
+    miniatures.folder(tmp_path / "raw")
+    with pytest.raises(UsageError, match=named):
+        prepare(tmp_path, **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def png_of(array):
+    return lambda path: Image.fromarray(array).save(path)
+
+
+def cut(count):
+    return lambda path: path.write_bytes(path.read_bytes()[:-count])
+
+
+def link_out(path):
+    outside = path.parents[2] / "outside.png"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+def duplicate(path):
+    with Image.open(path) as image:
+        image.save(path.with_suffix(".jpg"))
+
+
+BAD = {
+    "truncated image": ("images", cut(20), "truncated at"),
+    "truncated mask": ("labels", cut(20), "truncated at"),
+    "empty image": ("images", lambda path: path.write_bytes(b""), "an empty file"),
+    "no image": ("images", lambda path: path.write_text("hello"), "neither PNG nor"),
+    "missing image": ("images", Path.unlink, "no image of its name"),
+    "missing mask": ("labels", Path.unlink, "no mask of its name"),
+    "link out": ("images", link_out, "a link that leads out of --src"),
+    "mask link out": ("labels", link_out, "a link that leads out of --src"),
+    "duplicate": ("images", duplicate, "the same name as"),
+    "class list too short": (
+        "labels",
+        png_of(np.full((16, 20), 3, np.uint8)),
+        r"class id 3 in 320 pixels .*0 to 2 \(3 classes\), 255",
+    ),
+    "size": ("labels", png_of(np.zeros((16, 19), np.uint8)), "16 x 19, but its image"),
+    "16-bit mask": ("labels", png_of(np.zeros((16, 20), np.uint16)), "a 16-bit mask"),
+    "RGB mask": ("labels", png_of(np.zeros((16, 20, 3), np.uint8)), "an RGB mask"),
+}
+
+
+@pytest.mark.parametrize(("kind", "damage", "reason"), BAD.values(), ids=BAD)
+def test_bad_files_refuse_the_whole_and_can_be_left_out(kind, damage, reason, tmp_path):
+    miniatures.folder(tmp_path / "raw")
+    path = tmp_path / "raw" / kind / "seq1_frame4.png"
+    damage(path)
+    before = {p.name for p in tmp_path.iterdir()}
+    with pytest.raises(DataError, match=f"seq1_frame4.*{reason}") as refused:
+        prepare(tmp_path)
+    assert refused.value.exit_code == 3
+    assert "\n" not in str(refused.value)
+    # Nothing is published, nothing else appears.
+    rejected = tmp_path / "out.rejected.csv"
+    assert {p.name for p in tmp_path.iterdir()} - before == {rejected.name}
+    lines = rejected.read_text().splitlines()
+    assert lines[0] == "split,id,file,found,expected"
+    assert len(lines) == 2
+    assert "seq1_frame4" in lines[1]
+
+    prepared = prepare(tmp_path, options=Options(skip_bad=1))
+    assert not rejected.exists()
+    (left_out,) = prepared.meta["rejected"]
+    assert left_out["id"] == "seq1_frame4"
+    assert len(labels_of(prepared)) == 9
+    assert verify(tmp_path / "out") == []
+
+
+def test_every_bad_file_is_listed(tmp_path):
+    miniatures.folder(tmp_path / "raw")
+    for number in (0, 4, 8):
+        cut(9)(tmp_path / "raw" / "images" / f"seq{number // 3}_frame{number}.png")
+    with pytest.raises(DataError, match=r"3 of 10 bad.*--skip-bad 2"):
+        prepare(tmp_path, options=Options(skip_bad=2))
+    listed = (tmp_path / "out.rejected.csv").read_text()
+    assert re.findall(r"frame(\d)\.png", listed) == ["0", "4", "8"]
+
+
+def test_link_to_a_folder_is_named(tmp_path):
+    miniatures.folder(tmp_path / "raw")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "raw" / "images" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="more: a link to a folder"):
+        prepare(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "x\x1b[0m"])
+def test_lists_cannot_lead_out(name, tmp_path):
+    miniatures.voc(tmp_path)
+    (tmp_path / "VOC2007").rename(tmp_path / "raw")
+    lists = tmp_path / "raw" / "ImageSets" / "Segmentation"
+    (lists / "val.txt").write_text(f"{name}\n")
+    with pytest.raises(DataError, match="leads out of --src"):
+        prepare(tmp_path, ",".join(map(str, range(21))))
+    assert not (tmp_path / "out").exists()
+
+
+def test_split_without_a_good_image_is_refused(tmp_path):
+    miniatures.folder(tmp_path / "raw", count=3)
+    for path in (tmp_path / "raw" / "images").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="split: .* is empty"):
+        prepare(tmp_path, options=Options(skip_bad=99))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["empty", "no images", "stray"])
+def test_folder_without_a_layout_is_refused(kind, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    if kind != "empty":
+        (raw / "images").mkdir()
+        (raw / "labels").mkdir()
+    if kind == "stray":
+        (raw / "images" / "train").mkdir()
+        (raw / "images" / "odd.png").touch()
+    with pytest.raises(DataError, match=str(raw)):
+        prepare(tmp_path)
+    assert not (tmp_path / "out").exists()

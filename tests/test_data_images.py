@@ -1,0 +1,284 @@
+"""Raw images and masks of every kind; damaged ones are refused by name."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_seg.data import images
+from keras_seg.errors import DataError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (10, 14, 3)).astype(np.uint8)
+GREY = RNG.integers(0, 256, (10, 14)).astype(np.uint8)
+GREY16 = RNG.integers(0, 65536, (10, 14)).astype(np.uint16)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    checksum = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+def png(width, height, bit_depth, colour_type, rows: bytes, *chunks: bytes) -> bytes:
+    """A PNG file by hand: rows without their filter bytes."""
+    per_row = len(rows) // height
+    lines = (b"\0" + rows[y * per_row : (y + 1) * per_row] for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + b"".join(chunks)
+        + chunk(b"IDAT", zlib.compress(b"".join(lines)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def grey_as_rgb(grey):
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "expected"),
+    [
+        (RGB, {}, RGB),
+        (np.dstack([RGB, GREY]), {}, RGB),
+        (GREY, {}, grey_as_rgb(GREY)),
+        (np.dstack([GREY, GREY[::-1]]), {}, grey_as_rgb(GREY)),
+        (GREY16, {}, grey_as_rgb((GREY16 // 256).astype(np.uint8))),
+        (GREY > 127, {}, grey_as_rgb(np.where(GREY > 127, 255, 0))),
+    ],
+    ids=["rgb", "rgba", "grey", "grey alpha", "grey 16", "bits"],
+)
+def test_png_kinds_become_rgb(pixels, options, expected, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path, **options)
+    raw = images.read_raw_image(path)
+    np.testing.assert_array_equal(raw.pixels, expected)
+    assert raw.pixels.dtype == np.uint8
+    assert raw.format == "png"
+    as_is = pixels is RGB
+    assert raw.content == (path.read_bytes() if as_is else None)
+
+
+def test_16_bit_rgb_keeps_the_upper_bits(tmp_path):
+    pixels = RNG.integers(0, 65536, (4, 6, 3)).astype(">u2")
+    (tmp_path / "a.png").write_bytes(png(6, 4, 16, 2, pixels.tobytes()))
+    raw = images.read_raw_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(raw.pixels, pixels // 256)
+    assert raw.content is None  # the prepared folder is 8-bit
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_kinds_become_rgb(mode, tmp_path):
+    smooth = np.add.outer(np.arange(40), np.arange(30)).astype(np.uint8) * 3
+    expected = Image.fromarray(grey_as_rgb(smooth)).convert(mode)
+    expected.save(tmp_path / "a.jpg", quality=95)
+    raw = images.read_raw_image(tmp_path / "a.jpg")
+    difference = raw.pixels - np.array(expected.convert("RGB")).astype(int)
+    assert np.abs(difference).max() < 8
+    assert (raw.content is not None) == (mode == "RGB")
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    raw = images.read_raw_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(raw.pixels, np.rot90(RGB, -1))
+    assert raw.content is None
+
+
+def test_bytes_behind_the_end_are_dropped(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        path = tmp_path / name
+        Image.fromarray(RGB).save(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"\0" * 9)
+        assert images.read_raw_image(path).content == whole
+
+
+def truncate(by):
+    return lambda content: content[:-by]
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+def flip_pixel_data(content):
+    return content[:80] + bytes([content[80] ^ 1]) + content[81:]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "progressive.jpg"])
+@pytest.mark.parametrize(
+    "damage",
+    [half, truncate(20), truncate(1), lambda content: content[:15]],
+    ids=["half", "minus 20", "minus 1", "header"],
+)
+def test_truncated_files_are_refused(name, damage, tmp_path):
+    path = tmp_path / name
+    noise = RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path, progressive=name.startswith("progressive"))
+    assert images.read_raw_image(path).pixels.shape == noise.shape
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"{name}: truncated at \d+ bytes"):
+        images.read_raw_image(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.png", b"", "an empty file"),
+        ("a.png", b"GIF89a" + b"\0" * 30, "neither PNG nor JPEG"),
+        ("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 30, "damaged"),
+        ("a.jpg", b"\xff\xd8\xff\xd9", "damaged"),
+        ("a.png", png(4, 4, 8, 2, b"\0" * 12), "damaged"),
+    ],
+    ids=["empty", "gif", "zeros", "no image", "too few rows"],
+)
+def test_other_content_is_refused(name, content, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: {reason}"):
+        images.read_raw_image(tmp_path / name)
+
+
+def test_flipped_bit_in_a_png_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    path.write_bytes(flip_pixel_data(path.read_bytes()))
+    with pytest.raises(DataError, match="damaged"):
+        images.read_raw_image(path)
+
+
+def test_missing_and_folder_are_refused(tmp_path):
+    for path, reason in (
+        (tmp_path / "no.png", "No such file"),
+        (tmp_path, "directory"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            images.read_raw_image(path)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_decompression_bombs_are_refused_by_their_header(kind, tmp_path, monkeypatch):
+    path = tmp_path / f"a.{kind}"
+    if kind == "png":  # 100 megapixels in 12 kB
+        path.write_bytes(png(10_000, 10_000, 1, 0, b"\0" * (1250 * 10_000)))
+    else:
+        Image.fromarray(RGB).save(path)
+        content = bytearray(path.read_bytes())
+        frame = content.index(b"\xff\xc0")
+        content[frame + 5 : frame + 9] = struct.pack(">HH", 10_000, 10_000)
+        path.write_bytes(content)
+
+    def decode(*_, **__):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(images, "_decode", decode)
+    with pytest.raises(DataError, match="10000 x 10000 pixels; expected at most 64000"):
+        images.read_raw_image(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("palette", [False, True], ids=["grey", "palette"])
+def test_masks_of_few_bits_keep_their_ids(bits, palette, tmp_path):
+    ids = RNG.integers(0, 2**bits, (6, 16)).astype(np.uint8)
+    spread = ((ids[..., None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)
+    rows = np.packbits(spread.reshape(6, -1), axis=1).tobytes()
+    # A palette of equal colours: only the indices tell the classes apart.
+    chunks = [chunk(b"PLTE", b"\7\7\7" * 2**bits)] if palette else []
+    (tmp_path / "a.png").write_bytes(
+        png(16, 6, bits, 3 if palette else 0, rows, *chunks)
+    )
+    np.testing.assert_array_equal(images.read_raw_label(tmp_path / "a.png"), ids)
+
+
+COLOURS = {(0, 0, 0): 0, (255, 0, 0): 1, (0, 0, 255): 2, (9, 9, 9): 255}
+
+
+@pytest.mark.parametrize("alpha", [False, True], ids=["rgb", "rgba"])
+def test_colour_masks_become_ids(alpha, tmp_path):
+    ids = RNG.choice(np.array([0, 1, 2, 255], np.uint8), (7, 9))
+    colours = {class_id: colour for colour, class_id in COLOURS.items()}
+    rgb = np.array([[colours[i] for i in row] for row in ids.tolist()], np.uint8)
+    if alpha:
+        rgb = np.dstack([rgb, np.full(ids.shape, 255, np.uint8)])
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    label = images.read_raw_label(tmp_path / "a.png", COLOURS)
+    np.testing.assert_array_equal(label, ids)
+    with pytest.raises(DataError, match="an RGB mask; expected .* --palette"):
+        images.read_raw_label(tmp_path / "a.png")
+    rgb[2:4, 3, :3] = (9, 8, 7)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"colour \(9, 8, 7\) in 2 pixels"):
+        images.read_raw_label(tmp_path / "a.png", COLOURS)
+
+
+def test_palette_mask_is_read_by_its_colours_if_colours_are_given(tmp_path):
+    indices = np.array([[3, 0, 255], [1, 1, 3]], np.uint8)
+    image = Image.frombytes("P", (3, 2), indices.tobytes())
+    image.putpalette([0, 0, 255, 255, 0, 0, 1, 1, 1, 0, 0, 0] + [5] * (768 - 12))
+    image.save(tmp_path / "a.png")
+    label = images.read_raw_label(tmp_path / "a.png", COLOURS)
+    np.testing.assert_array_equal(label, [[0, 2, 255], [1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "reason"),
+    [
+        ("a.jpg", GREY, "a JPEG mask"),
+        ("a.png", GREY16, "a 16-bit mask"),
+        ("a.png", np.dstack([GREY, GREY]), "a mask of mode LA"),
+    ],
+    ids=["jpeg", "16 bits", "grey alpha"],
+)
+def test_masks_without_ids_are_refused(name, pixels, reason, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: {reason}"):
+        images.read_raw_label(tmp_path / name)
+
+
+def test_map_ids_names_value_and_count():
+    table = [5, 6] + [-1] * 253 + [255]
+    label = np.array([[0, 1, 255], [1, 0, 0]], np.uint8)
+    mapped = images.map_ids(label, table, "m.png", "0, 1 or 255")
+    np.testing.assert_array_equal(mapped, [[5, 6, 255], [6, 5, 5]])
+    label[0, 1:] = 7
+    with pytest.raises(
+        DataError, match="m.png: class id 7 in 2 pixels; expected 0, 1 or 255"
+    ):
+        images.map_ids(label, table, "m.png", "0, 1 or 255")
+
+
+def test_label_resize_takes_the_nearest_centre():
+    """Target pixel i of n reads source floor((i + 0.5) N / n)."""
+    label = RNG.integers(0, 256, (9, 12)).astype(np.uint8)
+    for height, width in ((6, 16), (18, 5), (3, 3), (27, 36)):
+        rows = ((np.arange(height) + 0.5) * 9 / height).astype(int)
+        columns = ((np.arange(width) + 0.5) * 12 / width).astype(int)
+        np.testing.assert_array_equal(
+            images.resize_label(label, (height, width)), label[rows][:, columns]
+        )
+
+
+def test_image_resize_is_bilinear_with_half_pixel_centres():
+    """Enlarging: OpenCV's INTER_LINEAR. Halving: the triangle of width 2 by hand."""
+    larger = images.resize_image(RGB, (25, 21))
+    expected = cv2.resize(RGB, (21, 25), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(larger.astype(int) - expected).max() <= 1
+    halved = images.resize_image(RGB, (5, 14))
+    weights = np.array([1, 3, 3, 1]) / 8  # of rows 2i-1 .. 2i+2
+    inner = np.stack(
+        [np.tensordot(weights, RGB[2 * i - 1 : 2 * i + 3], 1) for i in (1, 2, 3)]
+    )
+    assert np.abs(halved[1:4] - inner).max() <= 1
+
+
+def test_pad_to_square_is_centred():
+    padded = images.pad_to_square(np.ones((2, 5), np.uint8), 7)
+    assert padded.shape == (5, 5)
+    assert (padded[1:3] == 1).all()
+    assert (padded[[0, 3, 4]] == 7).all()

@@ -1,0 +1,479 @@
+"""The prepared folder: written whole or not at all, read with suspicion."""
+
+import csv
+import fcntl
+import json
+import os
+import shutil
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_seg.data import writer
+from keras_seg.data.prepared import (
+    hash_joints,
+    open_prepared,
+    read_image,
+    read_label,
+    sum_lines,
+)
+from keras_seg.data.verify import verify
+from keras_seg.data.writer import NewSample, Options, write_prepared
+from keras_seg.errors import DataError, LockedError, UsageError
+from keras_seg.labels import LabelSpec
+
+LABELS = LabelSpec(
+    ("sky", "left", "right", "never"),
+    ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)),
+    ((1, 2),),
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    split: str
+    id: str
+    seed: int
+    fault: str = ""
+
+
+ITEMS = [
+    Item(split, f"{name}", seed)
+    for seed, (split, name) in enumerate(
+        [("val", "b"), ("train", "z"), ("train", "a"), ("val", "a"), ("test", "ü 1")]
+    )
+]
+
+
+def arrays(item):
+    rng = np.random.default_rng(item.seed)
+    height, width = 5 + item.seed, 7
+    image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    label = rng.choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
+    joints = rng.normal(size=(3, 2)).astype(np.float32)
+    return image, label, joints
+
+
+def convert(item):
+    image, label, joints = arrays(item)
+    yield NewSample(item.split, item.id, image, label, joints=joints)
+    if item.fault == "bad":
+        raise DataError(f"{item.id}.raw", "truncated", "a whole file")
+    if item.fault == "range":
+        yield NewSample(item.split, "range", image, np.full_like(label, 4))
+    if item.fault == "bug":
+        raise ZeroDivisionError
+    if item.fault == "crash":
+        os._exit(9)
+
+
+def write(out, items=ITEMS, settings=None, processes=False, **options):
+    options = Options(workers=2, command="prepare it", **options)
+    return write_prepared(
+        out,
+        "tiny",
+        LABELS,
+        items,
+        convert,
+        options,
+        settings or {},
+        processes=processes,
+    )
+
+
+def content(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_round_trip(tmp_path):
+    written, now = write(tmp_path / "out")
+    assert now
+    prepared = open_prepared(tmp_path / "out")
+    assert prepared == written
+    assert prepared.splits == ("train", "val", "test")
+    assert prepared.dataset == "tiny"
+    assert prepared.labels == LABELS
+    assert prepared.image_size is None
+    assert prepared.meta["command"] == "prepare it"
+    assert [s.id for s in prepared.samples("train")] == ["a", "z"]
+    assert [s.id for s in prepared.samples("val")] == ["a", "b"]
+    by_key = {(item.split, item.id): arrays(item) for item in ITEMS}
+    for split in prepared.splits:
+        joints = prepared.joints(split)
+        assert joints.dtype == np.float32
+        for sample, row in zip(prepared.samples(split), joints, strict=True):
+            image, label, expected_joints = by_key[split, sample.id]
+            np.testing.assert_array_equal(read_image(sample.image), image)
+            np.testing.assert_array_equal(read_label(sample.label), label)
+            np.testing.assert_array_equal(row, expected_joints)
+            assert (sample.height, sample.width) == label.shape
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}  # no lock, no staging
+    assert verify(tmp_path / "out") == []
+
+
+def test_counts_are_those_of_a_loop(tmp_path):
+    prepared, _ = write(tmp_path / "out")
+    for split in prepared.splits:
+        labels = [arrays(item)[1] for item in ITEMS if item.split == split]
+        counts = prepared.counts(split)
+        for class_id in range(4):
+            having = [label for label in labels if (label == class_id).any()]
+            assert counts.pixels[class_id] == sum((x == class_id).sum() for x in labels)
+            assert counts.images[class_id] == len(having)
+            assert counts.presence_pixels[class_id] == sum(x.size for x in having)
+        assert counts.pixels.dtype == counts.presence_pixels.dtype == np.int64
+        assert counts.pixels[3] == counts.images[3] == 0
+        assert counts.ignored == sum((label == 255).sum() for label in labels) > 0
+        assert counts.total == sum(label.size for label in labels)
+
+
+def test_unknown_split_is_named(tmp_path):
+    prepared, _ = write(tmp_path / "out")
+    for ask in (prepared.samples, prepared.counts, prepared.joints):
+        with pytest.raises(DataError, match="split: dev; expected one of train, val"):
+            ask("dev")
+
+
+def test_workers_and_processes_change_no_byte(tmp_path):
+    write(tmp_path / "one")
+    write_prepared(
+        tmp_path / "four",
+        "tiny",
+        LABELS,
+        ITEMS[::-1],
+        convert,
+        Options(workers=4, command="prepare it"),
+        {},
+    )
+    write(tmp_path / "processes", processes=True)
+    expected = content(tmp_path / "one")
+    assert content(tmp_path / "four") == expected
+    assert content(tmp_path / "processes") == expected
+
+
+def test_hash_is_of_the_data_and_not_of_the_place(tmp_path):
+    first, _ = write(tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "elsewhere" / "copy")
+    copy = open_prepared(tmp_path / "elsewhere" / "copy")
+    assert copy.manifest_hash == first.manifest_hash
+    other = [replace(ITEMS[0], seed=9), *ITEMS[1:]]
+    assert write(tmp_path / "two", other)[0].manifest_hash != first.manifest_hash
+    assert write(tmp_path / "three", ITEMS[1:])[0].manifest_hash != first.manifest_hash
+
+
+def test_same_request_is_not_redone_and_another_is_refused(tmp_path):
+    out = tmp_path / "out"
+    first, _ = write(out, settings={"source": "x", "square": True})
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    again, now = write(out, settings={"source": "x", "square": True})
+    assert not now
+    assert again == first
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(UsageError, match=r"prepared with square true; .* square false"):
+        write(out, settings={"source": "x", "square": False})
+    with pytest.raises(UsageError, match="prepared from other files"):
+        write(out, settings={"source": "y", "square": True})
+    with pytest.raises(UsageError, match=r"size null; expected size \[4, 5\]"):
+        write(out, settings={"source": "x", "square": True}, size=(4, 5))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    other, now = write(out, ITEMS[1:], settings={"source": "y"}, overwrite=True)
+    assert now
+    assert other.manifest_hash != first.manifest_hash
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}
+
+
+def test_places_that_hold_something_else_are_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    for place, named in (("file", "is a file"), ("file/under", "lies under a file")):
+        with pytest.raises(UsageError, match=named):
+            write(tmp_path / place)
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="full; expected a new or empty folder"):
+            write(tmp_path / "full", overwrite=overwrite)
+    assert content(tmp_path) == {"file": b"mine", "full/thesis.txt": b"mine"}
+    (tmp_path / "empty").mkdir()
+    assert write(tmp_path / "empty")[1]
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
+def test_bad_items(processes, tmp_path):
+    items = [*ITEMS, Item("val", "bad", 7, "bad"), Item("train", "r", 8, "range")]
+    with pytest.raises(DataError, match=r"bad.raw: truncated \(2 of 7 bad"):
+        write(tmp_path / "out", items, processes=processes)
+    with (tmp_path / "out.rejected.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], row["id"], row["file"]) for row in rows] == [
+        ("val", "bad", "bad.raw"),
+        ("train", "r", "train/range"),
+    ]
+    assert rows[1]["found"] == "class id 4 in 91 pixels"  # 13 x 7
+    assert {p.name for p in tmp_path.iterdir()} == {"out.rejected.csv"}
+
+    prepared, _ = write(tmp_path / "out", items, skip_bad=2)
+    assert [row["id"] for row in prepared.meta["rejected"]] == ["bad", "r"]
+    # Their first samples were whole and are left out with them.
+    assert not list((tmp_path / "out").rglob("bad.png"))
+    assert verify(tmp_path / "out") == []
+    with pytest.raises(UsageError, match="--skip-bad: 0; expected 2"):
+        write(tmp_path / "out", items)
+
+
+def test_item_whose_worker_dies_is_bad_and_the_others_are_not(tmp_path):
+    items = [*ITEMS[:2], Item("val", "dies", 7, "crash"), *ITEMS[2:]]
+    prepared, _ = write(tmp_path / "out", items, processes=True, skip_bad=1)
+    assert [row["file"] for row in prepared.meta["rejected"]] == ["val/dies"]
+    assert prepared.manifest_hash == write(tmp_path / "two")[0].manifest_hash
+
+
+def test_bug_or_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "out", [*ITEMS, Item("val", "x", 9, "bug")])
+    monkeypatch.setattr(writer, "_write_manifest", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [
+        (Item("val", "../x", 1), "a file's name"),
+        (Item("val", ".hidden", 1), "a file's name"),
+        (Item("..", "x", 1), "a file's name"),
+        (Item("val", "a\nb", 1), "a file's name"),
+    ],
+    ids=["id", "hidden", "split", "newline"],
+)
+def test_names_that_lead_elsewhere_are_refused(item, named, tmp_path):
+    with pytest.raises(DataError, match=named):
+        write(tmp_path / "in" / "out", [*ITEMS, item])
+    assert content(tmp_path).keys() == {"in/out.rejected.csv"}
+
+
+def test_same_id_twice_is_refused(tmp_path):
+    with pytest.raises(DataError, match="id: val/b twice"):
+        write(tmp_path / "out", [*ITEMS, Item("val", "b", 9)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_split_is_refused(tmp_path):
+    with pytest.raises(DataError, match="split: train is empty"):
+        write(tmp_path / "out", [item for item in ITEMS if item.split != "train"])
+    only_bad = [*ITEMS, Item("dev", "x", 9, "bad")]
+    with pytest.raises(DataError, match="split: dev is empty"):
+        write(tmp_path / "out", only_bad, skip_bad=5)
+
+
+def test_second_writer_is_locked_out(tmp_path):
+    with (tmp_path / ".out.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(LockedError, match="another process"):
+            write(tmp_path / "out")
+    assert write(tmp_path / "out")[1]
+
+
+def test_leftovers_of_killed_runs_are_swept(tmp_path):
+    reference, _ = write(tmp_path / "reference")
+    stage = tmp_path / ".out.partial" / "images" / "train"
+    stage.mkdir(parents=True)
+    (stage / "half.png").write_bytes(b"\x89PNG")
+    # Killed with --overwrite between its two renames: the old one comes back.
+    shutil.copytree(tmp_path / "reference", tmp_path / ".out.old")
+    prepared, now = write(tmp_path / "out")
+    assert not now
+    assert prepared.manifest_hash == reference.manifest_hash
+    assert {p.name for p in tmp_path.iterdir()} == {"reference", "out"}
+
+
+def test_writers_in_threads_do_not_meet(tmp_path):
+    """Two at once: one writes, the other is locked out or finds it done."""
+    results = []
+
+    def work():
+        try:
+            results.append(write(tmp_path / "out")[1])
+        except LockedError:
+            results.append(None)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count(True) == 1
+    assert verify(tmp_path / "out") == []
+
+
+# Reading
+
+
+@pytest.fixture
+def out(tmp_path):
+    write(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_missing_folder_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="prepared folder: .*none"):
+        open_prepared(tmp_path / "none")
+    with pytest.raises(DataError, match=r"meta.json: missing"):
+        open_prepared(tmp_path)
+
+
+def edit_meta(**changes):
+    def edit(out):
+        meta = json.loads((out / "meta.json").read_text())
+        (out / "meta.json").write_text(json.dumps(meta | changes))
+
+    return edit
+
+
+def edit_manifest(old, new):
+    def edit(out):
+        path = out / "manifest.csv"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def link_away(out):
+    path = out / "images" / "train" / "a.png"
+    path.rename(out.parent / "a.png")
+    path.symlink_to(out.parent / "a.png")
+
+
+def link_folder_away(out):
+    path = out / "labels" / "val"
+    path.rename(out.parent / "val")
+    path.symlink_to(out.parent / "val")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (edit_meta(format_version=2), "format version 2; expected 1"),
+        (lambda out: (out / "meta.json").write_text("{"), "meta.json: damaged"),
+        (lambda out: (out / "meta.json").write_text("[]"), "meta.json"),
+        (edit_meta(classes="abcd"), "field classes"),
+        (edit_meta(palette=[[0, 0, 0]]), "palette: 1 colours"),
+        (edit_meta(classes=["a", "b", "c"]), "meta.json"),
+        (edit_meta(splits={}), "split"),
+        (lambda out: (out / "manifest.csv").unlink(), "manifest.csv"),
+        (edit_manifest("split,id", "id,split"), "manifest.csv: another header"),
+        (edit_manifest("train,a,a.png", "train,a,../a.png"), "manifest.csv: line 2"),
+        (edit_manifest("train,a,a.png", "train,../a,a.png"), "manifest.csv: line 2"),
+        (edit_manifest("train,a,a.png", "..,a,a.png"), "manifest.csv: line 2"),
+        (edit_manifest("train,a,a.png", "/,a,a.png"), "manifest.csv: line 2"),
+        (edit_manifest("train,z,z.png", "train,a,a.png"), "train/a twice"),
+        (edit_manifest("train,z,z.png", "val,z,z.png"), "split (train|val): . samples"),
+        (edit_manifest(",7,7", ",0,7"), "line 2: size 0 x 7"),
+        (lambda out: (out / "images/train/a.png").unlink(), "a.png: missing"),
+        (lambda out: shutil.rmtree(out / "labels/val"), "labels/val"),
+        (link_away, "leads out of the folder"),
+        (link_folder_away, "leads out of the folder"),
+    ],
+)
+def test_damaged_folder_is_refused(damage, named, out):
+    damage(out)
+    with pytest.raises(DataError, match=named):
+        open_prepared(out)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_damaged_files_are_named_on_reading(kind, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    label = np.zeros((40, 60), np.uint8)
+    write_prepared(
+        tmp_path / "out",
+        "tiny",
+        LABELS,
+        [Item("train", "a", 0)],
+        lambda item: [NewSample("train", "a", image, label, kind)],
+        Options(),
+        {},
+    )
+    (sample,) = open_prepared(tmp_path / "out").samples("train")
+    assert sample.image.suffix == f".{kind}"
+    whole = sample.image.read_bytes()
+    for short in (whole[:-20], whole[: len(whole) // 2], whole[:-1], b""):
+        sample.image.write_bytes(short)
+        with pytest.raises(DataError, match=f"a.{kind}: truncated"):
+            read_image(sample.image)
+    sample.image.write_bytes(b"\0" * 99 + whole[-12:])
+    with pytest.raises(DataError, match=f"a.{kind}: damaged"):
+        read_image(sample.image)
+    sample.image.unlink()
+    with pytest.raises(DataError, match="No such file"):
+        read_image(sample.image)
+    shutil.copy(Path(sample.label), sample.label.with_name("copy.png"))
+    Path(sample.label).write_bytes(writer.encode_png(image))
+    with pytest.raises(DataError, match="8-bit grey class ids"):
+        read_label(sample.label)
+
+
+def test_verify_finds_every_flipped_byte(out):
+    """Three bits anywhere in every file of the folder."""
+    rng = np.random.default_rng(0)
+    flips = 0
+    for path in sorted(p for p in out.rglob("*") if p.is_file()):
+        whole = path.read_bytes()
+        for place in rng.integers(0, len(whole), 3):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << rng.integers(8)
+            path.write_bytes(damaged)
+            try:
+                found = bool(verify(out))
+            except DataError:  # it cannot even be opened
+                found = True
+            assert found, (path.name, place)
+            flips += 1
+        path.write_bytes(whole)
+    assert flips == 3 * (2 * len(ITEMS) + 3 + 3)  # pairs, joints, and the three texts
+    assert verify(out) == []
+
+
+def test_verify_names_what_is_wrong(out):
+    (out / "images" / "train" / "extra.png").write_bytes(b"x")
+    path = out / "labels" / "val" / "a.png"
+    path.write_bytes((out / "labels" / "val" / "b.png").read_bytes())
+    extra, swapped = (str(problem) for problem in verify(out))
+    assert extra.startswith(f"{out}/images/train/extra.png: not in manifest.csv;")
+    assert swapped == f"{path}: changed; expected the SHA-256 in manifest.csv"
+
+
+def test_verify_recounts(out):
+    meta = json.loads((out / "meta.json").read_text())
+    meta["splits"]["val"]["images"][1] += 1
+    (out / "meta.json").write_text(json.dumps(meta))
+    (problem,) = map(str, verify(out))
+    assert problem.startswith(f"{out}/meta.json: changed")
+    lines = sum_lines(out, meta["joints"])  # as if it had been prepared wrongly
+    (out / "SHA256SUMS").write_text("".join(lines.values()))
+    (problem,) = map(str, verify(out))
+    assert problem.startswith(f"{out}/meta.json: val.images: [2, 3, 2, 0]; expected [2")
+
+
+def test_joints_that_changed_are_refused(out):
+    joints = open_prepared(out).joints("val")
+    assert hash_joints(joints) != hash_joints(joints[::-1])
+    np.savez(out / "joints" / "val.npz", joints=joints[::-1])
+    with pytest.raises(DataError, match="val.npz: another SHA-256"):
+        open_prepared(out).joints("val")
+    (out / "joints" / "val.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="val.npz: damaged"):
+        open_prepared(out).joints("val")

@@ -1,0 +1,262 @@
+"""Start a network from published weights, from a file that the user names.
+
+| network | file |
+|---|---|
+| icnet (filter_scale 1) | hellochick/ICNet-tensorflow's weights, converted to `.npz` |
+| segnet, fcn, fcn_attention | keras.applications' VGG16, `.h5` or `.weights.h5` |
+| fcn_resnet50 | keras.applications' ResNet50, `.h5` or `.weights.h5` |
+| fcn_resnet34 | torchvision's resnet34 state dict, `.safetensors` or `.pth` |
+
+No file is unpickled: a `.pth` is read with `weights_only=True` (and needs PyTorch), a
+pickled `.npy` is refused with the line that converts it.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from keras_seg.errors import UsageError
+
+Arrays = Mapping[str, np.ndarray]
+
+ICNET_HEADS = ("conv6_cls", "sub24_out", "sub4_out")
+ICNET_NAMES = {
+    "kernel": "weights",
+    "bias": "biases",
+    "gamma": "scale",
+    "beta": "offset",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+TORCH_NAMES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+# The order in which Keras writes the weights of a layer.
+CONV_ORDER = ("kernel", "bias")
+NORM_ORDER = ("gamma", "beta", "moving_mean", "moving_variance")
+
+ICNET_CONVERSION = (
+    "python -c \"import numpy as np; d = np.load('{0}.npy', allow_pickle=True, "
+    "encoding='latin1').item(); np.savez('{0}.npz', **{{f'{{l}}/{{p}}': a "
+    'for l, ps in d.items() for p, a in ps.items()}})"'
+)
+
+
+def load(model, name: str, path: str | Path) -> list[str]:
+    """Copies a file's weights into the network, all of them or none.
+
+    Args:
+        model: keras.Model from `nets.build(name, ...)`.
+        name: str. The network's name in `NETS`.
+        path: the file; see the table above.
+
+    Returns:
+        Names of the layers that have a kernel and keep their initial values: the
+        decoder, and ICNet's classifiers where the number of classes differs.
+
+    Raises:
+        UsageError: no weights are known for this network; the file is missing, not of
+            its kind, or lacks a weight or its shape (the first one is named).
+    """
+    if name not in LOADERS:
+        raise UsageError(
+            f"init weights of {name}", path, "one of the nets " + ", ".join(LOADERS)
+        )
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError("init weights", path, "a file")
+    sources = LOADERS[name](model, path)  # [(weight, its name in the file, array)]
+    for weight, key, array in sources:
+        if array is None:
+            raise UsageError(f"init weights {path}", f"no {key}", f"it for {name}")
+        if array.shape != tuple(weight.shape):
+            raise UsageError(
+                f"{key} in init weights {path}",
+                f"shape {array.shape}",
+                f"{tuple(weight.shape)}, that of {name}'s {weight.path}",
+            )
+    loaded = set()
+    for weight, _, array in sources:
+        weight.assign(array)
+        loaded.add(weight.path)
+    return [
+        weight.path.rsplit("/", 1)[0]
+        for weight in model.weights
+        if weight.path.endswith("/kernel") and weight.path not in loaded
+    ]
+
+
+def _icnet(model, path):
+    arrays = _read_npz(path)
+    sources = []
+    for weight in model.weights:
+        layer, parameter = weight.path.rsplit("/", 1)
+        key = f"{layer}/{ICNET_NAMES[parameter]}"
+        array = arrays.get(key)
+        other_classes = array is None or array.shape != tuple(weight.shape)
+        if layer not in ICNET_HEADS or not other_classes:
+            sources.append((weight, key, array))
+    return sources
+
+
+def _vgg16(model, path):
+    """enc<i>_conv<j> of the network from block<i>_conv<j> of the file."""
+    arrays = _read_keras_h5(path)
+    sources = []
+    for weight in model.weights:
+        layer, parameter = weight.path.rsplit("/", 1)
+        stage, _, conv = layer.partition("_conv")
+        if stage.startswith("enc") and conv.isdigit():
+            key = f"block{stage.removeprefix('enc')}_conv{conv}/{parameter}"
+            sources.append((weight, key, arrays.get(key)))
+    return sources
+
+
+def _fcn(model, path):
+    """VGG16, and its two dense layers as convolutions where file and net have them."""
+    arrays = _read_keras_h5(path)
+    sources = _vgg16(model, path)
+    for layer, dense in (("fc6", "fc1"), ("fc7", "fc2")):
+        kernel, bias = model.get_layer(layer).weights
+        array = arrays.get(f"{dense}/kernel")
+        if array is not None and array.size == np.prod(kernel.shape):
+            array = array.reshape(tuple(kernel.shape))
+            sources.append((kernel, f"{dense}/kernel", array))
+            sources.append((bias, f"{dense}/bias", arrays.get(f"{dense}/bias")))
+    return sources
+
+
+def _resnet50(model, path):
+    arrays = _read_keras_h5(path)
+    encoder = model.get_layer("resnet50")
+    return [(w, key := w.path, arrays.get(key)) for w in encoder.weights]
+
+
+def _resnet34(model, path):
+    """layer1_0_conv1 of the network from layer1.0.conv1 of the file."""
+    arrays = _read_torch(path)
+    sources = []
+    for weight in model.weights:
+        layer, parameter = weight.path.rsplit("/", 1)
+        if layer.startswith(("conv", "bn", "layer")):
+            key = f"{layer.replace('_', '.')}.{TORCH_NAMES[parameter]}"
+            array = arrays.get(key)
+            if array is not None and array.ndim == 4:
+                array = array.transpose(2, 3, 1, 0)  # OIHW to HWIO
+            sources.append((weight, key, array))
+    return sources
+
+
+LOADERS = {
+    "icnet": _icnet,
+    "segnet": _vgg16,
+    "fcn": _fcn,
+    "fcn_attention": _vgg16,
+    "fcn_resnet50": _resnet50,
+    "fcn_resnet34": _resnet34,
+}
+
+
+def _read_npz(path) -> Arrays:
+    """{"layer/parameter": array}; refuses pickles."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic == b"\x93NUMPY":
+        raise UsageError(
+            "init weights",
+            f"{path} may hold a pickle, which can run any program",
+            "a .npz, made of a file you trust by: "
+            + ICNET_CONVERSION.format(path.with_suffix("")),
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise _unreadable(path, "a NumPy .npz of plain arrays", error) from None
+
+
+def _read_keras_h5(path) -> Arrays:
+    """{"layer/parameter": array} of either layout that Keras has written.
+
+    `.h5`: a group per layer with its weights' names in order. `.weights.h5` (Keras 3):
+    numbered weights per layer, the layer's name in an attribute.
+    """
+    arrays = {}
+    try:
+        with h5py.File(path, "r") as file:
+            if "layer_names" in file.attrs:
+                for layer in _names(file, "layer_names"):
+                    keys = _names(file[layer], "weight_names")
+                    _add_layer(arrays, layer, [file[layer][key][()] for key in keys])
+            else:
+                for group in file["layers"].values():
+                    values = group["vars"]
+                    ordered = [values[str(i)][()] for i in range(len(values))]
+                    _add_layer(arrays, values.attrs["name"], ordered)
+    except (OSError, KeyError) as error:
+        raise _unreadable(path, "a Keras .h5 or .weights.h5", error) from None
+    return arrays
+
+
+def _names(group, attribute):
+    return [
+        name.decode() if isinstance(name, bytes) else name
+        for name in group.attrs[attribute]
+    ]
+
+
+def _add_layer(arrays, layer, values):
+    order = NORM_ORDER if len(values) == len(NORM_ORDER) else CONV_ORDER
+    for parameter, array in zip(order, values):
+        arrays[f"{layer}/{parameter}"] = array
+
+
+def _read_torch(path) -> Arrays:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        import torch
+    except ImportError:
+        raise UsageError(
+            "init weights", path, "a .safetensors file: reading .pth needs PyTorch"
+        ) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {key: tensor.numpy() for key, tensor in state.items()}
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise _unreadable(path, "a PyTorch state dict", error) from None
+
+
+SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}
+
+
+def _read_safetensors(path) -> Arrays:
+    """8 bytes: length of a JSON header; {name: dtype, shape, place}; then raw data."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    data = content[8 + length :]
+    try:
+        header = json.loads(content[8 : 8 + length])
+        arrays = {}
+        for key, entry in header.items():
+            if key != "__metadata__":
+                start, stop = entry["data_offsets"]
+                dtype = SAFETENSORS_DTYPES[entry["dtype"]]
+                array = np.frombuffer(data[start:stop], dtype)
+                arrays[key] = array.reshape(entry["shape"])
+        return arrays
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, "a .safetensors file", error) from None
+
+
+def _unreadable(path, expected, error):
+    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UsageError(f"init weights {path}", f"cannot be read ({detail})", expected)

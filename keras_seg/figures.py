@@ -127,7 +127,7 @@ def curves(
             the others are grey.
         percent: draw 100 times the values.
     """
-    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
     shown = list(named)[:MOST_LABELS]
     rest = [arm for arm in histories if arm not in shown]
@@ -160,7 +160,7 @@ def per_class_bars(
     """
     thickness = 0.8 / max(1, len(values))
     height = max(2.4, 0.9 + len(names) * max(0.26, 0.14 * len(values)))
-    figure = Figure(figsize=(6.2, height), layout="constrained")
+    figure = Figure(figsize=(5.5, height), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(names))
     for position, (arm, scores) in enumerate(values.items()):
@@ -231,7 +231,7 @@ def class_weights(
     """
     pixels = np.asarray(pixels, dtype=float)
     order = np.argsort(-pixels, kind="stable")
-    figure = Figure(figsize=(6.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(5.5, 3.7), layout="constrained")
     axes = figure.subplots()
     styles = arm_colours(list(weights), None)
     for scheme, values in weights.items():
@@ -565,8 +565,12 @@ def _flat(predictions: Mapping[str, Sequence]) -> list[np.ndarray]:
 
 
 def _short(name: str) -> str:
+    """Long names of arms often differ at their ends only: the middle is left out."""
     name = " ".join(str(name).split())
-    return name if len(name) <= SHORT else name[: SHORT - 1] + "…"
+    if len(name) <= SHORT:
+        return name
+    end = SHORT // 2 - 1
+    return f"{name[: SHORT - end - 1]}…{name[-end:]}"
 
 
 def _wrap(name: str) -> str:

@@ -112,6 +112,20 @@ def test_many_arms_are_grey_but_for_the_named():
     assert named == {"arm 0", "arm 7", "38 other arms"}
 
 
+def test_long_names_keep_both_ends():
+    names = ["U-Net with batch norm, ce, L1", "U-Net with batch norm, ce, L2"]
+    styles = figures.arm_colours(names, None)
+    histories = {name: [history()] for name in names}
+
+    figure = figures.curves(histories, "loss", "x", styles=styles, named=names)
+
+    first, second = sorted(text for text in texts(figure.axes[0]) if text)
+    assert first.startswith("U-Net")
+    assert first.endswith(", ce, L1")
+    assert second.endswith(", ce, L2")
+    assert len(first) == figures.SHORT
+
+
 def test_arm_colours_differ():
     styles = figures.arm_colours([f"arm {k}" for k in range(19)], "arm 0")
 

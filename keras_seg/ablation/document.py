@@ -20,6 +20,7 @@ from keras_seg import figures
 
 Colour = tuple[int, int, int]
 PICTURE_PX = 420  # long side of a photograph in the page
+WIDE_INCHES = 7  # a wider chart has a line of its own and is not made small
 NONE = "–"  # stands where there is no value
 
 
@@ -189,7 +190,9 @@ def _html(block) -> str:
         case Chart():
             drawing = figures.svg(block.figure, block.name)
             label = f'<svg role="img" aria-label="{_text(block.description)}" '
-            return f"<figure>{drawing.replace('<svg ', label, 1)}</figure>"
+            inches = block.figure.get_size_inches()[0]
+            wide = ' class="wide" tabindex="0"' if inches > WIDE_INCHES else ""
+            return f"<figure{wide}>{drawing.replace('<svg ', label, 1)}</figure>"
         case Charts():
             return f'<div class="charts">{"".join(map(_html, block.charts))}</div>'
         case Pictures():
@@ -412,8 +415,10 @@ i { display:inline-block; width:.85em; height:.85em; margin-right:.45em;
   border:1px solid var(--muted); border-radius:2px; vertical-align:-.06em; }
 .charts { display:grid; gap:18px 28px; margin:.8rem 0;
   grid-template-columns:repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
-figure { margin:0; max-width:640px; }
+figure { margin:0; max-width:610px; }
 figure svg { display:block; width:100%; height:auto; }
+.wide { grid-column:1 / -1; max-width:900px; overflow-x:auto; }
+.wide svg { min-width:680px; }
 .pictures th, .pictures td { border:0; padding:0 6px 6px 0; text-align:center;
   position:static; min-width:0; vertical-align:bottom; }
 .pictures th:first-child { min-width:0; text-align:center; }

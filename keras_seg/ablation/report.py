@@ -40,6 +40,7 @@ from keras_seg.errors import StorageError
 from keras_seg.labels import LabelSpec
 
 SAMPLE_ROWS = 4
+LONG_TABLE = 12  # rows; a longer table of settings is folded away
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 STATES = {"oom": "out of memory", "missing": "not run yet"}
 REDUCED = {
@@ -205,9 +206,15 @@ def _stage_blocks(result: StageResult, context: Context) -> list:
     ]
     if notes := _notes(result):
         blocks.append(Items(notes))
-    blocks += [Heading(3, "What differs between the arms"), _differences(arms)]
+    heading, differences = "What differs between the arms", _differences(arms)
+    if len(arms) > LONG_TABLE:
+        blocks.append(Details(heading, [differences]))
+    else:
+        blocks += [Heading(3, heading), differences]
     named = _named(result)
-    styles = figures.arm_colours([arm.title for arm in arms], scores.base(result).title)
+    # The named first, so that their colours differ.
+    titles = dict.fromkeys(arm.title for arm in (*named, *arms))
+    styles = figures.arm_colours(list(titles), scores.base(result).title)
     blocks += _curves(result, named, styles)
     done = [arm for arm in arms if scores.done(result, arm.name)]
     if done:

@@ -145,7 +145,7 @@ def make_clip(
     floor_y = float(pelvis[0, 1])
     background = scene.draw(rng, cam_loc, floor_y)
 
-    painter = Painter(rng, person, light, cam_loc, background)
+    painter = Painter(rng, person, light, cam_loc, background, floor_y)
     dirty_parts = person.face_part.copy()
     own = len(person.template.faces)
     dirty_parts[:own] = defect.with_defect(person.template)
@@ -204,9 +204,9 @@ GRID = (SAMPLES * camera.HEIGHT + 1, SAMPLES * camera.WIDTH + 1)
 class Painter:
     """Draws one person, frame by frame, over a background."""
 
-    def __init__(self, rng, person: look.Person, light, cam_loc, background):
+    def __init__(self, rng, person: look.Person, light, cam_loc, background, floor_y):
         self.person, self.light, self.cam_loc = person, light, cam_loc
-        self.background = background
+        self.background, self.floor_y = background, floor_y
         self.film = Film(rng)
         self.still = self.film.expose(background.linear)
 
@@ -247,12 +247,46 @@ class Painter:
         layer = cv2.sepFilter2D(layer, -1, TENT, TENT, borderType=cv2.BORDER_REPLICATE)
         layer = layer[1::2, 1::2]
         picture = self.background.linear.copy()
+        if self.background.ground is not None:
+            picture *= self._shadow(vertices)[..., None]
         window = np.s_[
             top // 2 : top // 2 + layer.shape[0], left // 2 : left // 2 + layer.shape[1]
         ]
         picture[window] *= 1 - layer[..., 3:]
         picture[window] += layer[..., :3]
         return self.film.develop(self.film.expose(picture)), seen
+
+    def _shadow(self, vertices: np.ndarray) -> np.ndarray:
+        """[240, 320]: the factor of the light that reaches the floor.
+
+        The vertices are thrown on the floor, away from the strongest light, and the
+        lowest ones straight down too.
+        """
+        light = self.light
+        toward = np.array([light[3], min(light[1], -1e-3), light[2]], float)
+        slope = toward[[0, 2]] / -toward[1]
+        slope *= min(1.0, 1.2 / max(np.hypot(*slope), 1e-6))
+        height = np.maximum(self.floor_y - vertices[:, 1], 0)
+        cast = vertices.astype(float)
+        cast[:, [0, 2]] -= slope * height[:, None]
+        cast[:, 1] = self.floor_y
+        under = cast[height < 0.12]
+        strength = 0.15 + 0.4 * min(1.0, np.linalg.norm(toward) / light[0])
+        dark = strength * self._spread(cast, 1.6)
+        return 1 - self.background.ground * np.maximum(
+            dark, 0.4 * self._spread(under, 1)
+        )
+
+    def _spread(self, points: np.ndarray, width: float) -> np.ndarray:
+        """Points [N, 3] in the world to a soft spot, 0..1 [240, 320]."""
+        uvz = camera.project(points, self.cam_loc)
+        u, v = uvz[:, 0].astype(int), uvz[:, 1].astype(int)
+        seen = (uvz[:, 2] > 0) & (u >= 0) & (v >= 0)
+        seen &= (u < camera.WIDTH) & (v < camera.HEIGHT)
+        index = v[seen] * camera.WIDTH + u[seen]
+        count = np.bincount(index, minlength=camera.WIDTH * camera.HEIGHT)
+        spot = (count > 0).astype(np.float32).reshape(camera.HEIGHT, camera.WIDTH)
+        return cv2.GaussianBlur(spot, (0, 0), width)
 
 
 def _hollows(depth: np.ndarray, covered: np.ndarray) -> np.ndarray:
@@ -273,7 +307,7 @@ class Film:
     def __init__(self, rng: np.random.Generator):
         self.exposure = np.exp(rng.normal(0, 0.12))
         self.cast = np.exp(rng.normal(0, 0.04, 3)).astype(np.float32)
-        self.blur = max(0.0, rng.normal(0.25, 0.25))  # pixels
+        self.blur = max(0.0, rng.normal(0.1, 0.25))  # pixels
         self.grain = max(0.0, rng.normal(1.0, 1.2))  # levels of 255
         self.rng = rng
 

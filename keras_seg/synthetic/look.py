@@ -256,7 +256,7 @@ class Person:
     # ---------------------------------------------------------------- what is worn
 
     def _draw_colours(self, rng):
-        tone = rng.uniform(0, len(SKIN_RAMP) - 1)
+        tone = rng.beta(1.0, 1.3) * (len(SKIN_RAMP) - 1)
         lower = min(int(tone), len(SKIN_RAMP) - 2)
         share = tone - lower
         skin = SKIN_RAMP[lower] * (1 - share) + SKIN_RAMP[lower + 1] * share

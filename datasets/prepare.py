@@ -10,12 +10,13 @@ import math
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 from keras_seg import command_line
 from keras_seg.data import DATASETS, load, writer
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import DataError
+from keras_seg.errors import DataError, UsageError
 
 COMMON = ("src", "out", "size", "limit", "workers", "skip_bad", "overwrite")
 
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int:
 
 
 def prepare(name: str, argv: list[str]) -> int:
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
     module = load(name)
     parser = command_line.Parser(
         prog=f"prepare.py {name}",
@@ -93,7 +95,20 @@ def prepare(name: str, argv: list[str]) -> int:
     )
     prepared, written = module.prepare(src, out, options, **arguments)
     print(f"{'prepared' if written else 'already prepared'}: {_summary(prepared)}")
+    _note_leaks(prepared)
     return 0
+
+
+def _note_leaks(prepared) -> None:
+    """Says so where the same image is in two splits: validation would measure it."""
+    first, again = {}, []
+    for split in prepared.splits:
+        for sample in prepared.samples(split):
+            other = first.setdefault(sample.image_sha256, sample)
+            if other.split != split:
+                again.append(f"{split}/{sample.id} = {other.split}/{other.id}")
+    if again:
+        print(f"note: {len(again)} images are in two splits, the first {again[0]}")
 
 
 def skip_bad_count(text: str) -> float:
@@ -137,6 +152,8 @@ def show(argv: list[str]) -> int:
 
     prepared = open_prepared(arguments.folder)
     path = arguments.out or arguments.folder / "sheet.png"
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError("--out", path, "a file in an existing folder")
     write_sheet(prepared, path, arguments.split, arguments.count)
     print(path)
     return 0

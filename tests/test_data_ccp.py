@@ -1,6 +1,7 @@
 """Clothing Co-Parsing: MATLAB masks, the pixel-level photographs only."""
 
 import os
+import re
 from pathlib import Path
 
 import miniatures
@@ -83,6 +84,29 @@ def test_real_photographs(tmp_path):
     src = Path(os.environ["KERAS_SEG_DATA"]) / "ccp"
     names = [str(name[0]) for name in loadmat(src / "label_list.mat")["label_list"][0]]
     assert list(ccp.LABELS.names) == names
-    prepared, _ = ccp.prepare(src, tmp_path / "out", Options(size=(64, 64), limit=5))
-    assert [len(prepared.samples(s)) for s in prepared.splits] == [5, 5, 5]
-    assert prepared.image_size == (64, 64)
+    prepared, _ = ccp.prepare(src, tmp_path / "out", Options(), square=False)
+    splits = prepared.splits
+    assert [len(prepared.samples(split)) for split in splits] == [240, 30, 30]
+    counts = [prepared.counts(split) for split in splits]
+    card = (Path(__file__).parents[1] / "datasets" / "ccp.md").read_text()
+    listed = re.findall(r"\| (\d+) ([\w-]+) \| (\d+) \| (\d+) (?=\|)", card)
+    assert len(listed) == 59
+    for class_id, name, pixels, having in listed:
+        assert ccp.LABELS.names[int(class_id)] == name
+        assert sum(c.pixels[int(class_id)] for c in counts) == int(pixels)
+        assert sum(c.images[int(class_id)] for c in counts) == int(having)
+    assert f"{sum(c.total for c in counts)} pixels" in card
+
+
+@pytest.mark.real_data
+def test_real_masks_are_the_files_values(tmp_path):
+    """Twelve masks as scipy reads them, without anything of ours between."""
+    if "KERAS_SEG_DATA" not in os.environ:
+        pytest.skip("KERAS_SEG_DATA is not set")
+    src = Path(os.environ["KERAS_SEG_DATA"]) / "ccp"
+    prepared, _ = ccp.prepare(src, tmp_path / "out", Options(limit=4), square=False)
+    for split in prepared.splits:
+        for sample in prepared.samples(split):
+            path = src / "annotations" / "pixel-level" / f"{sample.id}.mat"
+            mask = loadmat(path)["groundtruth"]
+            np.testing.assert_array_equal(read_label(sample.label), mask)

@@ -153,6 +153,37 @@ def test_flipped_bit_in_a_png_is_refused(tmp_path):
         images.read_raw_image(path)
 
 
+@pytest.mark.parametrize("name", ["a.png", "palette.png", "a.jpg", "progressive.jpg"])
+def test_any_damage_is_read_or_refused(name, tmp_path):
+    """Never another exception, whatever bytes are changed, lost or doubled."""
+    rng = np.random.default_rng(1)
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    image = Image.fromarray(RGB)
+    if name == "palette.png":
+        image = image.quantize(7)
+    options = {"progressive": True} if name == "progressive.jpg" else {}
+    image.save(tmp_path / name, exif=exif, **options)
+    whole = (tmp_path / name).read_bytes()
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(2, len(whole), rng.integers(1, 4)):
+            damaged[place] = rng.integers(256)
+        first, last = np.sort(rng.integers(0, len(whole), 2))
+        if rng.random() < 0.3:
+            damaged[first:last] = b""
+        elif rng.random() < 0.3:
+            damaged[first:first] = damaged[first:last]
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            images.read_raw_image(tmp_path / name)
+            images.read_raw_label(tmp_path / name)
+        except DataError:
+            refused += 1
+    assert refused > 50
+
+
 def test_missing_and_folder_are_refused(tmp_path):
     for path, reason in (
         (tmp_path / "no.png", "No such file"),

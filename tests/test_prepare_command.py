@@ -189,6 +189,21 @@ def test_show_takes_any_names(prepare, tmp_path):
     assert (code, errors) == (0, [])
     code, _, errors = prepare("show", tmp_path / "out", "--count", 1)
     assert (code, errors) == (0, [])
+    place = tmp_path / "none" / "sheet.png"
+    code, _, errors = prepare("show", tmp_path / "out", "--out", place)
+    assert (code, len(errors)) == (2, 1)
+
+
+def test_image_in_two_splits_is_noted(prepare, tmp_path):
+    raw = tmp_path / "raw"
+    miniatures.camvid(raw)
+    image = (raw / "train" / "0001TP_000002.png").read_bytes()
+    (raw / "val" / "0001TP_000001.png").write_bytes(image)
+    _, out, _ = prepare("camvid", "--src", raw, "--out", tmp_path / "out")
+    assert out.splitlines()[1] == (
+        "note: 1 images are in two splits, the first "
+        "val/0001TP_000001 = train/0001TP_000002"
+    )
 
 
 # In processes of their own

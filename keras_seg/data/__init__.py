@@ -2,7 +2,10 @@
 
 `DATASETS` is read-only and imports nothing heavy; a dataset's module is imported
 when it is used. Adding a dataset is one file, one line here and one card in
-datasets/ (see CONTRIBUTING.md).
+datasets/ (see CONTRIBUTING.md). The file has
+
+    prepare(src, out, options, **own) -> (Prepared, bool)    see data.writer
+    add_arguments(parser)                                    its own options, if any
 """
 
 import importlib

@@ -9,6 +9,7 @@ Masks are read by Pillow, which keeps palette indices (TensorFlow and OpenCV tur
 them into colours).
 """
 
+import functools
 import io
 import re
 import struct
@@ -308,15 +309,24 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 def _ids_of_colours(rgb, colours, path):
     """uint8 [N] from uint8 [N, 3]."""
-    codes = rgb.astype(np.int32) @ (65536, 256, 1)
-    present, places = np.unique(codes, return_inverse=True)
-    ids = np.zeros(len(present), np.uint8)
-    for place, code in enumerate(present.tolist()):
-        colour = (code >> 16, code >> 8 & 255, code & 255)
-        if colour not in colours:
-            count = np.count_nonzero(codes == code)
-            raise DataError(
-                path, f"colour {colour} in {count} pixels", "the colours of --palette"
-            )
-        ids[place] = colours[colour]
-    return ids[places.ravel()]
+    codes = rgb[:, 0].astype(np.uint32) << 16
+    codes |= rgb[:, 1].astype(np.uint32) << 8
+    codes |= rgb[:, 2]
+    ids = _ids_of_codes(tuple(colours.items()))[codes]
+    if (ids < 0).any():
+        wrong = int(codes[ids < 0][0])
+        colour = (wrong >> 16, wrong >> 8 & 255, wrong & 255)
+        count = np.count_nonzero(codes == wrong)
+        raise DataError(
+            path, f"colour {colour} in {count} pixels", "the colours of --palette"
+        )
+    return ids.astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=1)
+def _ids_of_codes(colours):
+    """int16 [2^24]: the class id of each 24-bit colour, -1 where it has none."""
+    table = np.full(1 << 24, -1, np.int16)
+    for (red, green, blue), class_id in colours:
+        table[red << 16 | green << 8 | blue] = class_id
+    return table

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -355,7 +356,7 @@ def _alone(work, item):
 def _processes(workers: int) -> ProcessPoolExecutor:
     # spawn: the parent may have threads, which a fork would leave in any state.
     return ProcessPoolExecutor(
-        workers, get_context("spawn"), _end_with_parent, (os.getpid(),)
+        workers, get_context("spawn"), _start_worker, (os.getpid(),)
     )
 
 
@@ -367,8 +368,12 @@ def _ending(pool: Executor):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent(parent: int) -> None:
-    """A worker process whose parent was killed ends too, instead of waiting on."""
+def _start_worker(parent: int) -> None:
+    """A worker process ends with its parent, also where that was killed.
+
+    Ctrl-C reaches every process of the terminal; the parent answers it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:

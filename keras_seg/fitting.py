@@ -154,8 +154,22 @@ class Run:
         checkpoint.assign(self.net.variables, arrays, "model")
         checkpoint.assign(self.optimizer.variables, arrays, "optimizer")
         if meta["mid_window"]:
+            self._make_metric_variables()
             self.metric_arrays = arrays
         self.say(f"going on at step {self.state.step // self.config.accumulate}")
+
+    def _make_metric_variables(self):
+        """Keras makes them in the first step; restored sums are set before it."""
+        outputs = {
+            name: np.zeros((1, *output.shape[1:]), "float32")
+            for name, output in self.net.output.items()
+        }
+        targets = {
+            name: outputs[name] if head.target == "heatmaps" else outputs[name][..., 0]
+            for name, head in self.network.heads.items()
+        }
+        self.net.compute_loss(y=targets, y_pred=outputs)
+        self.net.compute_metrics(None, targets, outputs)
 
     def _refuse_another_fingerprint(self, found: Mapping):
         for key, (old, new) in run_folder.differences(found, backend.fingerprint()):

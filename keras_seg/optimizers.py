@@ -27,9 +27,8 @@ class _Rules:
         variables = trainable_variables
         if variables is None:
             variables = self._trainable_variables
-        every = self.gradient_accumulation_steps or 1
-        step = ops.floor_divide(self.iterations, every)
-        trained = ops.cast(step >= self._bn_start, "float32")
+        # `iterations` counts steps; the schedule is given batches (see _PerUpdate).
+        trained = ops.cast(self.iterations >= self._bn_start, "float32")
         grads = [self._adjust(g, v, trained) for g, v in zip(grads, variables)]
         super().apply(grads, trainable_variables)
 

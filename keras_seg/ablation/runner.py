@@ -91,6 +91,7 @@ def run_stages(
     Returns:
         The results of the stages asked for.
     """
+    _refuse_unknown_winner(plan, asked, base, winner)
     results: dict[str, StageResult] = {}
     for stage in plan.stages:
         config, start = stage_start(plan, stage, base, execution, winner)
@@ -122,10 +123,6 @@ def stage_start(
     """
     config, sentences = base, []
     earlier = plan.stages[: plan.stages.index(stage)]
-    arm_names = [arm.name for s in earlier for arm in s.arms(base)]
-    if winner is not None and winner not in arm_names:
-        known = ", ".join(arm_names) or "none, since no stage comes before"
-        raise UsageError("winner", winner, f"an arm of an earlier stage ({known})")
     for previous in earlier:
         arms = {arm.name: arm for arm in previous.arms(config)}
         found = _read_winner(execution, previous, arms) if execution else None
@@ -143,6 +140,15 @@ def stage_start(
     if not sentences:
         return config, "Starts from the network as it is."
     return config, "Starts from " + "; ".join(sentences) + "."
+
+
+def _refuse_unknown_winner(plan, asked, base, winner) -> None:
+    """A winner given by hand is an arm of a stage before the first one asked for."""
+    first = min(plan.stages.index(stage) for stage in asked)
+    names = [arm.name for stage in plan.stages[:first] for arm in stage.arms(base)]
+    if winner is not None and winner not in names:
+        known = ", ".join(names) or "none, since no stage comes before"
+        raise UsageError("winner", winner, f"an arm of an earlier stage ({known})")
 
 
 def run_stage(stage: Stage, config: Config, execution: Execution) -> None:

@@ -1,0 +1,114 @@
+"""Who imports whom (architecture), what is banned, and what stays light."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "keras_seg"
+LEAVES = (
+    *("labels", "preprocess", "losses", "class_weights", "metrics", "schedules"),
+    *("errors", "config"),
+)
+TOP_LEVEL = {"datasets", "ablations", "tools", "tests"}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, wherever in the file, as dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part(name: str) -> str:
+    """The part of the package a dotted name belongs to; "" for others'."""
+    names = name.split(".")
+    return names[1] if names[0] == "keras_seg" and len(names) > 1 else ""
+
+
+FORBIDDEN = {
+    "nets": {"data", "synthetic", "training", "fitting", "ablation", "evaluation"},
+    "data": {"nets", "training", "fitting", "ablation", "evaluation"},
+    "synthetic": {"nets", "data", "training", "fitting", "ablation", "evaluation"},
+    "training": {"ablation"},
+    "fitting": {"ablation", "training"},
+    "evaluation": {"ablation", "training", "fitting"},
+}
+FORBIDDEN |= {
+    leaf: {"nets", "data", "synthetic", "training", "fitting", "ablation"}
+    for leaf in LEAVES
+}
+
+
+def test_dependencies_point_one_way():
+    for path in modules():
+        own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        for name in imports(path):
+            assert part(name) not in FORBIDDEN.get(own, ()), f"{path}: {name}"
+
+
+def test_the_package_imports_no_other_top_level_folder():
+    for path in modules():
+        roots = {name.partition(".")[0] for name in imports(path)}
+        assert not roots & TOP_LEVEL, path
+
+
+def test_datasets_is_no_package_and_there_is_no_utils():
+    assert not (ROOT / "datasets" / "__init__.py").exists()
+    assert not list(ROOT.rglob("keras_seg/**/utils.py"))
+
+
+def test_every_test_file_is_collected():
+    for path in (ROOT / "tests").glob("*.py"):
+        has_tests = re.search(r"^def test_", path.read_text(), re.MULTILINE)
+        assert path.name.startswith("test_") or not has_tests, path
+
+
+BANNED = {
+    "pickle": r"\bimport pickle\b|\bpickle\.load|allow_pickle=True",
+    "safe_mode off": r"safe_mode\s*=\s*False|enable_unsafe_deserialization",
+    "Lambda layer": r"\bLambda\(",
+    "eval": r"(?<![\w.])(eval|exec)\(",
+    "yaml.load": r"yaml\.load\(",
+}
+
+
+@pytest.mark.parametrize("what", BANNED)
+def test_nothing_runs_code_from_files(what):
+    folders = ("keras_seg", "tools", "datasets", "ablations")
+    for path in (file for name in folders for file in (ROOT / name).rglob("*.py")):
+        assert not re.search(BANNED[what], path.read_text()), path
+
+
+LIGHT = (
+    *("keras_seg", "keras_seg.nets", "keras_seg.data", "keras_seg.config"),
+    *("keras_seg.labels", "keras_seg.errors", "keras_seg.training"),
+    *("keras_seg.run_folder", "keras_seg.ablation.runner", "keras_seg.figures"),
+)
+
+
+def test_light_modules_import_neither_keras_nor_tensorflow():
+    script = f"""
+import importlib, sys
+for name in {LIGHT!r}:
+    importlib.import_module(name)
+print(sorted({{"keras", "tensorflow", "torch"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

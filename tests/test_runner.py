@@ -1,0 +1,286 @@
+"""The ablation engine: winners, chains, what is skipped, what became of an arm."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from keras_seg import run_folder, training
+from keras_seg.ablation import protocol, runner
+from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
+from keras_seg.config import Config
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import DivergedError, OutOfMemoryError, UsageError
+
+BASE = Config(net="icnet", size=(32, 64), steps=10, lr=0.1)
+
+
+def widths(base):
+    return [
+        Arm("normal", "Normal", base),
+        Arm("doubled", "Doubled", replace(base, filter_scale=2)),
+    ]
+
+
+def weightings(base):
+    return [
+        Arm("none", "None", base),
+        Arm("w1", "W1", replace(base, class_weights="w1")),
+        Arm("w2", "W2", replace(base, class_weights="w2")),
+    ]
+
+
+def longer(base):
+    return [Arm("long", "Long", replace(base, steps=base.steps * 2))]
+
+
+WIDTH = Stage("width", "Wider?", "test", widths, published_winner="normal")
+WEIGHTING = Stage("weighting", "Weighted?", "test", weightings, "none")
+FINAL = Stage("final", "How far?", "test", longer, split="test")
+PLAN = Plan(lambda scale, size: BASE, (WIDTH, WEIGHTING, FINAL))
+
+
+def miou_of(config: Config) -> float:
+    """What the pretended training reaches; doubled filters and W1 win."""
+    score = 0.3 + 0.1 * (config.filter_scale == 2) + 0.01 * config.seed
+    return score + {"none": 0.0, "w1": 0.05, "w2": -0.2}[config.class_weights]
+
+
+class Trainer:
+    """Stands in for training: leaves the files of a run, fails where it is told."""
+
+    def __init__(self):
+        self.trained: list[Path] = []
+        self.failures: dict[str, Exception] = {}
+
+    def __call__(self, config, data, run, options):
+        self.trained.append(run)
+        run.mkdir(parents=True, exist_ok=True)
+        identity = run_folder.identity(config, open_prepared(data))
+        run_folder.write_json(run / "config.json", identity)
+        if run.parent.name in self.failures:
+            raise self.failures[run.parent.name]
+        metrics = {
+            "summary": {"miou": miou_of(config)},
+            "parameters": {"trainable": 100 * config.filter_scale},
+        }
+        run_folder.write_json(run / "metrics.json", metrics)
+
+    def evaluate(self, run, data, split, threads):
+        (run / "evaluation").mkdir()
+        scores = run_folder.read_metrics(run) | {"split": split}
+        run_folder.write_json(run / "evaluation" / f"{split}.json", scores)
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    stand_in = Trainer()
+    monkeypatch.setattr(training, "train", stand_in)
+    monkeypatch.setattr(training, "evaluate", stand_in.evaluate)
+    return stand_in
+
+
+def execution(folder, shapes, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = open_prepared(shapes)
+    return runner.Execution(folder=folder, prepared=prepared, isolate=False, **changes)
+
+
+def run(where, *stages, winner=None):
+    return runner.run_stages(PLAN, stages, BASE, where, winner, lambda results: None)
+
+
+def test_each_stage_starts_from_the_winner_before_it(trainer, shapes, tmp_path):
+    results = run(execution(tmp_path, shapes), WIDTH, WEIGHTING, FINAL)
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    final = results[-1].results[0]
+    assert final.arm.config.filter_scale == 2
+    assert final.arm.config.class_weights == "w1"
+    assert final.arm.config.steps == 20
+    assert "Doubled (the winner of the stage run here)" in results[-1].start
+    assert final.metrics["split"] == "test"
+
+
+def test_the_documents_winner_where_no_earlier_stage_was_run(trainer, shapes, tmp_path):
+    (result,) = run(execution(tmp_path, shapes), WEIGHTING)
+    assert {r.arm.config.filter_scale for r in result.results} == {1}
+    assert "Normal (the document's winner)" in result.start
+
+
+def test_winner_given_by_hand(trainer, shapes, tmp_path):
+    (result,) = run(execution(tmp_path, shapes), WEIGHTING, winner="doubled")
+    assert {r.arm.config.filter_scale for r in result.results} == {2}
+    with pytest.raises(UsageError, match=r"winner: w2; expected an arm of an earlier"):
+        run(execution(tmp_path / "other", shapes), WEIGHTING, winner="w2")
+
+
+def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_path):
+    where = execution(tmp_path, shapes)
+    first = run(where, WIDTH, WEIGHTING)
+    # 2 widths, then 2 weightings: the doubled net without weights is there already.
+    assert len(trainer.trained) == 4
+    assert first[1].results[0].run == first[0].results[1].run
+    trainer.trained.clear()
+    again = run(where, WIDTH, WEIGHTING)
+    assert trainer.trained == []
+    assert [r.miou for s in again for r in s.results] == [
+        r.miou for s in first for r in s.results
+    ]
+
+
+def test_a_failed_arm_is_shown_and_the_others_finish(trainer, shapes, tmp_path):
+    trainer.failures = {
+        "none": DivergedError("loss at step 3", math.nan, "a finite number"),
+        "w2": OutOfMemoryError("memory", "17 GB", "less"),
+    }
+    where = execution(tmp_path, shapes)
+    (result,) = run(where, WEIGHTING)
+    assert [r.state for r in result.results] == ["diverged", "done", "oom"]
+    assert result.results[0].reason.startswith("loss at step 3: nan")
+    assert result.winner == "w1"
+    trainer.failures.clear()
+    trainer.trained.clear()
+    (result,) = run(where, WEIGHTING)
+    assert [r.state for r in result.results] == ["done"] * 3
+    assert [p.parent.name for p in trainer.trained] == ["none", "w2"]
+
+
+def test_a_folder_with_another_configuration_is_refused(trainer, shapes, tmp_path):
+    where = execution(tmp_path, shapes)
+    run(where, WIDTH)
+    other = replace(BASE, lr=0.5)
+    with pytest.raises(UsageError, match=r"setting lr: 0\.5; expected 0\.1"):
+        runner.run_stages(PLAN, [WIDTH], other, where, None, lambda results: None)
+    anew = replace(where, restart=True)
+    runner.run_stages(PLAN, [WIDTH], other, anew, None, lambda results: None)
+
+
+def test_seeds_are_runs_of_their_own(trainer, shapes, tmp_path):
+    (result,) = run(execution(tmp_path, shapes, seeds=2), WIDTH)
+    names = [(r.arm.name, r.seed, r.arm.config.seed) for r in result.results]
+    assert names == [("normal", 0, 0), ("normal", 1, 0)] + [
+        ("doubled", 0, 0),
+        ("doubled", 1, 0),
+    ]
+    assert [round(r.miou, 2) for r in result.results] == [0.3, 0.31, 0.4, 0.41]
+
+
+def test_a_torn_line_of_the_journal_is_left_out(tmp_path):
+    journal = runner.Journal(tmp_path / "journal.jsonl")
+    journal.add(run="a/b/seed0", event="diverged", reason="nan")
+    with open(journal.path, "a") as file:
+        file.write('{"run": "a/b/seed0", "eve')
+    assert journal.last("a/b/seed0")["event"] == "diverged"
+    assert journal.last("a/c/seed0") == {}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "state"),
+    [(4, "diverged"), (137, "oom"), (-9, "oom"), (-11, "oom"), (143, "interrupted")]
+    + [(130, "interrupted"), (-15, "interrupted"), (1, "failed"), (5, "failed")],
+)
+def test_the_exit_code_tells_what_became_of_an_arm(exit_code, state):
+    assert runner.state_of(exit_code) == state
+
+
+def result(name, miou, parameters, seed=0):
+    metrics = {"summary": {"miou": miou}, "parameters": {"trainable": parameters}}
+    arm = Arm(name, name, BASE)
+    return ArmResult(arm, seed, Path(), "done", metrics=metrics)
+
+
+def test_the_higher_mean_miou_wins_and_ties_go_to_fewer_parameters():
+    rows = [result("a", 0.3, 9), result("a", 0.5, 9, 1), result("b", 0.45, 9)]
+    assert choose_winner(rows) == "b"
+    rows = [result("a", 0.4, 9), result("b", 0.4, 5)]
+    assert choose_winner(rows) == "b"
+    failed = ArmResult(Arm("c", "c", BASE), 0, Path(), "failed")
+    assert choose_winner([failed]) is None
+
+
+def test_sizes_keep_the_aspect_ratio():
+    assert protocol.fit_size((360, 480), 96 * 128, 32) == (96, 128)
+    assert protocol.fit_size((240, 240), 96 * 128, 32) == (96, 96)
+    assert protocol.fit_size((10, 500), 32, 32) == (32, 32)
+
+
+STUDY_SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from keras_seg import checkpoint, command_line
+from keras_seg.ablation import runner
+from keras_seg.ablation.protocol import Arm, Plan, Stage
+from keras_seg.config import Config
+from keras_seg.data.prepared import open_prepared
+
+BASE = Config(
+    net="hourglass", size=(24, 40), steps=6, batch=2, val_every=2, lr=0.001,
+    knobs={"stacks": 1, "depth": 1, "features": 8, "stem": 4, "stem_stride": 2},
+)
+
+def arms(base):
+    return [Arm(f"lr{k}", f"lr {k}", replace(base, lr=k / 1000)) for k in (1, 2)]
+
+def main(argv):
+    stage = Stage("rate", "Which?", "test", arms)
+    plan = Plan(lambda scale, size: BASE, (stage,))
+    folder = Path(argv[1])
+    where = runner.Execution(folder, open_prepared(argv[0]), threads=2)
+    with checkpoint.lock(folder):
+        runner.run_stages(plan, [stage], BASE, where, None, lambda results: None)
+
+sys.exit(command_line.run(main))
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    script = folder / "study.py"
+    script.write_text(STUDY_SCRIPT)
+    command = [sys.executable, str(script), str(shapes), str(folder / "out")]
+    subprocess.run(command, check=True)
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(False, id="runner"),
+        pytest.param(True, id="runner and arm", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_in_the_middle_of_an_arm_the_same_command_finishes(
+    shapes, tmp_path, group, uninterrupted
+):
+    """SIGKILL; the arm of a killed runner saves itself and ends before the next."""
+    script, folder = tmp_path / "study.py", tmp_path / "out"
+    script.write_text(STUDY_SCRIPT)
+    command = [sys.executable, str(script), str(shapes), str(folder)]
+    process = subprocess.Popen(command, start_new_session=True)
+    second = folder / "rate" / "lr2" / "seed0" / "config.json"
+    deadline = time.monotonic() + 180
+    while not second.is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    subprocess.run(command, check=True)
+    for arm in ("lr1", "lr2"):
+        for name in ("metrics.json", "history.csv"):
+            place = Path("rate") / arm / "seed0" / name
+            assert (folder / place).read_bytes() == (uninterrupted / place).read_bytes()
+    events = (folder / "journal.jsonl").read_text().splitlines()
+    assert json.loads(events[-1])["event"] == "done"

@@ -1,0 +1,261 @@
+"""Runs: resumed to the same bits, refused where they differ, honest when they fail.
+
+The network is a tiny hourglass: batch norm, dropout and two supervised heads.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_seg import checkpoint, run_folder
+from keras_seg.config import Augment, Config, to_dict
+from keras_seg.errors import (
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    LockedError,
+    StorageError,
+    UsageError,
+)
+from keras_seg.training import Options, train
+
+CONFIG = Config(
+    net="hourglass",
+    size=(24, 40),
+    steps=11,
+    knobs={
+        "stacks": 2,
+        "depth": 2,
+        "features": 8,
+        "stem": 4,
+        "stem_stride": 2,
+        "dropout": 0.2,
+    },
+    batch=3,
+    optimizer="rmsprop",
+    lr=0.003,
+    weight_decay=1e-4,
+    bn_start=4,
+    augment=Augment(mirror=0.5, swap_lr=True, scale=(0.7, 1.4)),
+    class_weights="w1",
+    val_every=4,
+    val_samples=4,
+    val_batch=3,
+)
+OPTIONS = Options(threads=2, checkpoint_every=3)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shapes, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    train(CONFIG, shapes, run, OPTIONS)
+    return run
+
+
+@pytest.fixture(scope="module")
+def interrupted(shapes, tmp_path_factory):
+    """A run that was asked to stop in step 7, inside its second window."""
+    run = tmp_path_factory.mktemp("runs") / "interrupted"
+    with pytest.MonkeyPatch.context() as patch:
+        ask_to_stop_at(patch, 7)
+        with pytest.raises(InterruptedRunError) as caught:
+            train(CONFIG, shapes, run, OPTIONS)
+    assert caught.value.exit_code == 143
+    return run
+
+
+def ask_to_stop_at(patch, step: int) -> None:
+    from keras_seg import fitting
+
+    count = fitting._Windows.on_train_batch_end
+
+    def counted(self, batch, logs=None):
+        count(self, batch, logs)
+        if self.run.state.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    patch.setattr(fitting._Windows, "on_train_batch_end", counted)
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    for name in ("history.csv", "metrics.json", "config.json"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+    newest = [checkpoint.load_newest(run / "checkpoints") for run in (found, expected)]
+    assert newest[0][0] == newest[1][0]
+    assert newest[0][1].keys() == newest[1][1].keys()
+    for name, array in newest[0][1].items():
+        np.testing.assert_array_equal(array, newest[1][1][name], err_msg=name)
+    best = [run_folder.load_best(run)[0] for run in (found, expected)]
+    for name, array in best[0].items():
+        np.testing.assert_array_equal(array, best[1][name], err_msg=name)
+
+
+def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
+    names = {entry.name for entry in uninterrupted.iterdir()}
+    listed = "config.json environment.json history.csv timing.csv metrics.json "
+    listed += "checkpoints best curves.png samples.png log.txt"
+    assert names >= set(listed.split())
+    assert not [name for name in names if name.startswith(".tmp")]
+    history = run_folder.read_history(uninterrupted)
+    assert [row["step"] for row in history] == [4, 8, 11]  # the last one is shorter
+    assert history[0].keys() >= {"loss", "logits_loss", "stack0_logits_loss", "lr"}
+    assert history[0].keys() >= {"train_miou", "val_loss", "val_miou"}
+    metrics = run_folder.read_metrics(uninterrupted)
+    confusion = np.array(metrics["confusion"])
+    assert metrics["images"] == 6
+    assert metrics["per_class"]["iou"][3] is None  # a class that is absent
+    diagonal = np.diag(confusion).sum() / confusion.sum()
+    np.testing.assert_allclose(metrics["summary"]["pixel_accuracy"], diagonal)
+    assert max(row["val_miou"] for row in history) > 0
+    text = (uninterrupted / "history.csv").read_text()
+    text += (uninterrupted / "metrics.json").read_text()
+    assert str(uninterrupted.parent) not in text
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    interrupted, uninterrupted, shapes, tmp_path, monkeypatch
+):
+    run = tmp_path / "elsewhere" / "resumed"
+    shutil.copytree(interrupted, run)
+    assert checkpoint.steps(run / "checkpoints") == [6, 7]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    train(CONFIG, shapes, run, replace(OPTIONS, workers=4, checkpoint_every=None))
+    assert_same_run(run, uninterrupted)
+
+
+def test_a_damaged_checkpoint_costs_steps_but_no_bits(
+    interrupted, uninterrupted, shapes, tmp_path, capsys
+):
+    run = tmp_path / "resumed"
+    shutil.copytree(interrupted, run)
+    arrays = run / "checkpoints" / "step-00000007" / "arrays.npz"
+    arrays.write_bytes(arrays.read_bytes()[:-1000])
+    train(CONFIG, shapes, run, OPTIONS)
+    assert "skipped" in capsys.readouterr().err
+    assert_same_run(run, uninterrupted)
+
+
+def test_a_killed_process_goes_on_to_the_same_bits(uninterrupted, shapes, tmp_path):
+    run = tmp_path / "killed"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(to_dict(CONFIG)))
+    command = [sys.executable, "-m", "keras_seg.training", "--config", str(config)]
+    command += ["--data", str(shapes), "--out", str(run), "--threads", "2"]
+    command += ["--checkpoint-every", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while max(checkpoint.steps(run / "checkpoints"), default=0) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (run / "metrics.json").exists()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert_same_run(run, uninterrupted)
+
+
+def test_a_finished_run_is_left_alone(uninterrupted, shapes, capsys):
+    before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*")}
+    found = train(CONFIG, shapes, uninterrupted, OPTIONS)
+    assert found == run_folder.read_metrics(uninterrupted)
+    assert "finished already" in capsys.readouterr().err
+    after = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*")}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"lr": 0.1}, "setting lr: 0.1; expected 0.003 as in"),
+        ({"seed": 1}, "setting seed: 1; expected 0 as in"),
+        ({"augment": Augment()}, "setting augment.mirror: 0.0; expected 0.5 as in"),
+    ],
+    ids=["lr", "seed", "augment"],
+)
+def test_another_configuration_is_refused_by_name(interrupted, shapes, changes, line):
+    with pytest.raises(UsageError, match=line):
+        train(replace(CONFIG, **changes), shapes, interrupted, OPTIONS)
+
+
+def test_other_data_are_refused(interrupted, tmp_path):
+    import miniatures
+
+    other = miniatures.shapes(tmp_path / "other", (("train", 9), ("val", 6)))
+    with pytest.raises(UsageError, match=r"setting data\.manifest"):
+        train(CONFIG, other, interrupted, OPTIONS)
+
+
+def test_another_environment_is_refused_unless_allowed(interrupted, shapes, tmp_path):
+    run = tmp_path / "resumed"
+    shutil.copytree(interrupted, run)
+    for step in checkpoint.steps(run / "checkpoints"):
+        place = run / "checkpoints" / f"step-{step:08d}"
+        arrays, meta = checkpoint.load(place)
+        meta["fingerprint"]["cpu"] = "another"
+        checkpoint.save(run / "checkpoints", step, arrays, meta, 9)
+    with pytest.raises(UsageError, match="environment cpu: .*; expected another"):
+        train(CONFIG, shapes, run, OPTIONS)
+    train(CONFIG, shapes, run, replace(OPTIONS, allow_inexact=True))
+    inexact = run_folder.read_environment(run)["inexact"]
+    assert inexact[0].startswith("cpu: another -> ")
+
+
+def test_no_undamaged_checkpoint_is_no_new_beginning(interrupted, shapes, tmp_path):
+    run = tmp_path / "resumed"
+    shutil.copytree(interrupted, run)
+    for meta in run.glob("checkpoints/*/meta.json"):
+        meta.write_text("")
+    with pytest.raises(StorageError, match="--restart"):
+        train(CONFIG, shapes, run, OPTIONS)
+
+
+def test_a_run_is_held_by_one(interrupted, shapes):
+    with checkpoint.lock(interrupted), pytest.raises(LockedError):
+        train(CONFIG, shapes, interrupted, OPTIONS)
+
+
+def test_divergence_is_reported_and_the_last_good_state_kept(shapes, tmp_path):
+    run = tmp_path / "diverged"
+    config = replace(CONFIG, optimizer="sgd", lr=1e30, momentum=0.0, val_every=1)
+    with pytest.raises(DivergedError, match=r"at step \d+") as caught:
+        train(config, shapes, run, OPTIONS)
+    assert caught.value.exit_code == 4
+    assert str(caught.value) == run_folder.read_failure(run)
+    for step in checkpoint.steps(run / "checkpoints"):
+        arrays, _ = checkpoint.load(run / "checkpoints" / f"step-{step:08d}")
+        assert all(np.isfinite(a).all() for a in arrays.values())
+
+
+def test_a_file_that_broke_since_preparation_is_named(shapes, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    (data / "images" / "train" / "train4.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="train4.png"):
+        train(CONFIG, data, tmp_path / "run", OPTIONS)
+
+
+def test_batch_norm_rests_in_full_mode_until_the_switch(shapes, tmp_path):
+    config = replace(CONFIG, steps=4, val_every=2, bn_start=2, bn_mode="full")
+    train(config, shapes, tmp_path / "run", replace(OPTIONS, checkpoint_every=2))
+    at = {}
+    for step in (2, 4):
+        place = tmp_path / "run" / "checkpoints" / f"step-{step:08d}"
+        at[step], _ = checkpoint.load(place)
+    rests = {"moving_mean": 0.0, "moving_variance": 1.0, "gamma": 1.0, "beta": 0.0}
+    for kind, initial in rests.items():
+        names = [n for n in at[2] if n.startswith("model/") and n.endswith("/" + kind)]
+        assert names
+        assert all((at[2][name] == initial).all() for name in names)
+        assert all((at[4][name] != initial).any() for name in names)
+    kernels = [n for n in at[2] if n.startswith("model/") and n.endswith("/kernel")]
+    assert all((at[2][name] != at[4][name]).any() for name in kernels)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from outlines import count, outline
 
 from keras_seg import nets
 from keras_seg.errors import UsageError
@@ -397,13 +398,6 @@ larger_nets_slowly = [
 SMALL_CLASSES = 3
 
 
-def outline(name, size, num_classes, **options):
-    """The network without values in its weights: shapes and counts in no time."""
-    keras.backend.clear_session()
-    with keras.StatelessScope(initialize_variables=False):
-        return nets.build(name, (*size, 3), num_classes, **options)
-
-
 def build_small(name):
     """The network, with weights, for the tests that compute."""
     row = ROWS[name]
@@ -412,10 +406,6 @@ def build_small(name):
         for constant, widths in row.small_widths.items():
             patch.setattr(module, constant, widths)
         return nets.build(name, (*row.small, 3), SMALL_CLASSES, **row.small_knobs)
-
-
-def count(weights):
-    return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
 def output_sizes(model):

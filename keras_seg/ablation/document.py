@@ -20,6 +20,7 @@ from keras_seg import figures
 
 Colour = tuple[int, int, int]
 PICTURE_PX = 420  # long side of a photograph in the page
+COLUMN_PX = 300  # widest column of a grid of pictures
 WIDE_INCHES = 7  # a wider chart has a line of its own and is not made small
 NONE = "–"  # stands where there is no value
 
@@ -261,7 +262,8 @@ def _html_pictures(block: Pictures) -> str:
     legend = "".join(
         f"<span>{_square(colour)}{_text(name)}</span>" for name, colour in block.legend
     )
-    grid = _html_scrolled(' class="pictures"', head, "".join(lines))
+    width = f' style="max-width:{COLUMN_PX * len(block.header)}px"'
+    grid = _html_scrolled(f' class="pictures"{width}', head, "".join(lines))
     return f'{grid}<p class="legend">{legend}</p>'
 
 
@@ -419,11 +421,12 @@ figure { margin:0; max-width:610px; }
 figure svg { display:block; width:100%; height:auto; }
 .wide { grid-column:1 / -1; max-width:900px; overflow-x:auto; }
 .wide svg { min-width:680px; }
+.pictures { width:100%; }
 .pictures th, .pictures td { border:0; padding:0 6px 6px 0; text-align:center;
   position:static; min-width:0; vertical-align:bottom; }
 .pictures th:first-child { min-width:0; text-align:center; }
 .pictures td { min-width:120px; vertical-align:middle; color:var(--muted); }
-.pictures img { display:block; width:100%; max-width:330px; border-radius:3px; }
+.pictures img { display:block; width:100%; border-radius:3px; }
 .pictures td + td img { image-rendering:pixelated; }
 .legend { display:flex; flex-wrap:wrap; gap:.2rem 1.1rem; max-width:none;
   font-size:.85rem; }

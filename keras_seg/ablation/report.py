@@ -209,7 +209,7 @@ def _stage_blocks(result: StageResult, context: Context) -> list:
     heading, differences = "What differs between the arms", _differences(arms)
     if len(arms) > LONG_TABLE:
         blocks.append(Details(heading, [differences]))
-    else:
+    elif len(arms) > 1:
         blocks += [Heading(3, heading), differences]
     named = _named(result)
     # The named first, so that their colours differ.
@@ -240,8 +240,7 @@ def _verdict(
     titles = {arm.name: arm.title for arm in result.arms}
     sentences = []
     if floors:
-        score = scores.mean_score(result, result.winner, "miou")
-        sentences.append(_above_floor(score, *floors[-1]))
+        sentences.append(_above_floor(result, *floors[-1]))
     sentences.append(_certainty(result))
     published = result.stage.published_winner
     if published == result.winner:
@@ -301,17 +300,13 @@ def _certainty(result: StageResult) -> str:
     return "The difference is larger than the spread of the seeds."
 
 
-def _above_floor(score: float, name: str, floor: Mapping[str, float]) -> str:
-    gain = score - floor["miou"]
+def _above_floor(result: StageResult, name: str, floor: Mapping[str, float]) -> str:
+    gain = scores.mean_score(result, result.winner, "miou") - floor["miou"]
+    who = "the winner" if len(result.arms) > 1 else "this arm"
+    start = f"The floor, {name}, has {_percent(floor['miou'])} %: {who} is "
     if gain > 0:
-        return (
-            f"The floor, {name}, has {_percent(floor['miou'])} %: the winner is "
-            f"{100 * gain:.1f} points above it."
-        )
-    return (
-        f"The floor, {name}, has {_percent(floor['miou'])} %: the winner is no better, "
-        "so nothing useful was learnt."
-    )
+        return f"{start}{100 * gain:.1f} points above it."
+    return f"{start}no better, so nothing useful was learnt."
 
 
 def _notes(result: StageResult) -> list[str]:
@@ -453,9 +448,10 @@ def _reasons(runs: Sequence[ArmResult]) -> str:
 
 def _tags(result: StageResult, arm: Arm) -> list[str]:
     tags = []
-    if arm.name == result.winner:
+    compared = len(result.arms) > 1
+    if compared and arm.name == result.winner:
         tags.append("winner")
-    if arm.name == scores.base(result).name and len(result.arms) > 1:
+    if compared and arm.name == scores.base(result).name:
         tags.append("base")
     if arm.name == result.stage.published_winner:
         tags.append("document's choice")

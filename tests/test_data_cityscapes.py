@@ -21,6 +21,8 @@ def test_miniature(label_space, tmp_path):
     prepared, _ = cityscapes.prepare(
         tmp_path / "raw", tmp_path / "out", Options(), label_space=label_space
     )
+    names = {"ids": "cityscapes34", "train_ids": "cityscapes"}
+    assert prepared.dataset == names[label_space]
     assert prepared.splits == ("train", "val")  # test's labels are withheld
     found = {
         (sample.split, sample.id): read_label(sample.label)

@@ -42,7 +42,7 @@ def test_palette_indices_survive(src, tmp_path):
     raw = tmp_path / "raw" / "VOC2007" / "JPEGImages"
     for sample in prepared.samples("train"):  # JPEGs are not encoded again
         assert sample.image.read_bytes() == (raw / f"{sample.id}.jpg").read_bytes()
-    assert prepared.meta["request"]["year"] == "2007"
+    assert prepared.dataset == "voc2007"
     assert verify(tmp_path / "out") == []
 
 
@@ -57,6 +57,7 @@ def test_both_years_need_a_choice(tmp_path):
         tmp_path / "raw", tmp_path / "out", Options(), year="2012"
     )
     assert prepared.splits == ("train", "val")
+    assert prepared.dataset == "voc2012"
     assert prepared.samples("train")[0].id == "2012_000001"
 
 

@@ -65,7 +65,7 @@ def test_prepare_verify_show(name, prepare, tmp_path):
     assert out.startswith(f"prepared: {tmp_path / 'out'} (train 2, val ")
     prepared = open_prepared(tmp_path / "out")
     assert prepared.image_size == (16, 24)
-    assert prepared.dataset == name
+    assert prepared.dataset == {"voc": "voc2007"}.get(name, name)
     assert all(1 <= len(prepared.samples(split)) <= 2 for split in prepared.splits)
 
     assert prepare(*command)[1].startswith("already prepared: ")

@@ -85,6 +85,8 @@ def prepare(
 ) -> tuple[Prepared, bool]:
     """Raw Cityscapes -> prepared folder; see `keras_seg.data.writer.write_prepared`.
 
+    The dataset is named cityscapes, or cityscapes34 in the label space "ids".
+
     Args:
         src: the folder with leftImg8bit and gtFine.
         label_space: "ids" (34 classes) or "train_ids" (19).
@@ -94,12 +96,11 @@ def prepare(
     return raw.prepare_pairs(
         src,
         out,
-        "cityscapes",
+        "cityscapes34" if label_space == "ids" else "cityscapes",
         LABELS[label_space],
         pairs,
         partial(_read_label, label_space=label_space),
         options,
-        {"label_space": label_space},
     )
 
 

@@ -142,7 +142,7 @@ def map_ids(
     for value in present[table[present] < 0]:
         count = np.count_nonzero(label == value)
         raise DataError(path, f"class id {value} in {count} pixels", allowed)
-    return table.astype(np.uint8)[label]
+    return cv2.LUT(label, table.astype(np.uint8))
 
 
 def pad_to_square(array: np.ndarray, fill: int = 0) -> np.ndarray:

@@ -82,7 +82,7 @@ class Prepared:
 
     Attributes:
         folder: where it lies.
-        dataset: its name, a key of `keras_seg.data.DATASETS`.
+        dataset: its name: camvid, voc2012, cityscapes34, ...
         labels: its classes.
         image_size: (height, width) of every image, or None where they differ.
         meta: all of meta.json.

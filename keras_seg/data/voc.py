@@ -55,6 +55,8 @@ def prepare(
 ) -> tuple[Prepared, bool]:
     """Raw VOC -> prepared folder; see `keras_seg.data.writer.write_prepared`.
 
+    The dataset is named voc2007 or voc2012.
+
     Args:
         src: VOCdevkit, or its folder VOC2007 or VOC2012.
         year: "2007" or "2012" where src holds both.
@@ -72,12 +74,11 @@ def prepare(
     return raw.prepare_pairs(
         folder,
         out,
-        "voc",
+        f"voc{year}",
         LABELS,
         pairs,
         _read_label,
         options,
-        {"year": year},
     )
 
 

@@ -8,9 +8,10 @@ from keras_seg import nets
 
 def outline(name, size, num_classes, **options):
     """nets.build, but the weights have shapes only."""
-    keras.backend.clear_session()
     with keras.StatelessScope(initialize_variables=False):
-        return nets.build(name, (*size, 3), num_classes, **options)
+        model = nets.build(name, (*size, 3), num_classes, **options)
+    keras.backend.clear_session()  # else Keras makes the weights at the next chance
+    return model
 
 
 def count(weights):

@@ -1,7 +1,7 @@
 """The hourglass: counts of its variants, coarse-to-fine targets, joints, memory."""
 
-import keras
 import numpy as np
+import outlines
 import pytest
 import tensorflow as tf
 
@@ -11,13 +11,7 @@ from keras_seg.nets import hourglass
 
 
 def outline(size, num_classes, **knobs):
-    keras.backend.clear_session()
-    with keras.StatelessScope(initialize_variables=False):
-        return nets.build("hourglass", (*size, 3), num_classes, **knobs)
-
-
-def trainable(model):
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    return outlines.outline("hourglass", size, num_classes, **knobs)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +36,8 @@ def trainable(model):
     ],
 )
 def test_trainable_counts_of_the_variants(num_classes, knobs, expected):
-    assert trainable(outline((320, 320), num_classes, **knobs)) == expected
+    model = outline((320, 320), num_classes, **knobs)
+    assert outlines.count(model.trainable_weights) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +53,8 @@ def test_counts_with_moving_statistics(knobs, expected):
 
 
 def test_rematerialised_net_has_as_many_weights():
-    assert trainable(outline((320, 320), 25, remat=True)) == 12_874_468
+    model = outline((320, 320), 25, remat=True)
+    assert outlines.count(model.trainable_weights) == 12_874_468
 
 
 def test_original_form_predicts_at_a_quarter_of_the_resolution():

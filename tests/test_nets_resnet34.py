@@ -3,13 +3,10 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from outlines import count, outline
 
 from keras_seg import nets
 from keras_seg.nets.fcn_resnet34 import resnet34
-
-
-def count(weights):
-    return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
 def test_encoder_has_the_weights_of_torchvisions():
@@ -22,9 +19,7 @@ def test_encoder_has_the_weights_of_torchvisions():
 
 
 def test_doubled_filters_widen_the_decoder_only():
-    keras.backend.clear_session()
-    with keras.StatelessScope(initialize_variables=False):
-        model = nets.build("fcn_resnet34", (32, 32, 3), 21, filter_scale=2)
+    model = outline("fcn_resnet34", (32, 32), 21, filter_scale=2)
     widths = {
         layer.name: layer.filters for layer in model.layers if hasattr(layer, "filters")
     }

@@ -99,10 +99,11 @@ class PixelLoss(BatchLoss):
                 f"weights of {self.name}", self.num_classes, f"{classes} of them"
             )
         label = ops.cast(resize_labels(y_true, height, width), "int32")
-        valid = ops.not_equal(label, self.ignore_id)
         known = ops.logical_and(label >= 0, label < classes)
         # NaN for an unknown id: a one-hot row of zeros would count it as perfect.
-        valid = ops.where(valid, ops.where(known, 1.0, float("nan")), 0.0)
+        valid = ops.where(known, 1.0, float("nan"))
+        valid = ops.where(ops.equal(label, self.ignore_id), 0.0, valid)
+        valid = ops.cast(valid, "float32")
         label = ops.where(known, label, 0)
         return self.of_pixels(label, valid, y_pred)
 

@@ -195,14 +195,6 @@ def macro_f1_bound(miou: float) -> float:
     return 2 * miou / (1 + miou)
 
 
-def to_json(
-    confusion: np.ndarray, absent: str = "skip", classes: Sequence[int] | None = None
-) -> dict:
-    """The confusion matrix and its `summary` as plain JSON values."""
-    values = {"confusion": confusion, **summary(confusion, absent, classes)}
-    return plain(values)
-
-
 def plain(value):
     """The value as JSON knows it: arrays as lists, what is not finite as None."""
     if isinstance(value, Mapping):

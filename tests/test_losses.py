@@ -296,11 +296,25 @@ def test_unknown_class_is_not_passed_over(loss, oracle, unknown):
     assert np.isnan(float(loss(label, logits)))
 
 
-def test_another_ignored_id():
+def test_float32_whatever_keras_floats():
+    label, logits = random_batch(4)
+    keras.config.set_floatx("bfloat16")
+    try:
+        value = float(losses.CrossEntropy()(label, logits))
+    finally:
+        keras.config.set_floatx("float32")
+    np.testing.assert_allclose(value, oracles.cross_entropy(label, logits), rtol=1e-5)
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+def test_another_ignored_id(penalised):
+    def loss(ignore_id):
+        base = losses.CrossEntropy(ignore_id=ignore_id)
+        return losses.WithErrorPenalty(base, l1=1) if penalised else base
+
     label, logits = random_batch(6)
-    expected = CE(np.where(label == 1, 255, label), logits)
-    label = np.where(label == 255, 1, label)
-    value = losses.CrossEntropy(ignore_id=1)(label, logits)
+    expected = loss(255)(np.where(label == 1, 255, label), logits)
+    value = loss(1)(np.where(label == 255, 1, label), logits)
     np.testing.assert_allclose(float(value), float(expected), rtol=1e-6)
 
 

@@ -105,6 +105,13 @@ def test_class_that_is_only_predicted_counts_zero():
     assert summary["absent_ids"] == []
 
 
+def test_counts_of_a_small_integer_type_do_not_overflow():
+    counts = (4 * CONFUSION).astype("uint8")
+    np.testing.assert_array_equal(
+        metrics.summary(counts)["f1"], metrics.summary(CONFUSION)["f1"]
+    )
+
+
 def test_summary_of_nothing():
     summary = metrics.summary(np.zeros((3, 3), int))
     assert all(np.isnan(v) for v in summary.values() if isinstance(v, float))
@@ -285,15 +292,24 @@ def test_iou_of_batches_and_images():
     assert metrics.summary(first + second)["miou"] != pytest.approx(batch_mean)
 
 
-def test_json_is_plain_and_has_null_for_nan():
-    record = json.loads(json.dumps(metrics.to_json(CONFUSION), allow_nan=False))
+def test_plain_is_json_with_null_for_nan():
+    values = {"confusion": CONFUSION, **metrics.summary(CONFUSION)}
+    values["nested"] = {"both": (np.float64("nan"), np.int64(3))}
+    record = json.loads(json.dumps(metrics.plain(values), allow_nan=False))
     assert record["confusion"] == CONFUSION.tolist()
     assert record["iou"] == [50 / 61, 20 / 30, 15 / 24, None]
     assert record["absent_ids"] == [3]
+    assert record["nested"] == {"both": [None, 3]}
     assert record["miou"] == pytest.approx(0.703780, abs=1e-6)
-    evaluated = metrics.to_json(CONFUSION, "one", classes=[1, 3])
-    assert evaluated["iou"][0] is None
-    assert evaluated["iou"][3] == 1
+
+
+def test_hard_dice_is_f1():
+    """The four pixels of the Dice loss in the specification, their argmax."""
+    confusion = metrics.confusion_matrix(
+        np.array([0, 1, 2, 1]), np.array([0, 1, 2, 0]), 3
+    )
+    f1 = metrics.summary(confusion)["f1"]
+    np.testing.assert_allclose(f1, [0.666667, 0.666667, 1], atol=1e-6)
 
 
 # Counting
@@ -418,6 +434,8 @@ def test_metric_counts_exactly_whatever_the_size(monkeypatch):
         metric.update_state(label, logits)
         expected += oracles.confusion(label, logits.argmax(-1), 5)
     assert expected.max() > 8**2 * 2
+    low_words = keras.ops.convert_to_numpy(metric.variables[0])
+    assert low_words.max() < 8
     np.testing.assert_array_equal(metric.confusion(), expected)
     miou = metrics.summary(expected)["miou"]
     np.testing.assert_allclose(float(metric.result()), miou, rtol=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from keras_seg.data.images import resize_image, resize_label
 from keras_seg.data.prepared import Prepared, Sample, read_image, read_label
@@ -125,7 +126,8 @@ def _draw_frequencies(axes, prepared: Prepared, split: str) -> None:
     bars.sort(key=lambda bar: -bar[1])
     bars.append((f"ignored  {IGNORE_ID}", counts.ignored, IGNORED_COLOUR))
     present = [pixels / area for _, pixels, _ in bars if pixels]
-    lowest, highest = min(present) / 2, max(present) * 4
+    highest = max(present) * 4
+    lowest = min(min(present) / 2, highest / 100)  # two powers of ten at least
     font = 9 if len(bars) <= 30 else 7
     for place, (_, pixels, colour) in enumerate(bars):
         axes.barh(
@@ -155,6 +157,8 @@ def _draw_frequencies(axes, prepared: Prepared, split: str) -> None:
         )
     axes.set_xscale("log")
     axes.set_xlim(lowest, highest)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(len(bars) - 0.5, -0.5)
     names = [name for name, _, _ in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=font, parse_math=False)

@@ -21,6 +21,7 @@ from keras_seg.data.prepared import (
     sum_lines,
 )
 from keras_seg.data.verify import verify
+from keras_seg.data.workers import in_processes, in_threads
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import DataError, LockedError, UsageError
 from keras_seg.labels import LabelSpec
@@ -80,7 +81,7 @@ def write(out, items=ITEMS, settings=None, processes=False, **options):
         convert,
         options,
         settings or {},
-        processes=processes,
+        each=in_processes if processes else in_threads,
     )
 
 
@@ -477,3 +478,20 @@ def test_joints_that_changed_are_refused(out):
     (out / "joints" / "val.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="val.npz: damaged"):
         open_prepared(out).joints("val")
+
+
+def test_items_can_be_found_late_and_leave_files(tmp_path):
+    """They are looked for only if there is something to do."""
+    calls = []
+
+    def find(stage):
+        calls.append(stage)
+        (stage / "list.csv").write_text("mine")
+        return [*ITEMS, Item("val", "bad", 7, "bad")]
+
+    prepared, now = write(tmp_path / "out", find, skip_bad=1)
+    assert now
+    assert (tmp_path / "out" / "list.csv").read_text() == "mine"
+    assert prepared.manifest_hash == write(tmp_path / "two")[0].manifest_hash
+    assert not write(tmp_path / "out", find, skip_bad=1)[1]
+    assert len(calls) == 1

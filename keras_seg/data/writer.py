@@ -12,16 +12,10 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +38,7 @@ from keras_seg.data.prepared import (
     sort_key,
     sum_lines,
 )
+from keras_seg.data.workers import in_threads
 from keras_seg.errors import DataError, LockedError, UsageError
 from keras_seg.labels import LabelSpec
 
@@ -116,12 +111,12 @@ def write_prepared(
     out: str | Path,
     dataset: str,
     labels: LabelSpec,
-    items: Sequence[Item],
+    items: Sequence[Item] | Callable[[Path], Sequence[Item]],
     convert: Callable[[Item], Iterable[NewSample]],
     options: Options,
     settings: Mapping[str, object],
     unit: str = "images",
-    processes: bool = False,
+    each: Callable[..., Iterator] = in_threads,
 ) -> tuple[Prepared, bool]:
     """Converts the items and publishes the prepared folder.
 
@@ -130,14 +125,17 @@ def write_prepared(
             (which is then left as it is).
         dataset: its name.
         labels: its classes.
-        items: what to convert, whole splits (`options.limit` is the caller's).
-        convert: gives the samples of an item; DataError rejects the item. Runs in
-            threads, or with `processes` in other processes (then picklable).
+        items: what to convert, whole splits (`options.limit` is the caller's). Or a
+            function that finds out, for datasets where that takes long: called only
+            if there is something to do, with the folder as it is being made, where
+            it may leave files of its own.
+        convert: gives the samples of an item; DataError rejects the item. Picklable
+            where `each` needs that.
         options: see Options.
         settings: JSON values: everything else that decides the result, and what
             identifies the raw data. A folder with an equal `request` is not redone.
         unit: what the items are, in the plural.
-        processes: use processes: for work that holds the interpreter or may crash it.
+        each: how the items are gone through, a function of `keras_seg.data.workers`.
 
     Returns:
         The opened folder, and whether it was written now.
@@ -162,6 +160,8 @@ def write_prepared(
             return done, False
         rejected_file = out.with_name(f"{out.name}.rejected.csv")
         rejected_file.unlink(missing_ok=True)
+        if callable(items):
+            items = items(stage)
         records, rejected = _convert_all(
             stage,
             items,
@@ -170,7 +170,7 @@ def write_prepared(
             options,
             f"preparing {dataset}",
             unit,
-            processes,
+            each,
         )
         _refuse_rejected(rejected, len(items), rejected_file, options.skip_bad)
         records.sort(key=sort_key)
@@ -295,12 +295,12 @@ def _publish(stage: Path, out: Path) -> None:
     shutil.rmtree(_old_of(out), ignore_errors=True)
 
 
-def _convert_all(stage, items, convert, num_classes, options, what, unit, processes):
+def _convert_all(stage, items, convert, num_classes, options, what, unit, each):
     """The records of the good items, and for each bad one a line of the list."""
     records: list[_Record] = []
     rejected: list[dict] = []
     work = partial(_convert_one, stage, num_classes, convert)
-    results = (_in_processes if processes else _in_threads)(work, items, options)
+    results = each(work, items, options.workers)
     with Progress(what, len(items), unit) as progress, closing(results):
         # Results come in the items' order, whoever finishes first.
         for item, result in zip(items, results):
@@ -318,69 +318,6 @@ def _convert_all(stage, items, convert, num_classes, options, what, unit, proces
             else:
                 records.extend(result)
     return records, rejected
-
-
-def _in_threads(work, items, options: Options):
-    with _ending(ThreadPoolExecutor(options.workers)) as pool:
-        yield from pool.map(work, items)
-
-
-def _in_processes(work, items, options: Options):
-    """As threads; an item whose worker dies (a decoder that crashes) is bad."""
-    left = list(items)
-    while left:
-        with _ending(_processes(options.workers)) as pool:
-            futures = [pool.submit(work, item) for item in left]
-            done = 0
-            try:
-                for future in futures:
-                    yield future.result()
-                    done += 1
-            except BrokenProcessPool:
-                pass
-        left = left[done:]
-        if left:  # any of those at work may be the one
-            yield _alone(work, left.pop(0))
-
-
-def _alone(work, item):
-    with _ending(_processes(1)) as pool:
-        try:
-            return pool.submit(work, item).result()
-        except BrokenProcessPool:
-            return DataError(
-                f"{item.split}/{item.id}", "its decoder crashed", "a readable file"
-            )
-
-
-def _processes(workers: int) -> ProcessPoolExecutor:
-    # spawn: the parent may have threads, which a fork would leave in any state.
-    return ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (os.getpid(),)
-    )
-
-
-@contextmanager
-def _ending(pool: Executor):
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker(parent: int) -> None:
-    """A worker process ends with its parent, also where that was killed.
-
-    Ctrl-C reaches every process of the terminal; the parent answers it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _convert_one(
@@ -463,9 +400,10 @@ def _remove_unlisted(stage: Path, records: Sequence[_Record]) -> None:
     """A bad item may have written some of its samples before it failed."""
     listed = {stage / "images" / r.split / r.image for r in records}
     listed |= {stage / "labels" / r.split / f"{r.id}.png" for r in records}
-    for path in stage.rglob("*"):
-        if path.is_file() and path not in listed:
-            path.unlink()
+    for kind in ("images", "labels"):
+        for path in (stage / kind).rglob("*"):
+            if path.is_file() and path not in listed:
+                path.unlink()
 
 
 def _common_size(records: Sequence[_Record]) -> tuple[int, int] | None:

@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,55 @@ MAX_BYTES = 512_000_000  # of a file, and of a variable after decompression
 
 _HEADER_BYTES = 128
 _COMPRESSED = 15  # miCOMPRESSED
+_EXPECTED = "a MATLAB 5 file"
 
 
-def read_mat(path: Path, name: str) -> np.ndarray:
-    """One numeric variable of a MATLAB 5 file.
+@dataclass(frozen=True)
+class MatFile:
+    """A MATLAB 5 file in memory whose sizes have been checked.
+
+    Attributes:
+        path: where it lies, for messages.
+        content: the whole file.
+    """
+
+    path: Path
+    content: bytes
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{variable: shape}, from the headers; DataError where they are damaged."""
+        try:
+            found = scipy.io.whosmat(io.BytesIO(self.content))
+        except Exception as error:  # scipy, zlib and NumPy raise many kinds
+            raise DataError(self.path, f"damaged ({error})", _EXPECTED) from None
+        return {name: shape for name, shape, _ in found}
+
+    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """{variable: numeric array}; nothing else in the file is unpacked.
+
+        Raises:
+            DataError: damaged, or no such numeric variable.
+        """
+        names = list(names)
+        try:
+            variables = scipy.io.loadmat(io.BytesIO(self.content), variable_names=names)
+        except Exception as error:  # as above
+            raise DataError(self.path, f"damaged ({error})", _EXPECTED) from None
+        values = {name: variables.get(name) for name in names}
+        for name, value in values.items():
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "uif":
+                raise DataError(
+                    self.path, f"no variable {name}", "a numeric one of this name"
+                )
+        return values
+
+
+def open_mat(path: Path) -> MatFile:
+    """Reads a file and checks its sizes.
 
     Raises:
         DataError: unreadable, no MATLAB 5 file (7.3 is HDF5), truncated, damaged, a
-            variable that unpacks to more than MAX_BYTES, no such numeric variable.
+            variable that unpacks to more than MAX_BYTES.
     """
     try:
         size = path.stat().st_size
@@ -31,14 +74,12 @@ def read_mat(path: Path, name: str) -> np.ndarray:
     except OSError as error:
         raise DataError(path, error.strerror, "a readable file") from None
     _check_sizes(path, content)
-    try:
-        variables = scipy.io.loadmat(io.BytesIO(content), variable_names=[name])
-    except Exception as error:  # scipy, zlib and NumPy raise many kinds
-        raise DataError(path, f"damaged ({error})", "a MATLAB 5 file") from None
-    value = variables.get(name)
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "uif":
-        raise DataError(path, f"no variable {name}", "a numeric one of this name")
-    return value
+    return MatFile(path, content)
+
+
+def read_mat(path: Path, name: str) -> np.ndarray:
+    """One numeric variable of a file; raises as `open_mat` and `MatFile.read`."""
+    return open_mat(path).read([name])[name]
 
 
 def _check_sizes(path: Path, content: bytes) -> None:

@@ -316,7 +316,7 @@ class Film:
         image = linear * (self.exposure * self.cast)
         if self.blur > 0.2:
             image = cv2.GaussianBlur(image, (0, 0), self.blur)
-        return shade.linear_to_bytes(image)
+        return shade.film_to_bytes(image)
 
     def develop(self, image: np.ndarray) -> np.ndarray:
         if self.grain < 0.3:

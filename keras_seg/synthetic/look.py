@@ -482,6 +482,7 @@ class Person:
         marks, hair = self.marks, self.hair
         if self.bottom.skirt:
             points, skin, faces, parts = self.template.garment("skirt", bare)
+            parts = self._skirt_parts(points, faces)
             hem = self._leg_y(self.bottom.length)
             waist = marks.hip_y + self.bottom.rise
             seen = (points[faces, 1] > hem).any(1) & (points[faces, 1] < waist).all(1)
@@ -507,11 +508,24 @@ class Person:
             centre = np.array([0, marks.top_y - 0.03, skull[2] - 0.075])
             yield HAIR, _ellipsoid(centre, np.array([0.042, 0.04, 0.042]))
         if hair.style == "tail":
-            root = np.array([0, eye[1] + 0.035, skull[2] - 0.13])
+            root = np.array([0, eye[1] + 0.03, skull[2] - 0.1])
             yield HAIR, _ellipsoid(root - [0, 0.06, 0], np.array([0.03, 0.11, 0.028]))
         if hair.style in ("cap", "hat"):
             level = eye[1] + 0.052
             yield HAT, _brim(skull, level, hair.style == "hat", self.cap_backwards)
+
+    def _skirt_parts(self, points, faces) -> np.ndarray:
+        """uint8 [M]: hips, thigh or shin by height, the leg by side.
+
+        The mesh is one of quads, two triangles after each other; a quad has one part,
+        so that the borders are straight.
+        """
+        centre = points[faces].mean(axis=1).reshape(-1, 2, 3).mean(axis=1)
+        x, y = centre[:, 0], centre[:, 1]
+        right = (x < 0).astype(int)
+        parts = np.where(y > self.marks.knee_y, 2, 5) + right
+        parts = np.where(y > self.marks.hip_y - 0.05, 1, parts)
+        return np.repeat(parts, 2).astype(np.uint8)
 
     def _leg_y(self, length: float) -> float:
         """The height of a place on the leg: 0 hip, 1 knee, 2 ankle."""
@@ -548,6 +562,11 @@ class Person:
         if hair.style not in ("bald", "shaved"):
             out = np.maximum(out, volume * _ramp(inside, 0.03))
         push = normals * out[:, None]
+        if hair.style == "afro":  # round: away from the middle of the head
+            away = place.position - marks.skull
+            away /= np.linalg.norm(away, axis=1, keepdims=True)
+            round_head = (inside > 0) & IS_HEAD[place.part]
+            push[round_head] = (away * out[:, None])[round_head]
         if not self.shoes.bare:  # a flat sole
             sole = IS_FOOT[place.part] & (place.y < marks.floor_y + 0.02)
             push[sole, 1] -= 0.012
@@ -825,6 +844,9 @@ class Person:
             amount = 0.55 * _ramp(inside, 0.02)[:, None] * covered[:, None]
             colour[:] = colour * (1 - amount) + hair.colour * amount
         elif hair.style != "bald":
+            if hair.style == "long":  # between the strands, at the nape
+                nape = (place.part == 13) & (place.z < marks.neck_z + 0.02)
+                covered |= nape & (place.mesh == BODY)
             colour[covered] = (hair.colour * strand)[covered]
         loose = place.mesh == HAIR
         colour[loose] = (hair.colour * strand)[loose]

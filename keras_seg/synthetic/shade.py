@@ -58,6 +58,23 @@ def bytes_to_linear(image: np.ndarray) -> np.ndarray:
     return _LINEAR_OF_BYTE[image]
 
 
+# A film's response: as sRGB up to a knee, then flatter, white at 3 times white.
+_KNEE, _BRIGHTEST, _FILM_STEPS = 0.65, 3.0, 8192
+_steps = np.linspace(0, _BRIGHTEST, _FILM_STEPS)
+_FILM = np.where(
+    _steps < _KNEE,
+    _steps,
+    _KNEE + (1 - _KNEE) * (1 - np.exp((_KNEE - _steps) / (1 - _KNEE))),
+)
+_FILM = np.round(to_srgb(_FILM) * 255).astype(np.uint8)
+
+
+def film_to_bytes(linear: np.ndarray) -> np.ndarray:
+    """Linear light [...] to sRGB uint8 [...] with soft highlights."""
+    steps = np.clip(linear, 0, _BRIGHTEST) * ((_FILM_STEPS - 1) / _BRIGHTEST) + 0.5
+    return _FILM[steps.astype(np.uint16)]
+
+
 def linear_to_bytes(linear: np.ndarray) -> np.ndarray:
     """Linear light [...] to sRGB uint8 [...], through a table of 4,096 levels."""
     steps = np.clip(linear, 0, 1) * 4095 + 0.5

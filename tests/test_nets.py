@@ -452,6 +452,8 @@ def test_shapes_and_skips_at_a_wide_input(name):
 
 @every_net
 def test_registry_entry_agrees_with_the_network(name):
+    row = ROWS[name]
+    assert nets.get(name).reference == (*row.reference, row.num_classes)
     model = outline(name, ROWS[name].small, 4, **ROWS[name].small_knobs)
     heads = nets.heads(name, 4, **ROWS[name].small_knobs)
     assert set(heads) == set(model.output)

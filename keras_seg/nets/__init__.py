@@ -43,6 +43,7 @@ class Net:
         paper: str. Where the architecture is from: document, section or table.
         stride: int. Input height and width are to be multiples of it.
         preprocess: str. A key of `keras_seg.preprocess.PREPROCESS`.
+        reference: (height, width, number of classes) in that document.
         loss_weights: {head: weight} of the heads with the default knobs.
         builder: str. The function in `module` (several nets may share a file).
         fixed: knobs that the registry line fixes.
@@ -52,6 +53,7 @@ class Net:
     paper: str
     stride: int
     preprocess: str
+    reference: tuple[int, int, int]
     loss_weights: Mapping[str, float] = field(
         default_factory=lambda: MappingProxyType({"logits": 1.0})
     )
@@ -66,6 +68,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             "Zhao et al. 2018, as in BODY 3.2 (hellochick's ICNet_BN)",
             stride=32,
             preprocess="bgr_minus_mean",
+            reference=(320, 320, 25),
             loss_weights=MappingProxyType(
                 {"logits": 1.0, "sub24_logits": 0.4, "sub4_logits": 0.16}
             ),
@@ -75,24 +78,21 @@ NETS: Mapping[str, Net] = MappingProxyType(
             "Badrinarayanan et al. 2015, as in BODY 3.3",
             stride=1,
             preprocess="rgb_255",
+            reference=(320, 320, 25),
         ),
         "segnet": Net(
             "segnet",
             "Badrinarayanan et al. 2015 (VGG16), BODY 3.3",
             stride=1,
             preprocess="bgr_minus_mean",
-        ),
-        "fcn_resnet34": Net(
-            "fcn_resnet34",
-            "VOC07 3.3, Table 2 (5b), with ResNet34 of He et al. 2016",
-            stride=32,
-            preprocess="imagenet",
+            reference=(320, 320, 25),
         ),
         "hourglass": Net(
             "hourglass",
             "Newell et al. 2016, as in BODY 4.1",
             stride=16,
             preprocess="unit",
+            reference=(320, 320, 25),
             loss_weights=MappingProxyType(
                 {"stack0_logits": 1.0, "stack1_logits": 1.0, "stack2_logits": 1.0}
                 | {"logits": 1.0}
@@ -103,12 +103,14 @@ NETS: Mapping[str, Net] = MappingProxyType(
             "Long et al. 2015 (FCN-8s), as in CLOTH 3.3 and ATTN 3.3",
             stride=32,
             preprocess="unit",
+            reference=(256, 256, 18),
         ),
         "unet": Net(
             "unet",
             "Ronneberger et al. 2015, as in CLOTH 3",
             stride=16,
             preprocess="unit",
+            reference=(256, 256, 18),
             fixed=MappingProxyType({"attention": False, "batch_norm": False}),
         ),
         "unet_bn": Net(
@@ -116,6 +118,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             "CLOTH 3, Fig. 1",
             stride=16,
             preprocess="unit",
+            reference=(256, 256, 18),
             fixed=MappingProxyType({"attention": False, "batch_norm": True}),
         ),
         "attention_unet": Net(
@@ -123,6 +126,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             "Oktay et al. 2018, as in CLOTH 3.3",
             stride=16,
             preprocess="unit",
+            reference=(256, 256, 18),
             fixed=MappingProxyType({"attention": True}),
         ),
         "fcn_strided": Net(
@@ -130,37 +134,56 @@ NETS: Mapping[str, Net] = MappingProxyType(
             "CITY Table 1; VOC07 3.1 with order=act_bn",
             stride=32,
             preprocess="imagenet",
+            reference=(512, 1024, 34),
         ),
         "fcn_strided_prelu": Net(
             "fcn_strided_prelu",
             "CITY 3.2",
             stride=32,
             preprocess="imagenet",
+            reference=(512, 1024, 34),
         ),
         "fcn_resnet50": Net(
             "fcn_resnet50",
             "CITY Table 2, with ResNet50 of He et al. 2016",
             stride=32,
             preprocess="bgr_minus_mean",
+            reference=(512, 1024, 34),
         ),
-        "unet_slim": Net("unet_slim", "CITY Table 3", stride=16, preprocess="imagenet"),
+        "unet_slim": Net(
+            "unet_slim",
+            "CITY Table 3",
+            stride=16,
+            preprocess="imagenet",
+            reference=(512, 1024, 34),
+        ),
         "fcn_attention": Net(
             "fcn_attention",
             "Shen and Sun 2022 (ATTN 2.3)",
             stride=32,
             preprocess="imagenet",
+            reference=(224, 224, 19),
         ),
         "fcn_dilated_tanh": Net(
             "fcn_dilated_tanh",
             "VOC07 3.3, Table 1 (5a)",
             stride=8,
             preprocess="imagenet",
+            reference=(224, 224, 21),
+        ),
+        "fcn_resnet34": Net(
+            "fcn_resnet34",
+            "VOC07 3.3, Table 2 (5b), with ResNet34 of He et al. 2016",
+            stride=32,
+            preprocess="imagenet",
+            reference=(224, 224, 21),
         ),
         "unet_valid": Net(
             "unet_valid",
             "VOC07 3.3, Table 3 (5c)",
             stride=16,
             preprocess="imagenet",
+            reference=(224, 224, 21),
         ),
     }
 )

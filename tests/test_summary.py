@@ -1,0 +1,85 @@
+"""tools/summary.py: its numbers, and the README's table made of them."""
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import pytest
+from keras import layers
+
+from keras_seg import nets
+
+ROOT = Path(__file__).parents[1]
+MARKERS = ("<!-- nets -->", "<!-- /nets -->")
+
+
+@pytest.fixture(scope="module")
+def summary():
+    spec = importlib.util.spec_from_file_location(
+        "summary", ROOT / "tools" / "summary.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def rows(summary):
+    return [summary.row(name) for name in nets.NETS]
+
+
+def test_operations_of_each_kind_of_layer(summary):
+    image = keras.Input((8, 6, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(image)  # to 4 x 3
+    x = layers.Conv2DTranspose(5, 2, strides=2)(x)  # from 4 x 3
+    x = layers.GlobalAveragePooling2D()(x)
+    inner = keras.Model(image, x)
+    x = layers.Dense(7)(inner(image))
+    convolutions = 4 * 3 * (3 * 3 * 3 * 4) + 4 * 3 * (2 * 2 * 4 * 5)
+    assert summary.flops(keras.Model(image, x)) == 2 * (convolutions + 5 * 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "gflop"),
+    [
+        ("icnet", 128, 0.458),
+        ("icnet", 320, 2.86),
+        ("segnet_basic", 64, 2.81),
+        ("segnet_basic", 320, 70.3),
+        ("hourglass", 320, 697),
+    ],
+)
+def test_operations_counted_elsewhere(summary, name, size, gflop):
+    model = summary.outline(name, (size, size, 3), 25)
+    assert summary.flops(model) / 1e9 == pytest.approx(gflop, rel=2e-3)
+
+
+def test_row_of_icnet(rows):
+    (icnet,) = [cells for cells in rows if cells["net"] == "icnet"]
+    assert icnet["parameters"] == "6,710,411"
+    assert icnet["doubled"] == "26,755,275"
+    assert icnet["GFLOP"] == "2.9"
+    assert icnet["stride"] == "32"
+    assert icnet["heads"] == "logits 80x80, sub24_logits 40x40, sub4_logits 20x20"
+
+
+def test_text_has_a_line_for_every_net(summary, rows):
+    lines = summary.text(rows).splitlines()
+    assert [line.split()[0] for line in lines] == ["net", *nets.NETS]
+
+
+def test_links_lead_to_the_files(summary, rows):
+    for line in summary.markdown(rows).splitlines()[2:]:
+        file = line.partition("](")[2].partition(")")[0]
+        assert (ROOT / file).is_file(), line
+
+
+def test_readme_has_this_table(summary, rows):
+    readme = ROOT / "README.md"
+    text = readme.read_text() if readme.is_file() else ""
+    if MARKERS[0] not in text:
+        pytest.skip("the README has no table of networks")
+    table = text.partition(MARKERS[0])[2].partition(MARKERS[1])[0]
+    assert table.strip() == summary.markdown(rows), (
+        "paste the output of: python tools/summary.py --markdown"
+    )

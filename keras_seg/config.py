@@ -68,7 +68,9 @@ class Config:
     class_weights: str = setting("none", "none, w1, w2, median or voc07")
     strategy: str = setting("outer", "outer weighs the loss, direct the logits")
     normalise: str = setting("pixels", "divide by valid pixels, or sum of weights")
-    weight_occurrences: str = setting("pixels", "what voc07 counts: pixels or images")
+    weight_occurrences: str = setting(
+        "pixels", "what voc07 counts: pixels, images, none"
+    )
     background_weight: float = setting(0.15, "voc07: the background's weight")
     direct_at_inference: bool = setting(False, "direct weights in prediction as well")
     joint_loss_weight: float = setting(1.0, "lambda of the hourglass' joint branch")
@@ -109,7 +111,7 @@ _CHOICES = {
     "class_weights": ("none", "w1", "w2", "median", "voc07"),
     "strategy": ("outer", "direct"),
     "normalise": ("pixels", "weights"),
-    "weight_occurrences": ("pixels", "images"),
+    "weight_occurrences": ("pixels", "images", "none"),
     "optimizer": ("sgd", "adam", "rmsprop"),
     "schedule": ("constant", "poly", "step", "cosine", "exponential"),
     "decay_on": ("kernels", "all"),
@@ -135,6 +137,8 @@ def _check_ranges(config: Config) -> None:
     for name in _NOT_NEGATIVE:
         if not 0 <= getattr(config, name) < float("inf"):
             raise UsageError(name, getattr(config, name), "a finite number from 0")
+    if config.seed >= 2**32:
+        raise UsageError("seed", config.seed, "a whole number below 2^32")
     if config.bn_mode == "full" and config.bn_start % config.val_every:
         raise UsageError(
             "bn_start", config.bn_start, f"a multiple of val_every {config.val_every}"

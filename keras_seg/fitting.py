@@ -33,6 +33,7 @@ from keras_seg.config import Config
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import (
+    DataError,
     DivergedError,
     InterruptedRunError,
     OutOfMemoryError,
@@ -279,6 +280,10 @@ class Run:
             self._raise_data_error()
             raise
         confusion = self.confusion.confusion()
+        if self.confusion.invalid:
+            raise DataError(
+                "labels", f"{self.confusion.invalid} pixels of no class", "none"
+            )
         return {
             "loss": float(logs["loss"]),
             "confusion": confusion,

@@ -1,8 +1,8 @@
 """ResNet34 with five transposed convolutions on top (VOC07 model 5b).
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; as in VOC07 3.3,
-Table 2. The encoder is torchvision's resnet34 without average pooling and classifier, with
-PyTorch's paddings, so that its weights load exactly (`keras_seg.nets.pretrained`).
+Table 2. The encoder is torchvision's resnet34 without average pooling and classifier,
+with PyTorch's paddings, so that its weights load exactly (`keras_seg.nets.pretrained`).
 
 Differs from the document: it says nothing of freezing the encoder, so it is trained
 unless `freeze=True`; without a weights file it starts from random weights.

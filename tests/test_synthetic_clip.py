@@ -5,7 +5,7 @@ import pytest
 from scipy.io import loadmat
 from scipy.ndimage import label as components
 
-from keras_seg.synthetic import body, clip, defect, motion, scene, shade, writer
+from keras_seg.synthetic import body, clip, defect, look, motion, scene, shade, writer
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,27 @@ def test_splits_share_no_motion():
     assert not (names[0] & names[2])
     assert not (names[1] & names[2])
     assert set.union(*names) == set(motion.load_all())
+
+
+def test_clothes_change_no_labels():
+    """Whatever is worn: the body keeps its faces and parts, nothing sticks far out."""
+    styles = set()
+    for index in range(24):
+        sex = body.SEXES[index % 2]
+        person = look.Person(np.random.default_rng([9, index]), sex)
+        template = body.load(sex)
+        own = len(template.faces)
+        assert np.array_equal(person.faces[:own], template.faces)
+        assert np.array_equal(person.face_part[:own], template.face_part)
+        assert person.faces.max() < len(person.vertices)
+        assert person.face_part.min() >= 1
+        assert person.face_part.max() <= 24
+        np.testing.assert_allclose(person.skin.sum(axis=1), 1, atol=2e-3)
+        bare, _ = template.shaped(person.shape)
+        pushed = np.linalg.norm(person.vertices[: len(bare)] - bare, axis=1)
+        assert 0.002 < pushed.max() < 0.09
+        styles.add(person.description.split("hair-")[1])
+    assert len(styles) >= 5
 
 
 def test_backgrounds_differ():

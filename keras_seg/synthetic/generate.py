@@ -12,6 +12,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -99,7 +102,9 @@ def _each(tasks: list[tuple], workers: int):
             yield _make(*task)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_prepare_worker
+    ) as pool:
         futures = [pool.submit(_make, *task) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -107,6 +112,19 @@ def _each(tasks: list[tuple], workers: int):
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _prepare_worker() -> None:
+    """Ctrl-C is the parent's to handle; without a parent there is nothing to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch = threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True)
+    watch.start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _make(folder: Path, split: str, index: int, settings: Settings) -> None:

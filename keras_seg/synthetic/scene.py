@@ -40,7 +40,7 @@ def draw(rng: np.random.Generator, cam_loc: np.ndarray, floor_y: float) -> Backg
     if kind == "backdrop":
         return Background(_backdrop(rng), "backdrop")
     height = floor_y - float(cam_loc[1])
-    fits = height > 0.4 and rng.random() < 0.65
+    fits = height > 0.15 and rng.random() < 0.65
     if fits:
         view, clear = View(height=height), float(cam_loc[0])
     else:

@@ -93,10 +93,10 @@ def test_attention_gate_is_that_of_the_paper(monkeypatch):
     model = nets.build("attention_unet", (32, 48, 3), 2)
     rng = np.random.default_rng(0)
     for weight in model.weights:
-        if weight.path.startswith("gate4"):
-            weight.assign(
-                rng.uniform(0.2, 1, weight.shape) - 0.5 * ("out_bn" not in weight.path)
-            )
+        if weight.path == "gate4_out_bn/moving_variance":
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+        elif weight.path.startswith("gate4"):
+            weight.assign(rng.normal(size=weight.shape))
     skip, gating, gated = (
         model.get_layer(layer).output
         for layer in ("enc4_conv2_relu", "bottleneck_conv2_relu", "gate4_out_bn")
@@ -114,6 +114,8 @@ def test_attention_gate_is_that_of_the_paper(monkeypatch):
     windows = x.reshape(2, 2, 2, 3, 2, 6)  # batch, row, in it, column, in it, channel
     inner = np.einsum("brucvi,uvio->brco", windows, theta)
     inner += g @ weights("phi")[0][0, 0] + weights("phi")[1]
+    assert (inner < 0).any()
+    assert (inner > 0).any()
     psi = np.maximum(inner, 0) @ weights("psi")[0][0, 0] + weights("psi")[1]
     psi = 1 / (1 + np.exp(-psi))
     # Twice the size: a pixel lies 1/4 from the nearer, 3/4 from the other centre.

@@ -1,0 +1,118 @@
+"""Square crops around a person: box, crop and the joints' way through both.
+
+BODY section 2.2, "Thirdly"; specification 5.1, step 5.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_seg.data.images import resize_image, resize_label
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square of whole pixels; it may reach beyond the frame.
+
+    Attributes:
+        top, left: first row and column, negative above or left of the frame.
+        side: rows and columns.
+    """
+
+    top: int
+    left: int
+    side: int
+
+
+def square_around(mask: np.ndarray, margin: float = 0.2) -> Square:
+    """The square crop of a person.
+
+    Its side is (1 + margin) times the longer side of the mask's tight box, rounded.
+    It is centred on the box, then shifted into the frame. A side longer than the
+    frame reaches beyond it on both ends if it has to, and never leaves a part of the
+    frame's length out.
+
+    Args:
+        mask: bool [H, W], at least one pixel True.
+        margin: share of the longer side that is added to it.
+    """
+    (top, bottom), (left, right) = (
+        (int(places[0]), int(places[-1]) + 1)
+        for places in (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    )
+    side = int((1 + margin) * max(bottom - top, right - left) + 0.5)
+    height, width = mask.shape
+    return Square(
+        top=_start(top, bottom, side, height),
+        left=_start(left, right, side, width),
+        side=side,
+    )
+
+
+def _start(first: int, end: int, side: int, length: int) -> int:
+    """Where `side` pixels begin that are centred on first..end of a frame's length."""
+    room = length - side
+    return min(max((first + end - side) // 2, min(0, room)), max(0, room))
+
+
+def crop(array: np.ndarray, square: Square, pad: str | int) -> np.ndarray:
+    """The square of [H, W, ...]: [side, side, ...].
+
+    Args:
+        array: image or label.
+        square: what to cut.
+        pad: what lies beyond the frame: "edge" repeats the border, a number is
+            that value.
+    """
+    height, width = array.shape[:2]
+    beyond = [
+        (max(0, -start), max(0, start + square.side - length))
+        for start, length in ((square.top, height), (square.left, width))
+    ]
+    inside = array[
+        max(0, square.top) : square.top + square.side,
+        max(0, square.left) : square.left + square.side,
+    ]
+    widths = beyond + [(0, 0)] * (array.ndim - 2)
+    if pad == "edge":
+        return np.pad(inside, widths, "edge")
+    return np.pad(inside, widths, constant_values=pad)
+
+
+def crop_and_resize(
+    image: np.ndarray,
+    label: np.ndarray,
+    joints: np.ndarray,
+    square: Square,
+    size: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, label and joints of the square at another size.
+
+    Args:
+        image: uint8 RGB [H, W, 3]; repeated beyond the frame, resized bilinearly
+            with antialiasing.
+        label: class ids uint8 [H, W]; 0 beyond the frame, resized by nearest.
+        joints: [J, 2], (x, y); the centre of the first pixel is (0, 0).
+        square: what to cut.
+        size: (height, width) of the results.
+
+    Returns:
+        uint8 [h, w, 3], uint8 [h, w], float32 [J, 2].
+    """
+    return (
+        resize_image(crop(image, square, "edge"), size),
+        resize_label(crop(label, square, 0), size),
+        move_joints(joints, square, size),
+    )
+
+
+def move_joints(
+    joints: np.ndarray, square: Square, size: tuple[int, int]
+) -> np.ndarray:
+    """float32 [J, 2]: where joints [J, 2] of the frame lie in the resized square.
+
+    Pixel centres are whole numbers, and resizing keeps the pixels' outer edges.
+    """
+    scale = np.array(size[::-1], np.float64) / square.side  # of x and of y
+    moved = (joints - (square.left, square.top) + 0.5) * scale - 0.5
+    return moved.astype(np.float32)

@@ -100,7 +100,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
         ),
         "fcn": Net(
             "fcn",
-            "Long et al. 2015 (FCN-8s), as in CLOTH 3.3 and ATTN 3.3",
+            "Long et al. 2015 (FCN-8s), as in CLOTH 4.1 and ATTN 3.3",
             stride=32,
             preprocess="unit",
             reference=(256, 256, 18),
@@ -123,7 +123,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
         ),
         "attention_unet": Net(
             "unet",
-            "Oktay et al. 2018, as in CLOTH 3.3",
+            "Oktay et al. 2018, as in CLOTH 4.1",
             stride=16,
             preprocess="unit",
             reference=(256, 256, 18),
@@ -138,7 +138,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
         ),
         "fcn_strided_prelu": Net(
             "fcn_strided_prelu",
-            "CITY 3.2",
+            "CITY 3.4",
             stride=32,
             preprocess="imagenet",
             reference=(512, 1024, 34),

@@ -1,7 +1,7 @@
 """FCN-8s, -16s and -32s: VGG16 made convolutional, scores summed on the way up.
 
 Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation",
-CVPR 2015; the comparison of CLOTH 3.3 and the baseline of ATTN 3.3.
+CVPR 2015; the comparison of CLOTH 4.1 and the baseline of ATTN 3.3.
 
 Differs from the paper: "same" padding and sides that are multiples of 32 instead of
 padding by 100 and cropping. The score of fc7 starts at random, not at zero: nothing

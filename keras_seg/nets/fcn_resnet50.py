@@ -1,6 +1,6 @@
 """ResNet50 as a frozen encoder under the decoder of the strided FCN.
 
-CITY 3.4 (transfer learning, Table 2): He et al., "Deep Residual Learning for Image
+CITY 3.6 (transfer learning, Table 2): He et al., "Deep Residual Learning for Image
 Recognition", CVPR 2016, with ImageNet's weights; five transposed convolutions follow.
 
 Differs from the paper: Table 2 lists an average pool to 1x1 before the decoder, but the

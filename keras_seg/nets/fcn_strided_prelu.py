@@ -1,11 +1,12 @@
 """The strided FCN with one more convolution and PReLU instead of ReLU.
 
-CITY 3.2 ("adapted" baseline): a sixth convolution at the bottom of `fcn_strided`, and
+CITY 3.4 ("adapted" baseline): a sixth convolution at the bottom of `fcn_strided`, and
 activations max(x, 0) + slope min(x, 0) with one learnt slope per layer.
 
 Differs from the paper: CITY does not say where the convolution goes, its width or its
 stride; 512 filters with stride 1 after the fifth keep the decoder as it is. The slope
-starts from 0.25 (PyTorch's default). Padding, biases, batch norm and kernels as in
+starts from 0.25 (PyTorch's default); "all the activation functions" are read to include
+the transposed convolutions'. Padding, biases, batch norm and kernels as in
 `fcn_strided`.
 """
 

@@ -2,7 +2,7 @@
 
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
 Segmentation", MICCAI 2015; Oktay et al., "Attention U-Net: Learning Where to Look for
-the Pancreas", 2018; as compared in CLOTH 3 (Fig. 1). One function builds the three:
+the Pancreas", 2018; as compared in CLOTH 4.1 (Fig. 1). One function builds the three:
 `unet` without batch norm, `unet_bn` with it after every convolution and transposed
 convolution (CLOTH's proposal), `attention_unet` with a gate on every skip, with or
 without batch norm in its blocks.

@@ -1,7 +1,7 @@
 """U-Net with batch norm and 512 channels at the bottom.
 
-CITY 3.5 (Table 3), after Ronneberger et al. 2015. Against the original: the bottom and
-the last decoder block are narrower (512 and 16 channels), nothing is cropped.
+CITY 3.7 (Table 3), after Ronneberger et al. 2015. Against the original: the bottom (512
+channels) and the decoder's blocks (256, 128, 64, 16) are narrower, nothing is cropped.
 
 Differs from the paper: Table 3 writes "cat[conv2_2, conv5_2]" for the concatenation of
 a skip and the transposed convolution of the level below, which is what its channel

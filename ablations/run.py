@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     if args.size is not None:
         base = dataclasses.replace(base, size=tuple(args.size))
     check_size(base)
+    runner.refuse_unknown_winner(plan, stages, base, args.winner)
     if args.plan:
         print_plan(net, plan, stages, base)
         return 0

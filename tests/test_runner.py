@@ -118,7 +118,7 @@ def test_winner_given_by_hand(trainer, shapes, tmp_path):
     (result,) = run(execution(tmp_path, shapes), WEIGHTING, winner="doubled")
     assert {r.arm.config.filter_scale for r in result.results} == {2}
     with pytest.raises(UsageError, match=r"winner: w2; expected an arm of an earlier"):
-        run(execution(tmp_path / "other", shapes), WEIGHTING, winner="w2")
+        runner.refuse_unknown_winner(PLAN, [WEIGHTING], BASE, "w2")
 
 
 def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_path):

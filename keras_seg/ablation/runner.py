@@ -84,14 +84,14 @@ def run_stages(
         plan, base: the network's stages and the configuration of the first one.
         asked: stages of the plan.
         execution: where and how.
-        winner: an arm of an earlier stage to start from, None is as found.
+        winner: an arm of an earlier stage to start from (`refuse_unknown_winner`);
+            None is as found.
         write_report: called after every stage, and when one is interrupted, with the
             results of all stages that lie in the output folder.
 
     Returns:
         The results of the stages asked for.
     """
-    _refuse_unknown_winner(plan, asked, base, winner)
     results: dict[str, StageResult] = {}
     for stage in plan.stages:
         config, start = stage_start(plan, stage, base, execution, winner)
@@ -142,8 +142,10 @@ def stage_start(
     return config, "Starts from " + "; ".join(sentences) + "."
 
 
-def _refuse_unknown_winner(plan, asked, base, winner) -> None:
-    """A winner given by hand is an arm of a stage before the first one asked for."""
+def refuse_unknown_winner(
+    plan: Plan, asked: Sequence[Stage], base: Config, winner: str | None
+) -> None:
+    """UsageError unless `winner` is None or an arm before the stages asked for."""
     first = min(plan.stages.index(stage) for stage in asked)
     names = [arm.name for stage in plan.stages[:first] for arm in stage.arms(base)]
     if winner is not None and winner not in names:

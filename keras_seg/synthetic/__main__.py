@@ -17,7 +17,8 @@ MOST_FRAMES = 1000  # of a clip: all of them are held in memory
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = command_line.Parser(
-        prog="python -m keras_seg.synthetic", description=__doc__.splitlines()[0]
+        prog="python -m keras_seg.synthetic",
+        description="Make clips of synthetic people in SURREAL's format.",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="folder that shall hold cmu/"
@@ -41,7 +42,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="processes; the clips do not depend on it",
     )
     parser.add_argument(
-        "--depth", action="store_true", help="write depth images, half of all bytes"
+        "--depth",
+        action="store_true",
+        help="write depth images, three quarters of all bytes",
     )
     options = parser.parse_args(arguments)
     if not any(options.clips):

@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         seed: int, at least 0.
         frames: int, frames of every clip, at least 1.
-        depth: bool. Write the depth images too (half of all bytes).
+        depth: bool. Write the depth images too (three quarters of all bytes).
     """
 
     seed: int = 0

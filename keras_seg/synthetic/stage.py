@@ -48,19 +48,28 @@ class Stage:
         return len(self.surfaces) - 1
 
     def quad(
-        self, origin, along, up, surface, tile_m=None, tint=(1, 1, 1), glow=0.0
+        self,
+        origin,
+        along,
+        up,
+        surface,
+        tile_m=None,
+        tint=(1, 1, 1),
+        glow=0.0,
+        taper=1.0,
     ) -> None:
         """A rectangle origin + a along + b up, a and b in 0..1.
 
         Args:
             surface: id; tile_m: metres that a tile covers, None fits it to the quad.
             tint: factor on the linear colour; glow: light of its own, 0..1.
+            taper: width of the upper edge, in widths of the lower one.
         """
         along, up = np.asarray(along, float), np.asarray(up, float)
         size = np.array([np.linalg.norm(along), np.linalg.norm(up)])
         repeats = np.ones(2) if tile_m is None else size / tile_m
         self.quads.append(
-            (np.asarray(origin, float), along, up, surface, repeats, tint, glow)
+            (np.asarray(origin, float), along, up, surface, repeats, tint, glow, taper)
         )
 
     def box(self, centre, size, surface, yaw=0.0, front=None, **look) -> None:
@@ -92,9 +101,11 @@ class Stage:
         ring = np.stack([np.sin(turn), 0 * turn, np.cos(turn)], axis=1)
         base = np.asarray(centre, float)
         for here, there in zip(ring[:-1], ring[1:]):
-            lower, upper = base + radius * here, base + top * here + [0, height, 0]
-            middle = (radius + top) / 2 * (there - here)
-            self.quad(lower, middle, upper - lower, surface, **look)
+            outward = (here + there) / 2
+            rise = (top - radius) * outward + [0, height, 0]
+            edge = radius * (there - here)
+            taper = top / radius
+            self.quad(base + radius * here, edge, rise, surface, taper=taper, **look)
 
     # ------------------------------------------------------------------ rendering
 
@@ -209,10 +220,11 @@ class Stage:
         shape = rays.shape[:2]
         owner = np.full(shape, -1, np.int32)
         nearest = np.zeros(shape, np.float32)
-        for number, (origin, along, up, surface, *_) in enumerate(self.quads):
+        for number, (origin, along, up, surface, *_, taper) in enumerate(self.quads):
+            narrower = (1 - taper) / 2 * along
             corners = origin + np.array(
-                [0 * along, along, along + up, up]
-            )  # world, then eye axes
+                [0 * along, along, along + up - narrower, up + narrower]
+            )
             corners = _clip_near((corners - self.eye) @ self.to_eye.T)
             if len(corners) < 3:
                 continue
@@ -257,7 +269,7 @@ class Stage:
 
     def _tables(self):
         """The quads as arrays indexed by number; edges divided by squared lengths."""
-        origin, along, up, surface, repeats, tint, glow = map(
+        origin, along, up, surface, repeats, tint, glow, _ = map(
             np.array, zip(*self.quads)
         )
         normal = np.cross(along, up)

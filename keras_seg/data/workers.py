@@ -7,13 +7,13 @@ whoever finishes first. An item has the attributes `split` and `id`.
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 
 from keras_seg.errors import DataError, UsageError
 
@@ -110,9 +110,7 @@ def _crashed(item) -> DataError:
 
 def _processes(workers: int) -> ProcessPoolExecutor:
     # spawn: the parent may have threads, which a fork would leave in any state.
-    return ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (os.getpid(),)
-    )
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
 
 
 @contextmanager
@@ -123,16 +121,16 @@ def _ending(pool: Executor):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker() -> None:
     """A worker process ends with its parent, also where that was killed.
 
-    Ctrl-C reaches every process of the terminal; the parent answers it.
+    At once: a rerun is about to sweep the folder that the worker writes to. Ctrl-C
+    reaches every process of the terminal; the parent answers it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
-        while os.getppid() == parent:
-            time.sleep(1.0)
+        wait([parent_process().sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,247 @@
+"""The clips of SURREAL: which there are, and what their files hold.
+
+    <src>/cmu/{train,val,test}/run{0,1,2}/<sequence>/<sequence>_c0001.mp4
+                                                                    _segm.mat
+                                                                    _info.mat
+
+Everything read is checked: these files come from anywhere, and of 67,582 clips some
+arrive damaged. Frames are counted from 1, as in segm_1, segm_2, ...
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keras_seg.data.matlab import MatFile, open_mat
+from keras_seg.errors import DataError
+
+FRAME_SIZE = (240, 320)  # height and width of every frame
+JOINTS = 24
+PARTS = 24  # labels are 0..24
+SPLITS = ("train", "val", "test")
+VIDEO, LABELS, INFO = ENDINGS = (".mp4", "_segm.mat", "_info.mat")
+
+_FILE = re.compile(r"(.+_c\d+)(\.mp4|_segm\.mat|_info\.mat)")
+_MP4_BRAND = b"ftyp"  # bytes 4 to 7
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip by the names of its files.
+
+    Attributes:
+        split: train, val or test: the folder it lies in.
+        sequence: the folder of its motion sequence.
+        id: <sequence>_c0001.
+        stem: path of the files without their endings.
+        sizes: bytes of the files in the order of ENDINGS, None where one is missing.
+    """
+
+    split: str
+    sequence: str
+    id: str
+    stem: Path
+    sizes: tuple[int | None, ...]
+
+    def path(self, ending: str) -> Path:
+        return self.stem.with_name(self.id + ending)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is used of a clip's _info.mat; T frames.
+
+    Attributes:
+        stride: overlap with the next clip in percent: 30, 50 or 70.
+        joints_2d: float32 [T, 24, 2], x and y in pixels; pixel centres are whole.
+        joints_3d: float32 [T, 24, 3], metres, world axes, y is vertical.
+    """
+
+    stride: int
+    joints_2d: np.ndarray
+    joints_3d: np.ndarray
+
+
+def find_clips(src: Path) -> list[Clip]:
+    """All clips under src/cmu, sorted by split, run and name; no file is opened.
+
+    Raises:
+        DataError: no clips at all.
+    """
+    clips = []
+    for split in SPLITS:
+        for folder in sorted((src / "cmu" / split).glob("run*/*")):
+            clips += _clips_of_sequence(split, folder)
+    if not clips:
+        raise DataError(
+            src / "cmu", "no clips", "{train,val,test}/run*/<sequence>/*_c0001.mp4 ..."
+        )
+    return clips
+
+
+def _clips_of_sequence(split: str, folder: Path) -> list[Clip]:
+    found: dict[str, dict[str, int]] = {}
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = _FILE.fullmatch(entry.name)
+            if match and entry.is_file():
+                found.setdefault(match[1], {})[match[2]] = entry.stat().st_size
+    return [
+        Clip(
+            split,
+            folder.name,
+            name,
+            folder / name,
+            tuple(found[name].get(ending) for ending in ENDINGS),
+        )
+        for name in sorted(found)
+    ]
+
+
+def fingerprint(src: Path, clips: Collection[Clip]) -> str:
+    """SHA-256 over names and sizes of the raw files: has anything changed?"""
+    lines = [[clip.stem.relative_to(src).as_posix(), clip.sizes] for clip in clips]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def check_files(clip: Clip, root: Path) -> None:
+    """DataError where a file is missing or a link leads out of the resolved `root`."""
+    for ending, size in zip(ENDINGS, clip.sizes):
+        path = clip.path(ending)
+        if size is None:
+            raise DataError(path, "missing", f"the three files of {clip.id}")
+        if not path.resolve().is_relative_to(root):
+            raise DataError(path, "a link that leads out of --src", "a file inside")
+
+
+def read_info(path: Path) -> Info:
+    """Reads an _info.mat; where T is 1, MATLAB has dropped the last axis.
+
+    Raises:
+        DataError: unreadable, or a variable of another shape.
+    """
+    names = ("stride", "joints2D", "joints3D")
+    values = open_mat(path).read(names)
+    joints = {}
+    for name, axes in (("joints2D", 2), ("joints3D", 3)):
+        value = values[name]
+        if value.ndim == 2:
+            value = value[..., None]
+        if value.ndim != 3 or value.shape[:2] != (axes, JOINTS) or not value.size:
+            raise DataError(
+                f"{path}: {name}", f"shape {value.shape}", f"{axes} x {JOINTS} x T"
+            )
+        joints[name] = np.ascontiguousarray(value.transpose(2, 1, 0), np.float32)
+    frames = {name: len(value) for name, value in joints.items()}
+    if len(set(frames.values())) > 1:
+        raise DataError(path, f"frames {frames}", "as many of each")
+    if values["stride"].size != 1:
+        raise DataError(
+            f"{path}: stride", f"shape {values['stride'].shape}", "one number"
+        )
+    return Info(int(values["stride"].item()), joints["joints2D"], joints["joints3D"])
+
+
+def read_labels(path: Path, wanted: Collection[int], total: int) -> list[np.ndarray]:
+    """Labels of the wanted frames from a _segm.mat: uint8 [240, 320] each.
+
+    Args:
+        wanted: frame numbers, from 1.
+        total: frames of the clip; the file has to hold just segm_1 .. segm_total.
+
+    Raises:
+        DataError: unreadable, a frame missing or of another shape, an id above 24.
+    """
+    file = open_mat(path)
+    _check_frames(file, total)
+    names = [f"segm_{frame}" for frame in wanted]
+    values = file.read(names)
+    for name, label in values.items():
+        if label.dtype != np.uint8:
+            raise DataError(f"{path}: {name}", f"{label.dtype}", "uint8")
+        if label.max() > PARTS:
+            count = np.count_nonzero(label > PARTS)
+            raise DataError(
+                f"{path}: {name}",
+                f"class id {label.max()} ({count} pixels above {PARTS})",
+                f"0 to {PARTS}",
+            )
+    return [values[name] for name in names]
+
+
+def _check_frames(file: MatFile, total: int) -> None:
+    shapes = {
+        name: shape for name, shape in file.shapes().items() if name.startswith("segm_")
+    }
+    expected = {f"segm_{frame}" for frame in range(1, total + 1)}
+    for name in sorted(expected - shapes.keys(), key=lambda name: int(name[5:])):
+        raise DataError(f"{file.path}: {name}", "missing", f"segm_1 to segm_{total}")
+    for name, shape in shapes.items():
+        if name not in expected:
+            raise DataError(
+                f"{file.path}: {name}", "too much", f"segm_1 to segm_{total}"
+            )
+        if shape != FRAME_SIZE:
+            raise DataError(f"{file.path}: {name}", f"shape {shape}", f"{FRAME_SIZE}")
+
+
+def read_frames(path: Path, wanted: Collection[int], total: int) -> list[np.ndarray]:
+    """Frames of a video: uint8 RGB [240, 320, 3] each, in the order of `wanted`.
+
+    The whole video is decoded: a decoder steps over what is damaged without a word,
+    and only the count of the frames that came out tells.
+
+    Args:
+        wanted: frame numbers, from 1.
+        total: frames the video has to have.
+
+    Raises:
+        DataError: unreadable, no mp4, or not `total` frames.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise DataError(path, error.strerror, "a readable file") from None
+    if start[4:] != _MP4_BRAND:  # also no playlist, which would open other files
+        raise DataError(path, "no mp4 file", "an mp4 file")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are told below
+    threads = [cv2.CAP_PROP_N_THREADS, 1]  # clips are what is done in parallel
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, threads)
+    try:
+        if not video.isOpened():
+            raise DataError(path, "cannot be decoded", "a whole mp4 file")
+        properties = (
+            cv2.CAP_PROP_FRAME_HEIGHT,
+            cv2.CAP_PROP_FRAME_WIDTH,
+            cv2.CAP_PROP_FRAME_COUNT,
+        )
+        *size, count = (int(video.get(name)) for name in properties)
+        if tuple(size) != FRAME_SIZE:
+            raise DataError(path, f"{size[0]} x {size[1]}", "240 x 320 pixels")
+        if count != total:
+            raise DataError(path, f"{count} frames", f"{total}, as in {INFO}")
+        frames = {}
+        for number in range(1, total + 1):
+            if not video.grab():
+                raise DataError(
+                    path,
+                    f"only {number - 1} of {count} frames can be decoded",
+                    "a whole mp4 file",
+                )
+            if number in wanted:
+                done, frames[number] = video.retrieve()
+                if not done:
+                    raise DataError(path, f"frame {number} damaged", "a whole mp4 file")
+    finally:
+        video.release()
+    return [cv2.cvtColor(frames[number], cv2.COLOR_BGR2RGB) for number in wanted]

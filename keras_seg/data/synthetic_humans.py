@@ -1,0 +1,36 @@
+"""Synthetic humans: clips of `keras_seg.synthetic`, prepared as SURREAL's are.
+
+They come in SURREAL's own format, made from openly licensed parts, so that the whole
+preparation runs on a fresh machine. See datasets/synthetic_humans.md.
+"""
+
+from pathlib import Path
+
+from keras_seg.data import surreal
+from keras_seg.data.prepared import Prepared
+from keras_seg.data.writer import Options
+
+LABELS, GROUPS = surreal.LABELS, surreal.GROUPS
+
+# There are few frames, none to spare. The generator puts the head-label defect on
+# chest and pelvis only.
+DEFAULTS = surreal.Settings(frames=(None, None, None), repair="zones")
+
+
+def add_arguments(parser) -> None:
+    surreal.add_arguments(parser, DEFAULTS)
+
+
+def prepare(
+    src: str | Path, out: str | Path, options: Options, **settings
+) -> tuple[Prepared, bool]:
+    """Raw clips -> prepared folder; see `keras_seg.data.surreal.prepare`.
+
+    Args:
+        src: the folder that contains cmu, as python -m keras_seg.synthetic made it.
+        settings: fields of `surreal.Settings` that differ from `DEFAULTS`, executor.
+    """
+    defaults = {"frames": DEFAULTS.frames, "repair": DEFAULTS.repair}
+    return surreal.prepare(
+        src, out, options, dataset="synthetic_humans", **{**defaults, **settings}
+    )

@@ -1,0 +1,185 @@
+"""SURREAL's clips: pools and strides on a hand-made tree, frames that can be used."""
+
+from functools import partial
+from pathlib import Path
+
+import miniature_clips
+import numpy as np
+import pytest
+
+from keras_seg.data import surreal_clips, surreal_index
+from keras_seg.data.surreal_clips import Info, find_clips, read_info
+from keras_seg.data.surreal_index import IndexedClip, excluded, pools, usable_frames
+from keras_seg.data.surreal_selection import frame_step
+from keras_seg.errors import DataError
+
+
+def in_this_process(work, items):
+    yield from map(work, items)
+
+
+def clip(split, sequence, number, run="run0"):
+    name = f"{sequence}_c{number:04d}"
+    stem = Path("cmu") / split / run / sequence / name
+    return surreal_clips.Clip(split, sequence, name, stem, (1, 1, 1))
+
+
+def indexed(split, sequence, number, usable=(True,)):
+    usable = np.array(usable)
+    return IndexedClip(
+        clip(split, sequence, number), usable, np.zeros((len(usable), 24, 3))
+    )
+
+
+def test_test_takes_no_sequence_of_val():
+    """val: a_1 clip 2, b_2 clip 1. test: these and their neighbours, and c_3."""
+    clips = [
+        indexed("train", "a_1", 1),
+        indexed("val", "a_1", 2),
+        indexed("val", "b_2", 1),
+        *(indexed("test", "a_1", number) for number in (1, 2, 3)),
+        indexed("test", "b_2", 1),
+        *(indexed("test", "c_3", number) for number in (1, 2)),
+    ]
+
+    def names(leaky):
+        found = pools(clips, leaky)
+        assert [c.clip.id for c in found["train"]] == ["a_1_c0001"]
+        assert [c.clip.id for c in found["val"]] == ["a_1_c0002", "b_2_c0001"]
+        return [c.clip.id for c in found["test"]]
+
+    assert names(leaky=False) == ["c_3_c0001", "c_3_c0002"]
+    assert names(leaky=True) == [
+        *("a_1_c0001", "a_1_c0003", "c_3_c0001", "c_3_c0002"),
+    ]
+
+
+def test_clips_are_chosen_by_the_stride_in_their_files(tmp_path):
+    """Whatever the run folder is called."""
+    strides = {"run0": 30, "run1": 70, "run2": 50}
+    for run, stride in strides.items():
+        miniature_clips.make(tmp_path, run=run, stride=stride, frames=1).write()
+    clips = find_clips(tmp_path)
+    assert len(clips) == 3
+    for run, stride in strides.items():
+        found, bad = surreal_index.index_clips(
+            clips, tmp_path.resolve(), stride, in_this_process
+        )
+        assert [c.clip.stem.parts[-3] for c in found] == [run]
+        assert not bad
+
+
+def test_finds_the_three_files_of_each_clip_only(tmp_path):
+    made = miniature_clips.make(tmp_path, "val", "ung_7_2", 12, frames=1).write()
+    for ending in ("_depth.mat", "_segmclean.mat", "_info.txt", ".avi"):
+        made.path(ending).touch()
+    (tmp_path / "cmu" / "val" / "notes.txt").touch()
+    (found,) = find_clips(tmp_path)
+    assert (found.split, found.sequence, found.id) == (
+        *("val", "ung_7_2", "ung_7_2_c0012"),
+    )
+    assert found.sizes == tuple(
+        made.path(ending).stat().st_size for ending in (".mp4", "_segm.mat")
+    ) + (made.path("_info.mat").stat().st_size,)
+    with pytest.raises(DataError, match="cmu: no clips"):
+        find_clips(tmp_path / "cmu")
+
+
+def test_one_frame_without_the_last_axis(tmp_path):
+    """MATLAB drops a last axis of length 1; SciPy keeps it."""
+    made = miniature_clips.make(tmp_path, frames=1).write()
+    kept = read_info(made.path("_info.mat"))
+    made.write_info(joints2D=made.joints_2d[..., 0], joints3D=made.joints_3d[..., 0])
+    dropped = read_info(made.path("_info.mat"))
+    for info in (kept, dropped):
+        np.testing.assert_array_equal(info.joints_2d, [made.joints_2d[..., 0].T])
+        np.testing.assert_array_equal(info.joints_3d, [made.joints_3d[..., 0].T])
+        assert info.stride == 50
+
+
+def test_frames_that_cannot_be_used():
+    rng = np.random.default_rng(0)
+    joints_2d = rng.uniform(100, 140, (7, 24, 2)).astype(np.float32)
+    joints_3d = rng.normal(size=(7, 24, 3)).astype(np.float32)
+    joints_2d[1] = 0
+    joints_3d[2] = 0
+    joints_3d[3, 5, 1] = np.nan
+    joints_2d[4, :, 0] += 210  # all of 310..350: the middle is right of 320
+    joints_2d[5, :, 1] -= 130  # all of -30..10
+    joints_2d[6, 0] = (-60, 120)  # one joint outside; the middle is at about 40
+    usable = usable_frames(Info(50, joints_2d, joints_3d))
+    assert usable.tolist() == [True, False, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "subject", "expected"),
+    [
+        ("18_01", "18", True),
+        ("ung_18_3", "18", True),
+        ("118_01", "18", False),
+        ("01_18", "18", False),
+        ("143_21", "143_21", True),
+        ("143_02", "143_21", False),
+        ("08_01", "8", True),
+        ("train00018_walk", "18", False),
+        ("train00018_walk", "train00018_walk", True),
+        ("18_01", "walk", False),
+    ],
+)
+def test_excluded_subjects(sequence, subject, expected):
+    assert excluded(sequence, ["999", subject]) is expected
+
+
+def test_frames_are_thinned_as_far_as_enough_are_left():
+    """12 and 6 frames: every 5th leaves 3 + 2, every 4th 3 + 2, every 3rd 4 + 2."""
+    pool = [indexed("val", "a", 1, [True] * 12), indexed("val", "b", 1, [True] * 6)]
+    steps = [(5, 5), (6, 3), (7, 2), (9, 2), (10, 1), (99, 1), (None, 1)]
+    assert [frame_step(pool, count, 5) for count, _ in steps] == [s for _, s in steps]
+    assert frame_step(pool, 6, 2) == 2
+
+
+DAMAGE = {
+    "garbage": lambda clip: clip.path("_info.mat").write_bytes(b"no mat file" * 30),
+    "MATLAB 7.3": lambda clip: clip.path("_info.mat").write_bytes(
+        b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n"
+    ),
+    "truncated": lambda clip: clip.path("_info.mat").write_bytes(
+        clip.path("_info.mat").read_bytes()[:-40]
+    ),
+    "joints2D: shape (2, 23, 4)": lambda clip: clip.write_info(
+        joints2D=clip.joints_2d[:, 1:]
+    ),
+    "no variable joints3D": lambda clip: clip.write_info(joints3D="none"),
+    "frames {'joints2D': 3, 'joints3D': 4}": lambda clip: clip.write_info(
+        joints2D=clip.joints_2d[..., 1:]
+    ),
+    "stride: shape (1, 2)": lambda clip: clip.write_info(stride=np.uint8([[50, 30]])),
+    "_segm.mat: missing": lambda clip: clip.path("_segm.mat").unlink(),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_bad_clip_is_named_and_the_others_are_indexed(fault, tmp_path):
+    first = miniature_clips.make(tmp_path, number=1).write()
+    miniature_clips.make(tmp_path, number=2).write()
+    DAMAGE[fault](first)
+    found, bad = surreal_index.index_clips(
+        find_clips(tmp_path), tmp_path.resolve(), 50, in_this_process
+    )
+    assert [c.clip.id for c in found] == ["01_01_c0002"]
+    ((clip, error),) = bad.items()
+    assert clip.id == "01_01_c0001"
+    assert "01_01_c0001" in str(error)
+    expected = {"garbage": "no MATLAB 5 file", "MATLAB 7.3": "no MATLAB 5 file"}
+    assert expected.get(fault, fault) in str(error)
+
+
+def test_a_link_that_leads_out_is_refused(tmp_path):
+    outside = miniature_clips.make(tmp_path / "outside", frames=1).write()
+    inside = miniature_clips.make(tmp_path / "src", frames=1).write()
+    inside.path(".mp4").unlink()
+    inside.path(".mp4").symlink_to(outside.path(".mp4"))
+    index = partial(surreal_index.index_clips, stride=50, each=in_this_process)
+    _, bad = index(find_clips(tmp_path / "src"), (tmp_path / "src").resolve())
+    (error,) = bad.values()
+    assert "leads out of --src" in str(error)

@@ -274,9 +274,8 @@ class UNet(Twin):
 
     WIDTHS = (64, 128, 256, 512)
 
-    def __init__(self, num_classes, pool_size):
+    def __init__(self, num_classes):
         super().__init__()
-        self.pool_size = pool_size
         inputs = 3
         for i, width in enumerate(self.WIDTHS, 1):
             self.block(f"enc{i}", inputs, width)
@@ -300,16 +299,12 @@ class UNet(Twin):
     def run_block(self, name, x):
         return self.run(f"{name}_conv2", self.run(f"{name}_conv1", x))
 
-    def pool(self, x):
-        if self.pool_size == 3:
-            x = F.pad(x, (0, 1, 0, 1), value=-torch.inf)  # SAME of an even size
-        return F.max_pool2d(x, self.pool_size, 2)
-
     def forward(self, x):
         skips = []
         for i in (1, 2, 3, 4):
             skips.append(self.run_block(f"enc{i}", x))
-            x = self.pool(skips[-1])
+            # SAME of an even size: one row and column more, bottom and right
+            x = F.max_pool2d(F.pad(skips[-1], (0, 1, 0, 1), value=-torch.inf), 3, 2)
         x = self.run_block("bottleneck", x)
         for i in (4, 3, 2, 1):
             x = torch.cat([skips.pop(), self.run(f"dec{i}_up", x)], dim=1)

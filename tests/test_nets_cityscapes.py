@@ -44,6 +44,7 @@ def test_strided_layer_sizes(name):
 def test_order_of_activation_and_batch_norm(order, is_negative, monkeypatch):
     monkeypatch.setattr(fcn_strided, "ENCODER", (4,) * 5)
     monkeypatch.setattr(fcn_strided, "DECODER", (4,) * 5)
+    keras.utils.set_random_seed(0)
     model = nets.build("fcn_strided", (32, 64, 3), 2, order=order)
     followers = [f"conv{i}_pad" for i in (2, 3, 4, 5)]
     followers += [f"deconv{i}" for i in (6, 7, 8, 9, 10)] + ["conv_final"]

@@ -90,6 +90,7 @@ def test_attention_gate_is_that_of_the_paper(monkeypatch):
     """sigmoid(psi(relu(theta(x) + phi(g)))), resized by 2, times x, then out and BN."""
     monkeypatch.setattr(unet, "FILTERS", (4, 4, 4, 6))
     monkeypatch.setattr(unet, "BOTTLENECK", 5)
+    keras.utils.set_random_seed(0)
     model = nets.build("attention_unet", (32, 48, 3), 2)
     rng = np.random.default_rng(0)
     for weight in model.weights:

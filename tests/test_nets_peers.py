@@ -35,18 +35,12 @@ def image_like(size):
             lambda: peers_nets.Hourglass(5, **HOURGLASS),
         ),
         ("fcn_resnet34", (64, 96), {}, lambda: peers_nets.ResNet34Decoder(5)),
-        ("unet_bn", (32, 48), {}, lambda: peers_nets.UNet(5, pool_size=3)),
-        (
-            "unet_bn",
-            (32, 48),
-            {"pool_size": 2},
-            lambda: peers_nets.UNet(5, pool_size=2),
-        ),
+        ("unet_bn", (32, 48), {}, lambda: peers_nets.UNet(5)),
         (
             "fcn_attention",
             (64, 96),
-            {"width": 0.5},
-            lambda: peers_nets.FCNAttention(5, width=0.5),
+            {"width": 0.25},
+            lambda: peers_nets.FCNAttention(5, width=0.25),
         ),
     ],
     ids=[
@@ -55,7 +49,6 @@ def image_like(size):
         "hourglass",
         "fcn_resnet34",
         "unet_bn",
-        "unet_bn_pool2",
         "fcn_attention",
     ],
 )

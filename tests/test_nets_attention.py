@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from outlines import count, outline, output_shape
+from scipy.special import expit
 
 from keras_seg import nets
 from keras_seg.errors import UsageError
@@ -87,7 +88,7 @@ def test_squeeze_and_excitation_is_equations_1_to_3(monkeypatch):
     (w1, b1), (w2, b2) = reduce.get_weights(), expand.get_weights()
     assert w1.shape == (64, 64 // 16)
     z = u.sum(axis=(1, 2)) / (16 * 32)
-    s = 1 / (1 + np.exp(-(np.maximum(z @ w1 + b1, 0) @ w2 + b2)))
+    s = expit(np.maximum(z @ w1 + b1, 0) @ w2 + b2)
     np.testing.assert_allclose(x, s[:, None, None, :] * u, rtol=1e-4, atol=1e-5)
 
 

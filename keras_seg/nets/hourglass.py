@@ -11,6 +11,11 @@ Differs from the paper: full resolution (`stem_stride=2, stem_pool=True` is the
 original), 4 stacks of depth 4 (20x20 at the bottom for 320x320), segmentation logits.
 All convolutions have biases, as in the original's Torch code. Batch norm 0.9, 1e-5;
 Glorot normal kernels.
+
+Memory: a training step at 320x320 (4 stacks, 256 features, 25 classes, batch 1,
+float32) peaks at 6.3 GiB with `remat=True`, measured on a CPU under a limit of 24 GiB.
+With and without it, measured: 2.4 and 2.5 GiB at 96x96, 2.9 and 3.7 GiB at 160x160;
+in proportion to the pixels that is 9 GiB without it at 320x320.
 """
 
 import keras

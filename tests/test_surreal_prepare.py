@@ -301,6 +301,7 @@ def test_a_listed_selection_is_followed(raw, tmp_path, in_threads):
         ("train,x", "line 2: 2 fields"),
         (",".join([*lines[0].split(",")[:3], "0", "1"]), "line 2: 0, 1"),
         (",".join([*lines[0].split(",")[:3], "99", "1"]), "expected frame 99 too"),
+        (f"{lines[0]}\n{lines[1]}\n{lines[0]}", "f000[1-5] 2 times; expected unique"),
     ):
         path.write_text(f"{header}\n{line}\n")
         with pytest.raises(DataError, match=message):
@@ -434,6 +435,15 @@ def test_wrong_options(arguments, message, raw, tmp_path, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {message}")
     assert printed.count("\n") == 1
+
+
+def test_a_relative_source_is_the_same(raw, tmp_path, in_threads, monkeypatch):
+    absolute, _ = surreal.prepare(raw, tmp_path / "one", Options(), **ALL)
+    monkeypatch.chdir(raw)
+    again, written = surreal.prepare(".", tmp_path / "one", Options(), **ALL)
+    assert not written
+    other, _ = surreal.prepare(".", tmp_path / "two", Options(), **ALL)
+    assert other.manifest_hash == again.manifest_hash == absolute.manifest_hash
 
 
 def test_ray_gives_the_same(raw, tmp_path, in_threads):

@@ -1,12 +1,14 @@
 """SURREAL: synthetic people, 24 body parts, 67,582 clips of 240 x 320 pixels.
 
 Varol et al. 2017; BODY section 2 says what the thesis made of it: frames spread over
-the poses, cropped to the person, with the head's label repaired. See
-datasets/surreal.md.
+the poses, cropped to the person, with the head's label repaired. Images become 320 x
+320 pixels unless --size says otherwise. See datasets/surreal.md.
 """
 
 import argparse
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,6 +29,7 @@ from keras_seg.data.parts_sheet import write_parts_sheet
 from keras_seg.data.prepared import Prepared, sha256
 from keras_seg.data.surreal_clips import SPLITS, Clip
 from keras_seg.data.surreal_frames import SelectedClip
+from keras_seg.data.surreal_selection import SelectedFrame
 from keras_seg.data.writer import Options, write_prepared
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
@@ -269,7 +272,8 @@ def prepare(
     if size[0] != size[1]:
         raise UsageError("--size", f"{size[0]} {size[1]}", "a square, as the crop is")
     options = replace(options, size=size)
-    src = raw.source_folder(src)
+    # Absolute: workers on other machines have another working directory.
+    src = Path(os.path.abspath(raw.source_folder(src)))
     clips = [
         clip
         for clip in surreal_clips.find_clips(src)
@@ -339,12 +343,20 @@ def _find_items(
             settings.method,
         )
     rows = raw.first_of_each_split(rows, options.limit)
+    _refuse_duplicates(rows)
     surreal_selection.write_selection(stage / SELECTION, src, rows)
     frames: dict[Clip, list[int]] = {}
     for row in rows:
         frames.setdefault(row.clip, []).append(row.frame)
     items = [SelectedClip(clip, tuple(numbers)) for clip, numbers in frames.items()]
     return items + [SelectedClip(clip, (), error) for clip, error in bad.items()]
+
+
+def _refuse_duplicates(rows: Sequence[SelectedFrame]) -> None:
+    """Before hours of conversion, and not after them."""
+    for id_, count in Counter((row.split, row.id) for row in rows).items():
+        if count > 1:
+            raise DataError("id", f"{'/'.join(id_)} {count} times", "unique ids")
 
 
 def _tell_left_out(prepared: Prepared) -> None:

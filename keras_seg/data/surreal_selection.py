@@ -77,16 +77,16 @@ def select_frames(
             raise DataError(
                 f"split {split}", "no usable frames", "some, or 0 of --frames"
             )
-        if count is None:
-            count = len(places)
-        if count > len(places):
+        if count is None or count == len(places):
+            _tell(f"{split}: all {len(places)} frames")
+        elif count > len(places):
             _tell(f"{split}: {count} frames wanted, all {len(places)} there are taken")
         else:
             _tell(f"{split}: choosing {count} of {len(places)} frames")
         joints = np.stack([pool[place].joints_3d[frame] for place, frame in places])
         selection = select(
             standardised(pose_features(joints)),
-            count,
+            len(places) if count is None else count,
             clusters[split],
             np.random.default_rng([seed, number]),
             method,

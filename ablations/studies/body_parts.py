@@ -18,23 +18,7 @@ from dataclasses import replace
 
 from keras_seg.ablation.protocol import Arm, Plan, Stage, Study, fit_size
 from keras_seg.config import Augment, Config
-
-# SURREAL's part ids, left and right together, as BODY's tables have them (spec 4.4).
-GROUPS = {
-    "Background": (0,),
-    "Head": (16,),
-    "Torso": (1, 4, 7, 10),
-    "U.Legs": (2, 3),
-    "L.Legs": (5, 6),
-    "Neck": (13,),
-    "Shoulder": (14, 15),
-    "U.Arms": (17, 18),
-    "L.Arms": (19, 20),
-    "Feets": (8, 9),
-    "Hands": (21, 22),
-    "Fingers": (23, 24),
-    "Toes": (11, 12),
-}
+from keras_seg.data.surreal import GROUPS
 
 MIRROR_AND_SCALE = Augment(mirror=0.5, scale=(0.5, 2.0))
 

@@ -27,7 +27,7 @@ DEFAULT_DATA = HERE.parent / "datasets" / "prepared" / "synthetic_humans"
 RAW_DATA = HERE.parent / "datasets" / "raw" / "synthetic_humans"
 # The embedded data: many people with few frames each generalise better than few
 # people with many. Train, validation and test clips.
-EMBEDDED_CLIPS = (300, 60, 20)
+EMBEDDED_CLIPS = (400, 60, 60)
 EMBEDDED_FRAMES = 4
 
 

@@ -85,7 +85,7 @@ def icnet_base(scale: str, image_size: tuple[int, int]) -> Config:
         return replace(fast, size=size, steps=3000, bn_start=1500, val_every=150)
     if scale == "demo":
         size = fit_size(image_size, 96 * 128, stride=32)
-        return replace(fast, size=size, steps=300, bn_start=150, val_every=30)
+        return replace(fast, size=size, steps=240, bn_start=120, val_every=30)
     size = fit_size(image_size, 64 * 64, stride=32)
     smoke = replace(fast, size=size, batch=2, steps=2, bn_start=1, val_every=1)
     return replace(smoke, val_samples=4, val_batch=2)

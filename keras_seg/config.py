@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from keras_seg.errors import UsageError
+from keras_seg.preprocess import PREPROCESS
 
 
 def setting(default=dataclasses.MISSING, help: str = ""):
@@ -53,6 +54,8 @@ class Config:
     filter_scale: int = setting(1, "width; 2 is the thesis' doubled filters")
     knobs: Mapping[str, object] = setting(dict, "the network's own options")
     pad: bool = setting(False, "pad to the net's stride (label 255), do not refuse")
+    # ATTN feeds the FCN what VGG's ImageNet weights want; CLOTH feeds it RGB / 255.
+    preprocess: str | None = setting(None, "input normalisation; null: the net's own")
     init_weights_sha256: str | None = setting(None, "of the pretrained weights' file")
 
     # The data
@@ -139,6 +142,8 @@ def _check_ranges(config: Config) -> None:
             raise UsageError(name, getattr(config, name), "a finite number from 0")
     if config.seed >= 2**32:
         raise UsageError("seed", config.seed, "a whole number below 2^32")
+    if config.preprocess is not None and config.preprocess not in PREPROCESS:
+        raise UsageError("preprocess", config.preprocess, f"one of {[*PREPROCESS]}")
     if config.bn_mode == "full" and config.bn_start % config.val_every:
         raise UsageError(
             "bn_start", config.bn_start, f"a multiple of val_every {config.val_every}"

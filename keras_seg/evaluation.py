@@ -25,6 +25,7 @@ class Network:
         net: keras.Model with every supervised head.
         heads: {name: keras_seg.nets.Head}.
         inference: keras.Model, image -> {"logits": full-size logits}.
+        preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
         stride: int. Images are padded to multiples of it if `config.pad`.
     """
 
@@ -33,6 +34,7 @@ class Network:
         size = config.size
         if config.pad:
             size = nets.padded_size(config.net, size, **config.knobs)
+        self.preprocess = config.preprocess or nets.get(config.net).preprocess
         self.stride = nets.input_stride(config.net, **config.knobs)
         self.net = nets.build(
             config.net,
@@ -75,7 +77,7 @@ class Network:
         Images are padded to the network's stride where it needs it, and the logits
         cropped back; `weights` [C] multiply them (`direct_weights`).
         """
-        inputs = preprocess.apply(nets.get(self.config.net).preprocess, images)
+        inputs = preprocess.apply(self.preprocess, images)
         height, width = images.shape[1:3]
         pad = [(0, 0), (0, 0), (0, 0), (0, 0)]
         pad[1] = (0, self.net.input_shape[1] - height)

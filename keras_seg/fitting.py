@@ -24,7 +24,6 @@ from keras_seg import (
     figures,
     losses,
     metrics,
-    nets,
     optimizers,
     run_folder,
 )
@@ -217,7 +216,7 @@ class Run:
             augment=config.augment,
             start_step=start,
             stop_step=start + windows * length,
-            preprocess=nets.get(config.net).preprocess,
+            preprocess=self.network.preprocess,
             heads=self.network.heads,
             joint_targets=config.joint_targets,
             workers=self.options.workers,
@@ -269,7 +268,7 @@ class Run:
         batches = pipeline.evaluation_batches(
             samples,
             batch=config.val_batch,
-            preprocess=nets.get(config.net).preprocess,
+            preprocess=self.network.preprocess,
             heads=self.network.heads,
             joint_targets=config.joint_targets,
             workers=self.options.workers,

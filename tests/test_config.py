@@ -38,6 +38,8 @@ def test_a_whole_number_is_taken_where_a_fraction_belongs():
         ({"size": [64]}, r"setting size: \[64\]; expected 2 values"),
         ({"knobs": 3}, r"setting knobs: 3; expected an object"),
         ({"optimizer": "lion"}, r"optimizer: lion; expected one of \('sgd'"),
+        ({"preprocess": "grey"}, r"preprocess: grey; expected one of \['bgr_minus_"),
+        ({"seed": 2**32}, r"seed: 4294967296; expected a whole number below 2\^32"),
         ({"batch": 0}, r"batch: 0; expected at least 1"),
         ({"lr": float("nan")}, r"lr: nan; expected a finite number from 0"),
         ({"augment": {"scale": [2, 1]}}, r"augment.scale: \(2.0, 1.0\); expected 0 <"),

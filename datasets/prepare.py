@@ -15,7 +15,7 @@ from pathlib import Path
 
 from keras_seg import command_line
 from keras_seg.data import DATASETS, load, writer
-from keras_seg.data.prepared import open_prepared
+from keras_seg.data.prepared import SHEET, open_prepared
 from keras_seg.errors import DataError, UsageError
 
 COMMON = ("src", "out", "size", "limit", "workers", "skip_bad", "overwrite")
@@ -146,12 +146,12 @@ def show(argv: list[str]) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=command_line.positive_int, default=12)
-    parser.add_argument("--out", type=Path, help="default: sheet.png in the folder")
+    parser.add_argument("--out", type=Path, help=f"default: {SHEET} in the folder")
     arguments = parser.parse_args(argv)
     from keras_seg.data.sheet import write_sheet
 
     prepared = open_prepared(arguments.folder)
-    path = arguments.out or arguments.folder / "sheet.png"
+    path = arguments.out or arguments.folder / SHEET
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError("--out", path, "a file in an existing folder")
     write_sheet(prepared, path, arguments.split, arguments.count)

@@ -205,6 +205,65 @@ def test_places_that_hold_something_else_are_refused(tmp_path):
     assert write(tmp_path / "empty")[1]
 
 
+def other_project(out):
+    (out / "meta.json").write_text('{"my": "project"}')
+
+
+def other_project_of_this_version(out):
+    (out / "meta.json").write_text('{"format_version": 1, "my": "project"}')
+
+
+def add_notes(out):
+    (out / "notes").mkdir()
+    (out / "notes" / "thesis.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_project, "meta.json: format version None"),
+        (other_project_of_this_version, "meta.json: field dataset"),
+        (lambda out: (out / "meta.json").write_text("{"), "meta.json: damaged"),
+        (lambda out: (out / "mine.png").write_text("mine"), "out holds mine.png"),
+        (add_notes, "out holds notes"),
+    ],
+)
+def test_overwrite_replaces_nothing_but_prepared_folders(change, named, tmp_path):
+    write(tmp_path / "out")
+    change(tmp_path / "out")
+    before = content(tmp_path)
+    with pytest.raises(UsageError, match=f"--out: .*{named}.*; expected a prepared"):
+        write(tmp_path / "out", ITEMS[1:], overwrite=True)
+    assert content(tmp_path) == before
+
+
+def test_overwrite_keeps_what_came_while_it_worked(tmp_path):
+    write(tmp_path / "out")
+
+    def find(stage):
+        add_notes(tmp_path / "out")
+        return ITEMS[1:]
+
+    with pytest.raises(UsageError, match="out holds notes"):
+        write(tmp_path / "out", find, overwrite=True)
+    assert (tmp_path / "out" / "notes" / "thesis.txt").read_text() == "mine"
+    assert verify(tmp_path / "out") == []
+
+
+def test_overwrite_replaces_a_damaged_folder_with_its_pictures(tmp_path):
+    out = tmp_path / "out"
+    first, _ = write(out)
+    for name in ("selection.csv", "samples.png", "sheet.png"):
+        (out / name).write_bytes(b"ours")
+    (out / "manifest.csv").write_text("split")
+    (out / "images" / "train" / "a.png").unlink()
+    again, now = write(out, overwrite=True)
+    assert now
+    assert again == first
+    assert not (out / "sheet.png").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}
+
+
 @pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
 def test_bad_items(processes, tmp_path):
     items = [*ITEMS, Item("val", "bad", 7, "bad"), Item("train", "r", 8, "range")]

@@ -6,6 +6,8 @@
     manifest.csv                     one line per sample, sorted by split and id
     meta.json                        classes, palette, flip pairs, pixel counts, command
     SHA256SUMS                       of these last three, for sha256sum -c
+    selection.csv                    SURREAL's chosen frames; may be absent
+    samples.png, sheet.png           pictures of samples; may be absent
 
 `keras_seg.data.writer` writes it; nothing reads it but this module.
 """
@@ -27,6 +29,11 @@ from keras_seg.labels import IGNORE_ID, LabelSpec
 
 FORMAT_VERSION = 1
 META, MANIFEST, SUMS = "meta.json", "manifest.csv", "SHA256SUMS"
+SELECTION, PARTS_SHEET, SHEET = "selection.csv", "samples.png", "sheet.png"
+ENTRIES = frozenset(  # all that may lie in a prepared folder
+    {"images", "labels", "joints", META, MANIFEST, SUMS}
+    | {SELECTION, PARTS_SHEET, SHEET}
+)
 MANIFEST_FIELDS = (
     "split",
     "id",
@@ -162,7 +169,7 @@ def open_prepared(folder: str | Path) -> Prepared:
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError("prepared folder", folder, "an existing folder")
-    meta = _read_meta(folder / META)
+    meta = read_meta(folder)
     labels = _label_spec(folder / META, meta)
     samples = _read_manifest(folder)
     for split in meta["splits"].keys() | samples.keys():
@@ -326,7 +333,9 @@ _META_KEYS = {
 }
 
 
-def _read_meta(path: Path) -> dict:
+def read_meta(folder: Path) -> dict:
+    """meta.json of a prepared folder; DataError where it is none, or damaged."""
+    path = folder / META
     try:
         meta = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from keras_seg.data import (
 )
 from keras_seg.data.head_repair import REPAIRS
 from keras_seg.data.parts_sheet import write_parts_sheet
-from keras_seg.data.prepared import Prepared, sha256
+from keras_seg.data.prepared import PARTS_SHEET, SELECTION, Prepared, sha256
 from keras_seg.data.surreal_clips import SPLITS, Clip
 from keras_seg.data.surreal_frames import SelectedClip
 from keras_seg.data.surreal_selection import SelectedFrame
@@ -100,8 +100,6 @@ MERGES = {
 EXECUTORS = {"processes": workers.in_processes, "ray": workers.on_ray}
 
 SIZE = (320, 320)
-SELECTION = "selection.csv"
-SHEET = "samples.png"
 
 
 @dataclass(frozen=True)
@@ -296,8 +294,8 @@ def prepare(
     )
     if written:
         _tell_left_out(prepared)
-    if not (prepared.folder / SHEET).exists():  # also after a kill just before it
-        write_parts_sheet(prepared, prepared.folder / SHEET)
+    if not (prepared.folder / PARTS_SHEET).exists():  # also after a kill just before it
+        write_parts_sheet(prepared, prepared.folder / PARTS_SHEET)
     return prepared, written
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from keras_seg.command_line import Progress
 from keras_seg.data.images import encode_jpeg, encode_png
 from keras_seg.data.prepared import (
+    ENTRIES,
     FORMAT_VERSION,
     MANIFEST,
     MANIFEST_FIELDS,
@@ -35,12 +36,15 @@ from keras_seg.data.prepared import (
     is_safe_id,
     label_pixels,
     open_prepared,
+    read_meta,
     sort_key,
     sum_lines,
 )
 from keras_seg.data.workers import in_threads
 from keras_seg.errors import DataError, LockedError, UsageError
 from keras_seg.labels import LabelSpec
+
+_REPLACED = "a prepared folder with nothing else in it to --overwrite"
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def write_prepared(
         items: what to convert, whole splits (`options.limit` is the caller's). Or a
             function that finds out, for datasets where that takes long: called only
             if there is something to do, with the folder as it is being made, where
-            it may leave files of its own.
+            it may leave files of its own (those that `prepared.ENTRIES` names).
         convert: gives the samples of an item; DataError rejects the item. Picklable
             where `each` needs that.
         options: see Options.
@@ -209,6 +213,7 @@ def _existing(out: Path, request: dict, options: Options) -> Prepared | None:
         if not (out / META).is_file():
             raise UsageError("--out", out, "a new or empty folder")
         if options.overwrite:
+            _refuse_foreign(out)
             return None
         prepared = open_prepared(out)
         _refuse_other_request(out, prepared.meta["request"], request)
@@ -221,6 +226,16 @@ def _existing(out: Path, request: dict, options: Options) -> Prepared | None:
             )
         return prepared
     return None
+
+
+def _refuse_foreign(out: Path) -> None:
+    """What is replaced may be damaged, but holds nothing that is not ours."""
+    try:
+        read_meta(out)
+    except DataError as error:
+        raise UsageError("--out", f"{error.what}: {error.value}", _REPLACED) from None
+    if foreign := sorted({path.name for path in out.iterdir()} - ENTRIES):
+        raise UsageError("--out", f"{out} holds {foreign[0]}", _REPLACED)
 
 
 def _refuse_other_request(out: Path, there: Mapping, wanted: Mapping) -> None:
@@ -290,6 +305,7 @@ def _old_of(out: Path) -> Path:
 
 def _publish(stage: Path, out: Path) -> None:
     if (out / META).exists():  # --overwrite
+        _refuse_foreign(out)  # again: the work may have taken hours
         out.rename(_old_of(out))
     stage.rename(out)
     shutil.rmtree(_old_of(out), ignore_errors=True)

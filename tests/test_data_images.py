@@ -1,7 +1,9 @@
 """Raw images and masks of every kind; damaged ones are refused by name."""
 
+import math
 import struct
 import zlib
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -284,15 +286,30 @@ def test_map_ids_names_value_and_count():
         images.map_ids(label, table, "m.png", "0, 1 or 255")
 
 
-def test_label_resize_takes_the_nearest_centre():
-    """Target pixel i of n reads source floor((i + 0.5) N / n)."""
-    label = RNG.integers(0, 256, (9, 12)).astype(np.uint8)
-    for height, width in ((6, 16), (18, 5), (3, 3), (27, 36)):
-        rows = ((np.arange(height) + 0.5) * 9 / height).astype(int)
-        columns = ((np.arange(width) + 0.5) * 12 / width).astype(int)
-        np.testing.assert_array_equal(
-            images.resize_label(label, (height, width)), label[rows][:, columns]
-        )
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        *(((9, 12), new) for new in ((6, 16), (18, 5), (3, 3), (27, 36))),
+        ((2, 240), (7, 600)),  # centres between two pixels
+        ((240, 2), (600, 7)),
+    ],
+)
+def test_label_resize_takes_the_nearest_centre(old, new):
+    """Target pixel i of n reads source floor((i + 1/2) N / n)."""
+    label = RNG.integers(0, 256, old).astype(np.uint8)
+    rows, columns = (
+        [math.floor(Fraction(2 * i + 1, 2) * length / count) for i in range(count)]
+        for length, count in zip(old, new)
+    )
+    np.testing.assert_array_equal(
+        images.resize_label(label, new), label[rows][:, columns]
+    )
+
+
+def test_a_centre_between_two_pixels_takes_the_later_one():
+    # By hand: centres of 5 pixels over 2 are at .2, .6, 1, 1.4 and 1.8
+    label = np.array([[3, 8]], np.uint8)
+    np.testing.assert_array_equal(images.resize_label(label, (1, 5)), [[3, 3, 8, 8, 8]])
 
 
 def test_image_resize_is_bilinear_with_half_pixel_centres():

@@ -151,14 +151,6 @@ def test_samples_are_resized_as_pillow_and_tensorflow_do(folder, size):
         )
 
 
-def test_a_centre_between_two_pixels_takes_the_later_one():
-    # By hand: centres of 5 pixels over 2 are at .2, .6, 1, 1.4 and 1.8
-    label = np.array([[3, 8]], np.uint8)
-    np.testing.assert_array_equal(
-        pipeline.resize_label(label, (1, 5)), [[3, 3, 8, 8, 8]]
-    )
-
-
 def test_samples_are_kept_in_memory_up_to_the_limit(folder):
     size = (24, 40)
     kept = Samples(folder, "train", size)

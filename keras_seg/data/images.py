@@ -169,11 +169,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Nearest with half-pixel centres: uint8 [H, W] to size (height, width).
 
-    cv2.INTER_NEAREST (floor) would shift the label against the image.
+    Of two pixels equally near it takes the later one, in whole numbers and so without
+    error, as `losses.resize_labels` does. cv2.INTER_NEAREST (floor) would shift the
+    label against the image; INTER_NEAREST_EXACT takes the earlier of some.
     """
     if label.shape == size:
         return label
-    return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for old, new in zip(label.shape, size)
+    )
+    return label[rows][:, columns]
 
 
 def encode_png(array: np.ndarray) -> bytes:

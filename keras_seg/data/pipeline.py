@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from keras_seg import preprocess as preprocessing
 from keras_seg.config import Augment
 from keras_seg.data import augment as augmentation
 from keras_seg.data import targets
+from keras_seg.data.images import resize_image, resize_label
 from keras_seg.data.prepared import read_image, read_label
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID
@@ -148,27 +148,6 @@ def check_label(label: np.ndarray, num_classes: int, name: object) -> None:
             f"label {wrong[0]} in {np.count_nonzero(wrong == wrong[0])} pixels",
             f"0..{num_classes - 1}, or {IGNORE_ID} to ignore",
         )
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [h, w, 3] to [H, W, 3]: bilinear, antialiased where it shrinks."""
-    if image.shape[:2] == size:
-        return image
-    height, width = size
-    # Pillow's BILINEAR is a triangle filter as wide as the shrinking asks for
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
-
-
-def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [h, w] to [H, W] by nearest; half-pixel centres in exact whole numbers."""
-    if label.shape == size:
-        return label
-    rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new)
-        for old, new in zip(label.shape, size)
-    )
-    return label[rows][:, columns]
 
 
 def sample_at(seed: int, index: int, count: int) -> int:

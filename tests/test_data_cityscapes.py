@@ -34,6 +34,8 @@ def test_miniature(label_space, tmp_path):
         if label_space == "train_ids":
             raw = np.vectorize(lambda value: TRAIN_IDS.get(value, 255))(raw)
         np.testing.assert_array_equal(found[key], raw)
+    scored_ids = {"ids": tuple(TRAIN_IDS), "train_ids": None}
+    assert prepared.scored_ids == scored_ids[label_space]
     assert verify(tmp_path / "out") == []
 
 

@@ -71,7 +71,7 @@ def convert(item):
         os._exit(9)
 
 
-def write(out, items=ITEMS, settings=None, processes=False, **options):
+def write(out, items=ITEMS, settings=None, processes=False, scored_ids=None, **options):
     options = Options(workers=2, command="prepare it", **options)
     return write_prepared(
         out,
@@ -82,6 +82,7 @@ def write(out, items=ITEMS, settings=None, processes=False, **options):
         options,
         settings or {},
         each=in_processes if processes else in_threads,
+        scored_ids=scored_ids,
     )
 
 
@@ -167,6 +168,19 @@ def test_hash_is_of_the_data_and_not_of_the_place(tmp_path):
     other = [replace(ITEMS[0], seed=9), *ITEMS[1:]]
     assert write(tmp_path / "two", other)[0].manifest_hash != first.manifest_hash
     assert write(tmp_path / "three", ITEMS[1:])[0].manifest_hash != first.manifest_hash
+
+
+def test_scored_ids_are_kept_and_are_part_of_the_identity(tmp_path):
+    every, _ = write(tmp_path / "every")
+    assert every.scored_ids is None
+    assert "scored_ids" not in every.meta
+    some, _ = write(tmp_path / "some", scored_ids=(1, 3))
+    assert some.scored_ids == (1, 3)
+    assert some.manifest_hash != every.manifest_hash
+    assert verify(tmp_path / "some") == []
+    assert not write(tmp_path / "some", scored_ids=(1, 3))[1]
+    with pytest.raises(UsageError, match=r"scored_ids null; expected scored_ids \[1"):
+        write(tmp_path / "every", scored_ids=(1, 3))
 
 
 def test_same_request_is_not_redone_and_another_is_refused(tmp_path):
@@ -433,6 +447,12 @@ def link_folder_away(out):
         (edit_meta(palette=[[0, 0, 0]]), "palette: 1 colours"),
         (edit_meta(classes=["a", "b", "c"]), "meta.json"),
         (edit_meta(splits={}), "split"),
+        (edit_meta(scored_ids=[1, 4]), r"scored_ids \[1, 4\]; expected ids .* 0 to 3"),
+        (edit_meta(scored_ids=[2, 1]), "scored_ids"),
+        (edit_meta(scored_ids=[1, 1]), "scored_ids"),
+        (edit_meta(scored_ids=[]), "scored_ids"),
+        (edit_meta(scored_ids=[True]), "scored_ids"),
+        (edit_meta(scored_ids="12"), "scored_ids"),
         (lambda out: (out / "manifest.csv").unlink(), "manifest.csv"),
         (edit_manifest("split,id", "id,split"), "manifest.csv: another header"),
         (edit_manifest("train,a,a.png", "train,a,../a.png"), "manifest.csv: line 2"),

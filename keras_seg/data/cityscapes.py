@@ -56,6 +56,7 @@ CLASSES = (
 TRAIN_IDS = tuple(train_id for _, _, train_id, _ in CLASSES)  # of ids 0..33
 
 _SCORED = [row for row in CLASSES if row[2] != IGNORE_ID]
+SCORED_IDS = tuple(row[0] for row in _SCORED)  # of the 34: those with a trainId
 LABELS = {
     space: LabelSpec(
         names=tuple(row[1] for row in rows), palette=tuple(row[3] for row in rows)
@@ -101,6 +102,7 @@ def prepare(
         pairs,
         partial(_read_label, label_space=label_space),
         options,
+        scored_ids=SCORED_IDS if label_space == "ids" else None,
     )
 
 

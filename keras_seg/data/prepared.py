@@ -93,8 +93,8 @@ class Prepared:
         labels: its classes.
         image_size: (height, width) of every image, or None where they differ.
         meta: all of meta.json.
-        manifest_hash: SHA-256 over the samples, classes, flip pairs and joints:
-            equal data have equal hashes, wherever they lie.
+        manifest_hash: SHA-256 over the samples, classes, flip pairs, joints and
+            scored ids: equal data have equal hashes, wherever they lie.
     """
 
     folder: Path
@@ -108,6 +108,15 @@ class Prepared:
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self._samples)
+
+    @property
+    def scored_ids(self) -> tuple[int, ...] | None:
+        """The class ids that count in the evaluation; None is all.
+
+        The `classes` of `keras_seg.metrics.summary`.
+        """
+        ids = self.meta.get("scored_ids")
+        return None if ids is None else tuple(ids)
 
     def samples(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split in the order of their ids.
@@ -193,6 +202,7 @@ def open_prepared(folder: str | Path) -> Prepared:
             [sample for split in samples.values() for sample in split],
             labels,
             meta["joints"],
+            meta.get("scored_ids"),
         ),
         _samples=samples,
     )
@@ -304,20 +314,26 @@ def hash_joints(joints: np.ndarray) -> str:
 
 
 def hash_manifest(
-    samples: Sequence[Sample], labels: LabelSpec, joints: Mapping[str, str]
+    samples: Sequence[Sample],
+    labels: LabelSpec,
+    joints: Mapping[str, str],
+    scored_ids: Sequence[int] | None,
 ) -> str:
-    """SHA-256 of what training sees of the data; no place, no palette.
+    """SHA-256 of what training and evaluation see of the data; no place, no palette.
 
     Args:
         samples: of every split.
         labels: class names and flip pairs count.
         joints: {split: hash_joints(...)}.
+        scored_ids: see `Prepared`.
     """
     lines = sorted(
         [s.split, s.id, s.image_sha256, s.label_sha256, s.height, s.width]
         for s in samples
     )
     identity = [lines, labels.names, labels.flip_pairs, sorted(joints.items())]
+    if scored_ids is not None:
+        identity.append(scored_ids)
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
@@ -353,7 +369,24 @@ def read_meta(folder: Path) -> dict:
         for key in ("pixels", "images", "presence_pixels"):
             if len(counts.get(key, ())) != num_classes:
                 raise DataError(path, f"splits.{split}.{key}", f"{num_classes} counts")
+    scored_ids = meta.get("scored_ids")
+    if scored_ids is not None and not _are_ids(scored_ids, num_classes):
+        raise DataError(
+            path,
+            f"scored_ids {scored_ids}",
+            f"ids from 0 to {num_classes - 1}, ascending",
+        )
     return meta
+
+
+def _are_ids(values: object, num_classes: int) -> bool:
+    """Whether it is a list of some class ids, ascending, each once."""
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(type(value) is int and 0 <= value < num_classes for value in values)
+        and values == sorted(set(values))
+    )
 
 
 def _label_spec(path: Path, meta: Mapping) -> LabelSpec:

@@ -191,6 +191,7 @@ def prepare_pairs(
     options: Options,
     settings: Mapping[str, object] | None = None,
     square: bool = False,
+    scored_ids: Sequence[int] | None = None,
 ) -> tuple[Prepared, bool]:
     """Prepares the pairs of a dataset: see `write_prepared`.
 
@@ -200,6 +201,7 @@ def prepare_pairs(
         read_label: path of a mask -> class ids uint8 [H, W]; DataError if it is bad.
         settings: the dataset's own options.
         square: pad image and label with 0 to a square before resizing.
+        scored_ids: as for `write_prepared`.
     """
     pairs = first_of_each_split(mark_duplicates(pairs), options.limit)
     root = src.resolve()
@@ -211,6 +213,7 @@ def prepare_pairs(
         partial(_convert, root, read_label, options.size, square),
         options,
         {**(settings or {}), "square": square, "source": _fingerprint(src, pairs)},
+        scored_ids=scored_ids,
     )
 
 

@@ -121,6 +121,7 @@ def write_prepared(
     settings: Mapping[str, object],
     unit: str = "images",
     each: Callable[..., Iterator] = in_threads,
+    scored_ids: Sequence[int] | None = None,
 ) -> tuple[Prepared, bool]:
     """Converts the items and publishes the prepared folder.
 
@@ -140,6 +141,7 @@ def write_prepared(
             identifies the raw data. A folder with an equal `request` is not redone.
         unit: what the items are, in the plural.
         each: how the items are gone through, a function of `keras_seg.data.workers`.
+        scored_ids: the class ids that count in the evaluation, ascending; None is all.
 
     Returns:
         The opened folder, and whether it was written now.
@@ -151,10 +153,12 @@ def write_prepared(
         LockedError: another process prepares the same folder.
     """
     out = Path(os.path.abspath(out))
+    scored = {} if scored_ids is None else {"scored_ids": list(scored_ids)}
     request = {
         "dataset": dataset,
         "size": None if options.size is None else list(options.size),
         "limit": options.limit,
+        **scored,
         **settings,
     }
     request = json.loads(json.dumps(request))  # as it is read back
@@ -190,6 +194,7 @@ def write_prepared(
             "classes": labels.names,
             "palette": labels.palette,
             "flip_pairs": labels.flip_pairs,
+            **scored,
             "image_size": _common_size(records),
             "splits": {
                 split: count_pixels([r.pixels for r in records if r.split == split])

@@ -17,7 +17,7 @@ from pathlib import Path
 from keras_seg import backend, checkpoint, class_weights, command_line, run_folder
 from keras_seg.ablation import protocol, runner
 from keras_seg.config import to_dict
-from keras_seg.data.prepared import Prepared, open_prepared
+from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
 from keras_seg.nets import NETS, get
 
@@ -29,6 +29,7 @@ RAW_DATA = HERE.parent / "datasets" / "raw" / "synthetic_humans"
 # people with many. Train, validation and test clips.
 EMBEDDED_CLIPS = (400, 60, 60)
 EMBEDDED_FRAMES = 4
+EMBEDDED_SIZE = (320, 320)
 
 
 def main(argv: list[str]) -> int:
@@ -42,21 +43,22 @@ def main(argv: list[str]) -> int:
     net, plan = study.plan(args.net)
     stages = chosen_stages(plan, args.stage)
     check_out(args.out)
-    if args.plan and args.data is None:
-        prepared, image_size = None, (1, 1)
-    else:
-        if not args.plan:
-            backend.require_installed()
-        prepared = open_data(args.data)
-        image_size = prepared.image_size or (1, 1)
+    data = args.data or DEFAULT_DATA
+    is_there = args.data is not None or DEFAULT_DATA.is_dir()
+    prepared = open_prepared(data) if is_there else None
+    image_size = prepared.image_size or (1, 1) if prepared else EMBEDDED_SIZE
     base = plan.base(args.scale, image_size)
     if args.size is not None:
         base = dataclasses.replace(base, size=tuple(args.size))
     check_size(base)
     runner.refuse_unknown_winner(plan, stages, base, args.winner)
     if args.plan:
-        print_plan(net, plan, stages, base)
+        print_plan(net, plan, stages, base, args.winner)
         return 0
+    backend.require_installed()
+    if prepared is None:
+        make_embedded_data()
+        prepared = open_prepared(DEFAULT_DATA)
     execution = runner.Execution(
         folder=args.out / study.name / net,
         prepared=prepared,
@@ -115,7 +117,7 @@ def parse(argv: list[str]):
         "--winner", metavar="ARM", help="start from this arm of an earlier stage"
     )
     parser.add_argument(
-        "--restart", action="store_true", help="train the stage's arms anew"
+        "--restart", action="store_true", help="train every arm of the stage anew"
     )
     parser.add_argument(
         "--allow-inexact",
@@ -143,15 +145,6 @@ def chosen_stages(plan: protocol.Plan, name: str) -> list[protocol.Stage]:
     if name == "all":
         return [stage for stage in plan.stages if stage.in_chain]
     return [plan.stage(name)]
-
-
-def open_data(data: Path | None) -> Prepared:
-    """The prepared folder given, or the embedded one, made where it is missing."""
-    if data is None:
-        if not DEFAULT_DATA.is_dir():
-            make_embedded_data()
-        data = DEFAULT_DATA
-    return open_prepared(data)
 
 
 def make_embedded_data() -> None:
@@ -271,10 +264,10 @@ def print_studies() -> None:
                     print(f"      {arm.name}: {arm.title}{printed}")
 
 
-def print_plan(net: str, plan: protocol.Plan, stages, base) -> None:
+def print_plan(net: str, plan: protocol.Plan, stages, base, winner) -> None:
     """Every arm that would be run, with all its settings, as JSON lines."""
     for stage in stages:
-        config, start = runner.stage_start(plan, stage, base, None, None)
+        config, start = runner.stage_start(plan, stage, base, None, winner)
         print(f"{net} {stage.name}: {start}")
         for arm in stage.arms(config):
             print(f"  {arm.name}: {json.dumps(to_dict(arm.config))}")

@@ -28,6 +28,7 @@ def configure() -> None:
     Raises:
         UsageError: the chosen backend is not installed, or TensorFlow is twice.
     """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # not ~/.keras/keras.json's
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -125,8 +126,10 @@ def fingerprint() -> dict[str, str | int]:
         values["tensorflow"] = tf.__version__
         values["threads"] = tf.config.threading.get_intra_op_parallelism_threads()
         values["onednn"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")
-        values["deterministic"] = "yes"
-        values["gpus"] = len(tf.config.list_physical_devices("GPU"))
+        gpus = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        names = [one.get("device_name", "unknown") for one in details]
+        values["gpus"] = ", ".join(names) or "none"
     else:
         values[backend] = _version(backend)
     return values

@@ -23,7 +23,7 @@ import numpy as np
 from keras_seg.errors import LockedError, StorageError, UsageError
 
 FORMAT_VERSION = 1
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -48,7 +48,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 def save(
     folder: Path, step: int, arrays: Mapping[str, np.ndarray], meta: Mapping, keep: int
 ) -> Path:
-    """Write checkpoint `step` into `folder` and drop all but the newest `keep`.
+    """Write checkpoint `step` into `folder`; the newest `keep` - 1 others remain.
 
     Args:
         folder: is made where it is missing.
@@ -92,9 +92,17 @@ def save(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _storage_error(error, final, size) from error
-    for old in steps(folder)[:-keep]:
+    others = [other for other in steps(folder) if other != step]
+    for old in others[: len(others) - (keep - 1)]:
         shutil.rmtree(folder / f"step-{old:08d}")
     return final
+
+
+def drop_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints after `step`: damaged, or of a stretch run again."""
+    for later in steps(folder):
+        if later > step:
+            shutil.rmtree(folder / f"step-{later:08d}")
 
 
 def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -217,7 +225,7 @@ def lock(folder: Path):
         os.close(handle)
 
 
-def _storage_error(error: OSError, path: Path, size: int) -> OSError | StorageError:
+def _storage_error(error: OSError, path: Path, size: int) -> StorageError:
     if error.errno in _DISK_FULL:
         return StorageError(
             f"writing {path}", error.strerror, f"room for {size:,} bytes"

@@ -123,27 +123,40 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = ("steps", "filter_scale", "batch", "val_every", "val_batch")
 _AT_LEAST_ONE += ("accumulate", "decay_every")
-_NOT_NEGATIVE = ("seed", "l1", "l2", "lr", "lr_min", "weight_decay", "bn_start")
-_NOT_NEGATIVE += ("joint_loss_weight", "background_weight")
 
 
 def _check_choices(config: Config) -> None:
     for name, choices in _CHOICES.items():
         if getattr(config, name) not in choices:
-            raise UsageError(name, getattr(config, name), f"one of {choices}")
+            raise UsageError(
+                name, getattr(config, name), "one of " + ", ".join(choices)
+            )
 
 
 def _check_ranges(config: Config) -> None:
     for name in _AT_LEAST_ONE:
         if getattr(config, name) < 1:
             raise UsageError(name, getattr(config, name), "at least 1")
-    for name in _NOT_NEGATIVE:
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise UsageError(name, getattr(config, name), "a finite number from 0")
+    for settings, prefix in ((config, ""), (config.augment, "augment.")):
+        for spec in dataclasses.fields(settings):
+            value = getattr(settings, spec.name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and not 0 <= value < float("inf"):
+                raise UsageError(prefix + spec.name, value, "a finite number from 0")
+    for name in ("momentum", "rho"):
+        if getattr(config, name) >= 1:
+            raise UsageError(name, getattr(config, name), "a number below 1")
+    for name in ("lr", "epsilon", "decay_rate"):
+        if getattr(config, name) == 0:
+            raise UsageError(name, 0, "a number above 0")
+    if config.lr_min > config.lr:
+        raise UsageError("lr_min", config.lr_min, f"at most lr, {config.lr}")
     if config.seed >= 2**32:
         raise UsageError("seed", config.seed, "a whole number below 2^32")
     if config.preprocess is not None and config.preprocess not in PREPROCESS:
-        raise UsageError("preprocess", config.preprocess, f"one of {[*PREPROCESS]}")
+        raise UsageError(
+            "preprocess", config.preprocess, "one of " + ", ".join(PREPROCESS)
+        )
     if config.bn_mode == "full" and config.bn_start % config.val_every:
         raise UsageError(
             "bn_start", config.bn_start, f"a multiple of val_every {config.val_every}"

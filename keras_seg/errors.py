@@ -24,6 +24,14 @@ class KerasSegError(Exception):
         super().__init__(" ".join(line.split()))
         self.what, self.value, self.expected = what, value, expected
 
+    @classmethod
+    def from_line(cls, line: str) -> "KerasSegError":
+        """The error whose message another process printed."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, line)
+        error.what, error.value, error.expected = line, "", ""
+        return error
+
     def __reduce__(self):
         # Exceptions cross process boundaries in the preparation workers.
         return type(self), (self.what, self.value, self.expected)

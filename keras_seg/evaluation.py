@@ -27,6 +27,7 @@ class Network:
         inference: keras.Model, image -> {"logits": full-size logits}.
         preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
         stride: int. Images are padded to multiples of it if `config.pad`.
+        parameters: {"trainable", "all"}: numbers of scalars in the weights.
     """
 
     def __init__(self, config: Config, num_classes: int):
@@ -45,6 +46,10 @@ class Network:
         )
         self.heads = nets.heads(config.net, num_classes, **config.knobs)
         self.inference = nets.inference_model(self.net)
+        self.parameters = {
+            "trainable": _size(self.net.trainable_weights),
+            "all": _size(self.net.weights),
+        }
         self._batch_norms = [
             layer
             for layer in self.net.layers
@@ -99,13 +104,6 @@ class Network:
             layer.trainable = not frozen
         if changed:
             self.net.make_train_function(force=True)
-
-    def parameters(self) -> dict[str, int]:
-        """{"trainable", "all"}: numbers of scalars in the weights."""
-        return {
-            "trainable": _size(self.net.trainable_weights),
-            "all": _size(self.net.weights),
-        }
 
     def milliseconds_per_image(self) -> float:
         """Median time of predicting one image, after two predictions to warm up."""
@@ -193,7 +191,7 @@ def evaluate(
         "images": len(samples),
         "classes": list(prepared.labels.names),
         **scores(total),
-        "parameters": network.parameters(),
+        "parameters": network.parameters,
     }
 
 

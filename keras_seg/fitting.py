@@ -72,6 +72,7 @@ class Run:
         self.options = options  # training.Options
         self.asked = asked  # training.Interruption
         self.state = State()
+        self.identity = run_folder.identity(config, prepared)
         self.total = config.steps * config.accumulate
         self.window = config.val_every * config.accumulate
 
@@ -88,7 +89,7 @@ class Run:
             while self.state.step < self.total:
                 self._fit_segment()
             return self._finish()
-        except (MemoryError, Exception) as error:
+        except Exception as error:
             if _is_out_of_memory(error):
                 raise OutOfMemoryError(
                     "memory", _first_line(error), "a smaller batch, size or net"
@@ -147,8 +148,13 @@ class Run:
         self.metric_arrays: Mapping[str, np.ndarray] | None = None
         newest = checkpoint.load_newest(self.out / "checkpoints")
         if newest is None:
+            checkpoint.drop_after(self.out / "best", -1)
             return
-        _, arrays, meta = newest
+        step, arrays, meta = newest
+        for key, (old, new) in run_folder.differences(meta["identity"], self.identity):
+            raise UsageError(f"setting {key}", new, f"{old} as in the checkpoint")
+        checkpoint.drop_after(self.out / "checkpoints", step)
+        checkpoint.drop_after(self.out / "best", meta["state"]["best_step"])
         self.state = State(**meta["state"])
         self._refuse_another_fingerprint(meta["fingerprint"])
         checkpoint.assign(self.net.variables, arrays, "model")
@@ -183,9 +189,7 @@ class Run:
             self.state.inexact.append(f"{key}: {old} -> {new}")
 
     def _write_identity(self):
-        (self.out / "failure.json").unlink(missing_ok=True)
-        identity = run_folder.identity(self.config, self.prepared)
-        run_folder.write_json(self.out / "config.json", identity)
+        run_folder.write_json(self.out / "config.json", self.identity)
         environment = {
             "fingerprint": backend.fingerprint(),
             "inexact": self.state.inexact,
@@ -254,12 +258,16 @@ class Run:
         for key in VALIDATION_KEYS:
             row[f"val_{key}"] = validation["summary"][key]
         self.state.history.append(row)
-        if row["val_miou"] > self.state.best_miou:
-            self.state.best_miou, self.state.best_step = row["val_miou"], updates
+        if row["val_miou"] > self.state.best_miou or self.state.best_step < 0:
+            self.state.best_step = updates
+            # No valid pixel to score leaves NaN, which nothing would exceed.
+            self.state.best_miou = (
+                -1.0 if math.isnan(row["val_miou"]) else row["val_miou"]
+            )
             arrays = checkpoint.named_arrays(self.net.variables, "model")
             self._refuse_not_finite(arrays)
-            identity = run_folder.identity(config, self.prepared)
-            checkpoint.save(self.out / "best", updates, arrays, identity, keep=1)
+            best = self.out / "best"
+            checkpoint.save(best, updates, arrays, self.identity, keep=1)
         run_folder.write_table(self.out / "history.csv", self.state.history)
 
     def validate(self, samples) -> dict:
@@ -300,6 +308,7 @@ class Run:
             "state": asdict(self.state),
             "mid_window": mid_window,
             "fingerprint": backend.fingerprint(),
+            "identity": self.identity,
         }
         folder = self.out / "checkpoints"
         checkpoint.save(folder, self.state.step, arrays, meta, KEPT_CHECKPOINTS)
@@ -331,9 +340,9 @@ class Run:
             "split": "val",
             "images": len(samples),
             "classes": list(self.prepared.labels.names),
-            "loss": best["loss"],
+            "loss": metrics.plain(best["loss"]),
             **scores(best["confusion"]),
-            "parameters": self.network.parameters(),
+            "parameters": self.network.parameters,
         }
         save_samples(self.network, self.prepared, samples, self.out, SAMPLE_IMAGES)
         figures.save_curves(self.state.history, self.out / "curves.png")

@@ -22,7 +22,10 @@ from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, StorageError, UsageError
 
 FORMAT_VERSION = 1
-KEPT_AT_RESTART = ("log.txt", ".lock")
+# What a run leaves beside its log; metrics.json says that the rest is whole.
+ENTRIES = ("metrics.json", "config.json", "environment.json", "history.csv")
+ENTRIES += ("timing.csv", "failure.json", "wanted.json", "curves.png", "samples.png")
+ENTRIES += ("samples.npz", "checkpoints", "best", "evaluation")
 
 
 def identity(config: Config, prepared: Prepared) -> dict:
@@ -30,7 +33,11 @@ def identity(config: Config, prepared: Prepared) -> dict:
     return {
         "format": FORMAT_VERSION,
         "config": to_dict(config),  # plain JSON values
-        "data": {"dataset": prepared.dataset, "manifest": prepared.manifest_hash},
+        "data": {
+            "dataset": prepared.dataset,
+            "classes": list(prepared.labels.names),
+            "manifest": prepared.manifest_hash,
+        },
     }
 
 
@@ -43,6 +50,10 @@ def refuse_another_identity(run: Path, wanted: Mapping) -> None:
     """
     path = run / "config.json"
     if not path.is_file():
+        if (run / "metrics.json").is_file():
+            raise StorageError(
+                str(path), "missing", "it beside metrics.json; --restart"
+            )
         return
     for key, (old, new) in differences(_read_json(path), _as_json(wanted)):
         name = key.removeprefix("config.")
@@ -67,10 +78,12 @@ def differences(old, new, prefix: str = "") -> Iterator[tuple[str, tuple]]:
 
 
 def forget(run: Path) -> None:
-    """Drop a run so that it begins anew; its log is kept."""
-    for entry in run.iterdir():
-        if entry.name not in KEPT_AT_RESTART:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    """Drop a run so that it begins anew; its log and what is not its own are kept."""
+    for entry in (run / name for name in ENTRIES):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def read_metrics(run: Path) -> dict | None:
@@ -161,12 +174,12 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     checkpoint.write_file(path, content.getvalue())
 
 
-def write_failure(run: Path, error: KerasSegError) -> None:
+def write_failure(run: Path, error: Exception) -> None:
     """Leave the reason of an early end in the run folder, if the disk lets us."""
+    exit_code = getattr(error, "exit_code", KerasSegError.exit_code)
+    reason = str(error) or type(error).__name__
     try:
-        write_json(
-            run / "failure.json", {"exit_code": error.exit_code, "reason": str(error)}
-        )
+        write_json(run / "failure.json", {"exit_code": exit_code, "reason": reason})
     except StorageError:
         pass  # the disk is what failed, and the reason is on stderr
 

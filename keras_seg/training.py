@@ -9,6 +9,7 @@ same weights, history and metrics to the bit, because
 * a run refuses to go on with another configuration, data set or environment.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from pathlib import Path
 from keras_seg import backend, checkpoint, command_line, nets, run_folder
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import KerasSegError
+from keras_seg.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,14 @@ def train(
     """
     options = options or Options()
     nets.get(config.net)
+    _refuse_other_weights(config, options.init_weights)
     prepared = open_prepared(data)
     for split in ("train", "val"):
         prepared.samples(split)
     with checkpoint.lock(out):
-        checkpoint.sweep(out)
+        for folder in (out, out / "checkpoints", out / "best"):
+            checkpoint.sweep(folder)
+        (out / "failure.json").unlink(missing_ok=True)
         if options.restart:
             run_folder.forget(out)
         identity = run_folder.identity(config, prepared)
@@ -88,16 +92,36 @@ def train(
         if finished is not None:
             print(f"{options.title}{out}: finished already", file=sys.stderr)
             return finished
-        backend.start(config.seed, options.threads, config.precision)
-        from keras_seg import fitting  # imports Keras, prepared by backend.start
-
         try:
+            backend.start(config.seed, options.threads, config.precision)
+            from keras_seg import fitting  # imports Keras, prepared by backend.start
+
             with _interruption() as interruption:
                 run = fitting.Run(config, prepared, out, options, interruption)
                 return run.carry_out()
-        except KerasSegError as error:
+        except Exception as error:
             run_folder.write_failure(out, error)
             raise
+
+
+def _refuse_other_weights(config: Config, file: Path | None) -> None:
+    """The configuration's hash is that of the file of pretrained weights, or None."""
+    found = None if file is None else sha256(file)
+    if found != config.init_weights_sha256:
+        raise UsageError(
+            "init_weights",
+            file or "no file",
+            f"the file with SHA-256 {config.init_weights_sha256} (--init-weights)",
+        )
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hex; UsageError if it cannot be read."""
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError("--init-weights", file, "a file that can be read") from error
 
 
 @dataclass
@@ -135,7 +159,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--init-weights", type=Path)
+    parser.add_argument("--restart", action="store_true")
     parser.add_argument("--threads", type=command_line.positive_int)
     parser.add_argument("--checkpoint-every", type=command_line.positive_int)
     parser.add_argument("--allow-inexact", action="store_true")
@@ -146,7 +170,7 @@ def main(argv: list[str]) -> int:
     if args.parent is not None:
         threading.Thread(target=_watch, args=(args.parent,), daemon=True).start()
     options = Options(
-        init_weights=args.init_weights,
+        restart=args.restart,
         threads=args.threads,
         checkpoint_every=args.checkpoint_every,
         allow_inexact=args.allow_inexact,
@@ -166,7 +190,9 @@ def evaluate(
     threads: int | None = None,
     full_size: bool = False,
 ) -> dict:
-    """Score a run's best weights on a split; writes RUN/evaluation/<split>.json.
+    """Score a run's best weights on a split.
+
+    Writes RUN/evaluation/<split>.json, or <split>-full-size.json.
 
     Returns:
         As `keras_seg.evaluation.evaluate`.
@@ -179,14 +205,24 @@ def evaluate(
     config = from_dict(identity["config"])
     prepared = open_prepared(data)
     prepared.samples(split)
+    if list(prepared.labels.names) != identity["data"]["classes"]:
+        raise UsageError(
+            f"classes of {data}",
+            ", ".join(prepared.labels.names),
+            "those of the run: " + ", ".join(identity["data"]["classes"]),
+        )
     backend.start(config.seed, threads, config.precision)
     from keras_seg import evaluation
 
     network = evaluation.Network(config, prepared.labels.num_classes)
     checkpoint.assign(network.net.variables, arrays, "model")
     result = evaluation.evaluate(network, prepared, split, full_size)
+    trained = run_folder.read_metrics(run) or {}
+    result |= {key: trained.get(key) for key in ("step", "steps")}
+    result["manifest"] = prepared.manifest_hash
     (run / "evaluation").mkdir(exist_ok=True)
-    run_folder.write_json(run / "evaluation" / f"{split}.json", result)
+    name = f"{split}-full-size.json" if full_size else f"{split}.json"
+    run_folder.write_json(run / "evaluation" / name, result)
     return result
 
 

@@ -41,6 +41,19 @@ def test_only_the_newest_are_kept(tmp_path):
     assert checkpoint.steps(tmp_path) == [3, 20]
 
 
+def test_the_one_just_written_stays_whatever_its_step(tmp_path):
+    save(tmp_path, 60, keep=1)
+    save(tmp_path, 40, keep=1)
+    assert checkpoint.steps(tmp_path) == [40]
+
+
+def test_later_ones_are_dropped(tmp_path):
+    for step in (3, 5, 8):
+        save(tmp_path, step, keep=3)
+    checkpoint.drop_after(tmp_path, 5)
+    assert checkpoint.steps(tmp_path) == [3, 5]
+
+
 def test_an_empty_folder_has_no_checkpoint(tmp_path):
     assert checkpoint.load_newest(tmp_path / "none") is None
 

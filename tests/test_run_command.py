@@ -104,21 +104,22 @@ def test_list_and_plan_need_no_data(tmp_path):
 
 
 def test_a_stage_from_any_directory_and_again(shapes, tmp_path):
-    arguments = ("--net", "icnet", "--stage", "filters", "--scale", "smoke")
+    arguments = ("--net", "icnet", "--stage", "final", "--scale", "smoke")
     arguments += ("--data", shapes, "--size", "32", "64", "--out", "out")
     done = call(RUN, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "out" / "body_parts" / "icnet"
-    for name in ("report.html", "report.md", "tables/filters.csv", "journal.jsonl"):
+    for name in ("report.html", "report.md", "tables/final.csv", "journal.jsonl"):
         assert (folder / name).is_file(), name
-    assert (folder / "filters" / "winner.json").is_file()
-    assert "normal" in done.stdout
-    assert "doubled" in done.stdout
-    table = (folder / "tables" / "filters.csv").read_bytes()
+    assert (folder / "final" / "winner.json").is_file()
+    evaluated = folder / "final" / "winner" / "seed0" / "evaluation" / "test.json"
+    assert json.loads(evaluated.read_text())["images"] == 3
+    assert "<- winner" in done.stdout
+    table = (folder / "tables" / "final.csv").read_bytes()
     again = call(RUN, *arguments, cwd=tmp_path)
     assert again.returncode == 0
-    assert "2 of 2 runs are done" in again.stderr
-    assert (folder / "tables" / "filters.csv").read_bytes() == table
+    assert "1 of 1 runs are done" in again.stderr
+    assert (folder / "tables" / "final.csv").read_bytes() == table
 
 
 def test_train_and_evaluate(shapes, tmp_path):
@@ -140,8 +141,9 @@ def test_train_and_evaluate(shapes, tmp_path):
         assert scored.returncode == 0, scored.stderr
         assert scored.stdout.splitlines()[-1].startswith("test: mIoU 0.")
         assert scored.stdout.splitlines()[-1].endswith(", 3 images")
-    written = json.loads((tmp_path / "run" / "evaluation" / "test.json").read_text())
-    assert sum(map(sum, written["confusion"])) > 0
+    for name in ("test.json", "test-full-size.json"):
+        written = json.loads((tmp_path / "run" / "evaluation" / name).read_text())
+        assert sum(map(sum, written["confusion"])) > 0
     missing = call(EVALUATE, "nowhere", cwd=tmp_path)
     assert missing.returncode == 2
     assert len(missing.stderr.splitlines()) == 1

@@ -17,7 +17,7 @@ from keras_seg.ablation import protocol, runner
 from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
 from keras_seg.config import Config
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import DivergedError, OutOfMemoryError, UsageError
+from keras_seg.errors import DataError, DivergedError, OutOfMemoryError, UsageError
 
 BASE = Config(net="icnet", size=(32, 64), steps=10, lr=0.1)
 
@@ -58,7 +58,7 @@ class Trainer:
 
     def __init__(self):
         self.trained: list[Path] = []
-        self.failures: dict[str, Exception] = {}
+        self.failures: dict[str, BaseException] = {}
 
     def __call__(self, config, data, run, options):
         self.trained.append(run)
@@ -75,7 +75,8 @@ class Trainer:
 
     def evaluate(self, run, data, split, threads):
         (run / "evaluation").mkdir()
-        scores = run_folder.read_metrics(run) | {"split": split}
+        manifest = open_prepared(data).manifest_hash
+        scores = run_folder.read_metrics(run) | {"split": split, "manifest": manifest}
         run_folder.write_json(run / "evaluation" / f"{split}.json", scores)
 
 
@@ -162,6 +163,59 @@ def test_a_folder_with_another_configuration_is_refused(trainer, shapes, tmp_pat
     runner.run_stages(PLAN, [WIDTH], other, anew, None, lambda results: None)
 
 
+def test_a_refused_command_leaves_the_report_alone(trainer, shapes, tmp_path):
+    where = execution(tmp_path, shapes)
+    run(where, WIDTH)
+    reports = []
+    with pytest.raises(UsageError):
+        runner.run_stages(
+            PLAN, [WIDTH], replace(BASE, lr=0.5), where, None, reports.append
+        )
+    assert reports == []
+
+
+def test_damaged_data_end_the_stage_at_once(trainer, shapes, tmp_path):
+    trainer.failures = {"none": DataError("a.png", "truncated", "a whole PNG")}
+    with pytest.raises(DataError, match=r"^a\.png: truncated; expected a whole PNG$"):
+        run(execution(tmp_path, shapes), WEIGHTING)
+    assert len(trainer.trained) == 1
+
+
+def test_an_interrupted_stage_has_no_winner_yet(trainer, shapes, tmp_path):
+    trainer.failures = {"w2": KeyboardInterrupt()}
+    where = execution(tmp_path, shapes)
+    with pytest.raises(KeyboardInterrupt):
+        run(where, WEIGHTING)
+    assert not (tmp_path / "weighting" / "winner.json").exists()
+    trainer.failures.clear()
+    run(where, WEIGHTING)
+    assert json.loads((tmp_path / "weighting" / "winner.json").read_text())["arm"]
+
+
+def test_other_stages_keep_their_winner_and_seeds(trainer, shapes, tmp_path):
+    run(execution(tmp_path, shapes, seeds=2), WIDTH)
+    before = (tmp_path / "width" / "winner.json").read_bytes()
+    reports = []
+    where = execution(tmp_path, shapes)
+    runner.run_stages(PLAN, [WEIGHTING], BASE, where, None, reports.append)
+    assert (tmp_path / "width" / "winner.json").read_bytes() == before
+    assert [len(stage.results) for stage in reports[-1]] == [4, 3]
+
+
+def test_scores_on_a_split_of_its_own_only_where_the_stage_says_so(
+    trainer, shapes, tmp_path
+):
+    where = execution(tmp_path, shapes)
+    (before,) = run(where, WIDTH)
+    for result in before.results:
+        (result.run / "evaluation").mkdir()
+        for split in ("val", "test"):
+            path = result.run / "evaluation" / f"{split}.json"
+            path.write_text(json.dumps({"summary": {"miou": 0.99}, "manifest": "x"}))
+    (after,) = run(where, WIDTH)
+    assert [r.miou for r in after.results] == [r.miou for r in before.results]
+
+
 def test_seeds_are_runs_of_their_own(trainer, shapes, tmp_path):
     (result,) = run(execution(tmp_path, shapes, seeds=2), WIDTH)
     names = [(r.arm.name, r.seed, r.arm.config.seed) for r in result.results]
@@ -179,6 +233,8 @@ def test_a_torn_line_of_the_journal_is_left_out(tmp_path):
         file.write('{"run": "a/b/seed0", "eve')
     assert journal.last("a/b/seed0")["event"] == "diverged"
     assert journal.last("a/c/seed0") == {}
+    journal.add(run="a/b/seed0", event="done")
+    assert journal.last("a/b/seed0")["event"] == "done"
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,28 @@ def test_no_undamaged_checkpoint_is_no_new_beginning(interrupted, shapes, tmp_pa
         train(CONFIG, shapes, run, OPTIONS)
 
 
+def test_restart_drops_the_run_and_nothing_else(shapes, tmp_path):
+    """--restart in a folder with other files; the diverged run begins anew."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "thesis.tex").write_text("mine")
+    (run / "metrics.json").write_text("{}")
+    with pytest.raises(StorageError, match=r"config\.json: missing; expected it"):
+        train(CONFIG, shapes, run, OPTIONS)
+    run_folder.forget(run)
+    assert sorted(entry.name for entry in run.iterdir()) == [".lock", "thesis.tex"]
+
+
+def test_pretrained_weights_are_those_of_the_configuration(shapes, tmp_path):
+    file = tmp_path / "weights.npz"
+    file.write_bytes(b"weights")
+    claimed = replace(CONFIG, init_weights_sha256="0" * 64)
+    for options in (OPTIONS, replace(OPTIONS, init_weights=file)):
+        with pytest.raises(UsageError, match="init_weights: .*SHA-256 000"):
+            train(claimed, shapes, tmp_path / "run", options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_held_by_one(interrupted, shapes):
     with checkpoint.lock(interrupted), pytest.raises(LockedError):
         train(CONFIG, shapes, interrupted, OPTIONS)
@@ -226,11 +248,15 @@ def test_a_run_is_held_by_one(interrupted, shapes):
 
 def test_divergence_is_reported_and_the_last_good_state_kept(shapes, tmp_path):
     run = tmp_path / "diverged"
-    config = replace(CONFIG, optimizer="sgd", lr=1e30, momentum=0.0, val_every=1)
+    # Exponential growth of the rate: fine at first, hopeless after some steps.
+    config = replace(CONFIG, optimizer="sgd", lr=1e-3, momentum=0.0, val_every=1)
+    config = replace(config, schedule="exponential", decay_every=1, decay_rate=1e9)
+    config = replace(config, bn_start=0)
     with pytest.raises(DivergedError, match=r"at step \d+") as caught:
-        train(config, shapes, run, OPTIONS)
+        train(config, shapes, run, replace(OPTIONS, checkpoint_every=1))
     assert caught.value.exit_code == 4
     assert str(caught.value) == run_folder.read_failure(run)
+    assert checkpoint.steps(run / "checkpoints")
     for step in checkpoint.steps(run / "checkpoints"):
         arrays, _ = checkpoint.load(run / "checkpoints" / f"step-{step:08d}")
         assert all(np.isfinite(a).all() for a in arrays.values())

@@ -7,8 +7,8 @@ Every setting of keras_seg/config.py is an option; --config FILE reads them all 
 a JSON file (a run's config.json, say), and options given beside it override it.
 """
 
+import argparse
 import dataclasses
-import hashlib
 import json
 import math
 import sys
@@ -19,7 +19,7 @@ from keras_seg import backend, command_line, nets
 from keras_seg.config import Augment, Config, from_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import UsageError
-from keras_seg.training import Options, train
+from keras_seg.training import Options, sha256, train
 
 # What --augment NAME switches on; --config sets any strength.
 AUGMENTS = {
@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
             raise UsageError("--epochs", args.epochs, "either --steps or --epochs")
         images = len(prepared.samples("train"))
         batch = values.get("batch", Config.batch)
+        batch *= values.get("accumulate", Config.accumulate)
         values["steps"] = math.ceil(images / batch) * args.epochs
     config = from_dict(values)
     nets.get(config.net)
@@ -141,7 +142,8 @@ def names_of(known):
         found = text.split(",")
         for name in found:
             if name not in known:
-                raise UsageError("--augment", name, "one of " + ", ".join(known))
+                expected = "one of " + ", ".join(known)
+                raise argparse.ArgumentTypeError(f"{name}; expected {expected}")
         return found
 
     return names
@@ -151,7 +153,7 @@ def knob(text: str) -> tuple[str, object]:
     """An argparse type: NAME=VALUE with the value in JSON, or a bare word."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise UsageError("--knob", text, "NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text}; expected NAME=VALUE")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -174,14 +176,6 @@ def read_config(path: Path) -> dict:
     if not isinstance(values, dict):
         raise UsageError("--config", path, "a JSON object of settings")
     return values
-
-
-def sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError("--init-weights", path, "a file that can be read") from error
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import (
     INTERRUPTED_EXIT_CODES,
+    DataError,
     DivergedError,
     InterruptedRunError,
     KerasSegError,
@@ -42,7 +43,8 @@ from keras_seg.errors import (
 
 # Settings of how long a run is; a later stage keeps its own instead of the winner's.
 DURATIONS = ("steps", "val_every", "bn_start", "decay_every")
-LOCKED_PATIENCE = 60  # seconds to wait for the arm of a runner that was killed
+FINAL_STATES = ("done", "diverged", "oom", "failed")
+LOCKED_PATIENCE = 600  # seconds to wait for the arm of a runner that was killed
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,29 @@ def run_stages(
 
     Returns:
         The results of the stages asked for.
+
+    Raises:
+        UsageError: an arm's folder holds a run of another configuration; nothing was
+            touched.
+        DataError: an arm found the data damaged; the others would too.
     """
     results: dict[str, StageResult] = {}
     for stage in plan.stages:
         config, start = stage_start(plan, stage, base, execution, winner)
         if stage in asked:
+            waiting = _missing(stage, config, execution)
             try:
-                run_stage(stage, config, execution)
+                _carry_out(stage, waiting, execution)
             finally:
-                results[stage.name] = collect(stage, config, start, execution)
+                found = collect(stage, config, start, execution)
+                if all(result.state in FINAL_STATES for result in found.results):
+                    _write_winner(execution, found)
+                results[stage.name] = found
                 write_report(list(results.values()))
         else:
-            found = collect(stage, config, start, execution)
+            seeds = {run.name for run in execution.folder.glob(f"{stage.name}/*/seed*")}
+            as_run = dataclasses.replace(execution, seeds=max(1, len(seeds)))
+            found = collect(stage, config, start, as_run)
             if found.winner is not None:
                 results[stage.name] = found
     return [results[stage.name] for stage in asked]
@@ -153,47 +166,54 @@ def refuse_unknown_winner(
         raise UsageError("winner", winner, f"an arm of an earlier stage ({known})")
 
 
-def run_stage(stage: Stage, config: Config, execution: Execution) -> None:
-    """Bring every arm of a stage to its end, skipping what is done.
-
-    Args:
-        stage, config: the stage and the configuration it starts from.
-        execution: where and how.
+def _missing(stage: Stage, config: Config, execution: Execution) -> list["_Task"]:
+    """The runs of a stage that are not done, all of them with `restart`.
 
     Raises:
         UsageError: an arm's folder holds a run of another configuration.
     """
-    arms = stage.arms(config)
     tasks = [
         _Task(stage, arm, seed, execution)
         for seed in range(execution.seeds)
-        for arm in arms
+        for arm in stage.arms(config)
     ]
+    if execution.restart:
+        return tasks
     for task in tasks:
-        if execution.restart and task.run.is_dir():
-            run_folder.forget(task.run)
         task.refuse_another_run()
     waiting = [task for task in tasks if task.find_done() is None]
     if len(waiting) < len(tasks):
         _say(f"{stage.name}: {len(tasks) - len(waiting)} of {len(tasks)} runs are done")
+    return waiting
+
+
+def _carry_out(stage: Stage, tasks: Sequence["_Task"], execution: Execution) -> None:
+    """Bring runs to their end, `jobs` at a time; failures are left in the journal."""
     journal = Journal(execution.folder / "journal.jsonl")
-    began, finished = time.monotonic(), 0
+    began = time.monotonic()
+
+    def carry_out(number: int, task: _Task) -> None:
+        task.carry_out(f"{stage.name} {number}/{len(tasks)} ", journal)
+
+    def say_rest(finished: int) -> None:
+        left = len(tasks) - finished
+        if left:
+            seconds = (time.monotonic() - began) / finished * left
+            _say(f"{stage.name}: {left} runs to go, {duration(seconds)} left")
+
+    if not execution.isolate:  # in this very thread, which signals reach
+        for number, task in enumerate(tasks, 1):
+            carry_out(number, task)
+            say_rest(number)
+        return
     with ThreadPoolExecutor(execution.jobs) as pool:
-        numbered = enumerate(waiting, 1)
-        futures = [
-            pool.submit(task.carry_out, f"{stage.name} {n}/{len(waiting)} ", journal)
-            for n, task in numbered
-        ]
+        futures = [pool.submit(carry_out, n, task) for n, task in enumerate(tasks, 1)]
         try:
-            for future in as_completed(futures):
+            for finished, future in enumerate(as_completed(futures), 1):
                 future.result()
-                finished += 1
-                left = len(waiting) - finished
-                if left:
-                    seconds = (time.monotonic() - began) / finished * left
-                    _say(f"{stage.name}: {left} runs to go, {duration(seconds)} left")
+                say_rest(finished)
         except BaseException:  # Ctrl-C and SIGTERM too: let every arm save itself
-            for task in waiting:
+            for task in tasks:
                 task.stop()
             raise
 
@@ -201,19 +221,23 @@ def run_stage(stage: Stage, config: Config, execution: Execution) -> None:
 def collect(
     stage: Stage, config: Config, start: str, execution: Execution
 ) -> StageResult:
-    """The stage's results as they lie in the output folder; writes winner.json."""
+    """The stage's results as they lie in the output folder."""
     tasks = [
         _Task(stage, arm, seed, execution)
         for arm in stage.arms(config)
         for seed in range(execution.seeds)
     ]
     results = tuple(task.result() for task in tasks)
-    winner = choose_winner(results)
-    if winner is not None and all(r.state != "missing" for r in results):
-        arm = next(r.arm for r in results if r.arm.name == winner)
-        record = {"arm": winner, **_Task(stage, arm, 0, execution).identity}
-        run_folder.write_json(_winner_file(execution, stage), record)
-    return StageResult(stage, results, winner, start)
+    return StageResult(stage, results, choose_winner(results), start)
+
+
+def _write_winner(execution: Execution, found: StageResult) -> None:
+    """winner.json of a stage whose arms all came to an end, good or bad."""
+    if found.winner is None:
+        return
+    arm = next(arm for arm in found.arms if arm.name == found.winner)
+    record = {"arm": arm.name, **_Task(found.stage, arm, 0, execution).identity}
+    run_folder.write_json(_winner_file(execution, found.stage), record)
 
 
 class Journal:
@@ -224,8 +248,12 @@ class Journal:
 
     def add(self, **event) -> None:
         event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}
-        with open(self.path, "a") as file:
-            file.write(json.dumps(event) + "\n")
+        with open(self.path, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a writer was killed in its line
+                    file.write(b"\n")
+            file.write(json.dumps(event).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -276,7 +304,7 @@ class _Task:
         for run in [self.run, *others]:
             if not (run / "metrics.json").is_file():
                 continue
-            if self.evaluates and not run_folder.read_evaluation(run, self.stage.split):
+            if self.evaluates and self._evaluation(run) is None:
                 continue
             if run_folder.same(run, self.identity):
                 return run
@@ -302,6 +330,8 @@ class _Task:
         )
         if state not in ("done", "interrupted"):
             _say(f"{title}{state}: {reason}")
+        if exit_code == DataError.exit_code:
+            raise DataError.from_line(reason)
 
     def stop(self) -> None:
         """Ask the arm to save itself and end; it is not begun if it was not yet."""
@@ -330,8 +360,14 @@ class _Task:
         return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
 
     def _metrics(self, run: Path) -> dict:
-        split = self.stage.split if self.evaluates else "val"
-        return run_folder.read_evaluation(run, split) or run_folder.read_metrics(run)
+        found = self._evaluation(run) if self.evaluates else None
+        return found or run_folder.read_metrics(run)
+
+    def _evaluation(self, run: Path) -> dict | None:
+        """The run's scores on the stage's split, unless they are of other data."""
+        found = run_folder.read_evaluation(run, self.stage.split)
+        manifest = self.execution.prepared.manifest_hash
+        return found if found and found["manifest"] == manifest else None
 
     def _in_a_process(self, title: str) -> tuple[int, str]:
         self.run.mkdir(parents=True, exist_ok=True)
@@ -345,6 +381,8 @@ class _Task:
             command += ["--threads", str(self.execution.threads)]
         if self.evaluates:
             command += ["--evaluate", self.stage.split]
+        if self.execution.restart:
+            command += ["--restart"]
         if self.execution.allow_inexact:
             command += ["--allow-inexact"]
         patience = time.monotonic() + LOCKED_PATIENCE
@@ -356,7 +394,7 @@ class _Task:
             locked = exit_code == LockedError.exit_code
             if not locked or self.stopped or time.monotonic() > patience:
                 break
-            time.sleep(1)  # a killed runner's arm is just saving itself
+            time.sleep(2)  # a killed runner's arm is just saving itself
         if exit_code == 0:
             config_file.unlink()
             return 0, ""
@@ -368,6 +406,7 @@ class _Task:
         options = Options(
             threads=self.execution.threads,
             allow_inexact=self.execution.allow_inexact,
+            restart=self.execution.restart,
             title=title,
         )
         try:

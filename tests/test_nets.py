@@ -5,6 +5,8 @@ from the documents and from arithmetic, never from a run of the network.
 """
 
 import importlib
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import keras
@@ -606,8 +608,57 @@ def test_next_valid_size(size, stride, valid):
     assert nets.next_valid_size(size, stride) == valid
 
 
-def test_padded_size_is_one_the_net_takes():
+def test_padded_size_of_icnet():
     assert nets.padded_size("icnet", (361, 480)) == (384, 480)
+
+
+@every_net
+def test_padded_size_is_one_the_net_takes(name):
+    padded = nets.padded_size(name, (100, 37))
+    assert padded[0] >= 100
+    assert padded[1] >= 37
+    nets.refuse_size(name, padded)
+    smallest = nets.padded_size(name, (1, 1))
+    model = nets.inference_model(outline(name, smallest, 3))
+    assert model.output["logits"].shape == (None, *smallest, 3)
+
+
+@every_net
+def test_registry_has_the_stride_of_the_default_knobs(name):
+    """What is known without the module is what the module says."""
+    module = importlib.import_module(f"keras_seg.nets.{nets.get(name).module}")
+    if hasattr(module, "input_stride"):
+        assert module.input_stride(**nets.get(name).fixed) == nets.get(name).stride
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "knobs", "message"),
+    [
+        ("icnet", (360, 480), {}, "multiples of 32, next 384 x 480"),
+        ("unet_valid", (100, 300), {}, "of 16 of at least 144, next 144 x 304"),
+        ("fcn_dilated_tanh", (32, 41), {}, "of 8 of at least 40, next 40 x 48"),
+        ("hourglass", (32, 40), {}, "multiples of 16, next 32 x 48"),
+        ("hourglass", (32, 30), {"depth": 2}, "multiples of 4, next 32 x 32"),
+        ("segnet", (0, 3), {}, "multiples of 1, next 1 x 3"),
+    ],
+)
+def test_refused_size_names_the_next_valid_one(name, size, knobs, message):
+    shown = f"size for {name}: {size[0]} x {size[1]}; expected .*{message}"
+    with pytest.raises(UsageError, match=shown):
+        nets.refuse_size(name, size, **knobs)
+    valid = tuple(int(side) for side in message.split("next ")[1].split(" x "))
+    nets.refuse_size(name, valid, **knobs)
+
+
+def test_size_is_refused_without_keras():
+    code = (
+        "import sys\n"
+        "from keras_seg import nets\n"
+        "for name in nets.NETS:\n"
+        "    nets.refuse_size(name, nets.padded_size(name, (100, 37)))\n"
+        "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_registry_is_read_only():

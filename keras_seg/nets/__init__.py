@@ -45,6 +45,7 @@ class Net:
         preprocess: str. A key of `keras_seg.preprocess.PREPROCESS`.
         reference: (height, width, number of classes) in that document.
         loss_weights: {head: weight} of the heads with the default knobs.
+        smallest: int. Input height and width are to be at least this.
         builder: str. The function in `module` (several nets may share a file).
         fixed: knobs that the registry line fixes.
     """
@@ -57,6 +58,7 @@ class Net:
     loss_weights: Mapping[str, float] = field(
         default_factory=lambda: MappingProxyType({"logits": 1.0})
     )
+    smallest: int = 1
     builder: str = "build"
     fixed: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -170,6 +172,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=8,
             preprocess="imagenet",
             reference=(224, 224, 21),
+            smallest=40,  # 1x1 at the bottom
         ),
         "fcn_resnet34": Net(
             "fcn_resnet34",
@@ -184,6 +187,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=16,
             preprocess="imagenet",
             reference=(224, 224, 21),
+            smallest=144,  # 1x1 at the bottom
         ),
     }
 )
@@ -231,14 +235,7 @@ def build(
         isinstance(side, int) and side >= 1 for side in input_shape
     ):
         raise UsageError("input_shape", input_shape, "(height, width, channels)")
-    size = input_shape[:2]
-    valid = padded_size(name, size, **knobs)
-    if size != valid:
-        raise UsageError(
-            f"size for {name}",
-            f"{size[0]} x {size[1]}",
-            f"multiples of {input_stride(name, **knobs)}, next {valid[0]} x {valid[1]}",
-        )
+    refuse_size(name, input_shape[:2], **knobs)
     return builder(
         input_shape,
         num_classes,
@@ -265,7 +262,12 @@ def heads(name: str, num_classes: int, **knobs) -> dict[str, Head]:
 
 
 def input_stride(name: str, **knobs) -> int:
-    """What the input's height and width are to be multiples of, with these knobs."""
+    """What the input's height and width are to be multiples of, with these knobs.
+
+    Without knobs this is the registry's, and no module is imported.
+    """
+    if not knobs:
+        return get(name).stride
     _builder(name, knobs)
     module = _module(name)
     if hasattr(module, "input_stride"):
@@ -273,15 +275,33 @@ def input_stride(name: str, **knobs) -> int:
     return get(name).stride
 
 
-def next_valid_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """(height, width) rounded up to multiples of `stride`."""
-    height, width = (-(-side // stride) * stride for side in size)
+def next_valid_size(
+    size: tuple[int, int], stride: int, smallest: int = 1
+) -> tuple[int, int]:
+    """(height, width), at least `smallest`, rounded up to multiples of `stride`."""
+    height, width = (-(-max(side, smallest) // stride) * stride for side in size)
     return height, width
 
 
 def padded_size(name: str, size: tuple[int, int], **knobs) -> tuple[int, int]:
     """The smallest (height, width) that the network takes and that holds `size`."""
-    return next_valid_size(size, input_stride(name, **knobs))
+    return next_valid_size(size, input_stride(name, **knobs), get(name).smallest)
+
+
+def refuse_size(name: str, size: tuple[int, int], **knobs) -> None:
+    """UsageError, which names the next valid size, for one the network cannot take.
+
+    Without knobs it imports no Keras: a command line can ask before it starts.
+    """
+    valid = padded_size(name, size, **knobs)
+    if tuple(size) != valid:
+        stride, smallest = input_stride(name, **knobs), get(name).smallest
+        least = f" of at least {smallest}" if smallest > stride else ""
+        raise UsageError(
+            f"size for {name}",
+            "{} x {}".format(*size),
+            "multiples of {}{}, next {} x {}".format(stride, least, *valid),
+        )
 
 
 def inference_model(model: "keras.Model") -> "keras.Model":

@@ -18,7 +18,6 @@ and `StridedDilatedDeconv` for what it is equal to.
 import keras
 from keras import layers, ops
 
-from keras_seg.errors import UsageError
 from keras_seg.nets import blocks
 
 INIT = "glorot_uniform"
@@ -27,7 +26,6 @@ PLAIN_ENCODER = (32, 32, 64)
 DILATED_ENCODER = ((128, 3), (256, 5), (512, 5))  # width, kernel size
 DILATED_DECODER = ((512, 5, 0), (256, 5, 0), (128, 3, 1))  # ..., output padding
 PLAIN_DECODER = (64, 32, 32)
-SMALLEST_SIDE = 40
 
 
 def build(input_shape, num_classes, *, filter_scale=1):
@@ -42,13 +40,6 @@ def build(input_shape, num_classes, *, filter_scale=1):
         keras.Model of image float32 (ImageNet's mean 0, deviation 1) to {"logits": raw
         float32 [B, H, W, num_classes]}.
     """
-    height, width, _ = input_shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise UsageError(
-            "size for fcn_dilated_tanh",
-            f"{height} x {width}",
-            f"sides of at least {SMALLEST_SIDE}",
-        )
     image = keras.Input(input_shape, name="image")
     x = image
     for i, filters in enumerate(PLAIN_ENCODER, 1):

@@ -27,7 +27,6 @@ ENCODER = (64, 128, 256, 512)
 BOTTLENECK = 1024
 # Level: channels of the transposed convolution and its output padding, of the block.
 DECODER = {4: (1024, 0, 512), 3: (512, 1, 256), 2: (256, 0, 128), 1: (128, 0, 64)}
-SMALLEST_SIDE = 144
 BORDER = 32  # rows and columns of the image around the logits
 
 
@@ -50,13 +49,6 @@ def build(
         keras.Model of image float32 (ImageNet's mean 0, deviation 1) to {"logits": raw
         float32 [B, H - 64, W - 64, num_classes]}, [B, H, W, num_classes] with "crop".
     """
-    height, width, _ = input_shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise UsageError(
-            "size for unet_valid",
-            f"{height} x {width}",
-            f"sides of at least {SMALLEST_SIDE}",
-        )
     if output_policy not in ("resize", "crop"):
         raise UsageError("unet_valid output_policy", output_policy, "resize or crop")
     image = keras.Input(input_shape, name="image")

@@ -112,6 +112,23 @@ def test_voc_layout_uses_its_lists(tmp_path):
     assert [len(three.samples(s)) for s in ("train", "val", "test")] == [7, 1, 1]
 
 
+def test_voc_lists_may_name_files_with_spaces(tmp_path):
+    expected = miniatures.voc(tmp_path)
+    raw = tmp_path / "raw"
+    (tmp_path / "VOC2007").rename(raw)
+    for path in (raw / "JPEGImages/000001.jpg", raw / "SegmentationClass/000001.png"):
+        path.rename(path.with_stem("my photo 1"))
+    lists = raw / "ImageSets" / "Segmentation"
+    (lists / "train.txt").write_text("my photo 1 \r\n\n000002\n")
+    found = labels_of(prepare(tmp_path, ",".join(f"class {n}" for n in range(21))))
+    assert {name for split, name in found if split == "train"} == {
+        "my photo 1",
+        "000002",
+    }
+    label = found["train", "my photo 1"]
+    np.testing.assert_array_equal(label, expected["train", "000001"])
+
+
 def test_colour_masks_with_void(tmp_path):
     ids = miniatures.folder(tmp_path / "raw", count=10)
     colours = np.zeros((256, 3), np.uint8)

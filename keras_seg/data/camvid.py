@@ -72,11 +72,12 @@ def _listed(src: Path, split: str) -> list[raw.RawPair]:
     path = src / f"{split}.txt"
     pairs = []
     for line in raw.read_list(path):
-        if len(line) != 2:
-            raise DataError(path, " ".join(line), "an image and a mask on each line")
+        names = line.split()
+        if len(names) != 2:
+            raise DataError(path, line, "an image and a mask on each line")
         # The tutorial's lists say /SegNet/CamVid/train/x.png: the last two parts count.
         image, label = (
-            raw.inside(src, "/".join(name.split("/")[-2:])) for name in line
+            raw.inside(src, "/".join(name.split("/")[-2:])) for name in names
         )
         pairs.append(raw.RawPair(split, image.stem, image, label))
     return pairs

@@ -44,8 +44,8 @@ def source_folder(src: str | Path) -> Path:
     return src
 
 
-def read_list(path: Path) -> list[list[str]]:
-    """The words of each line of a list file, empty lines left out.
+def read_list(path: Path) -> list[str]:
+    """The lines of a list file without the space around them, empty ones left out.
 
     Raises:
         DataError: unreadable, or no lines at all.
@@ -54,7 +54,7 @@ def read_list(path: Path) -> list[list[str]]:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise DataError(path, f"unreadable ({error})", "a list of samples") from None
-    lines = [line.split() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(path, f"split {path.stem} is empty", "at least one sample")
     return lines

@@ -93,14 +93,14 @@ def listed_pairs(folder: Path) -> list[raw.RawPair]:
 
 
 def pairs_of_list(folder: Path, name: str, split: str) -> list[raw.RawPair]:
-    """The pairs of one list file of a VOC layout."""
+    """The pairs of one list file of a VOC layout, a name (with spaces, even) a line."""
     pairs = []
-    for words in raw.read_list(folder / LISTS / f"{name}.txt"):
-        image = raw.inside(folder / IMAGES, f"{words[0]}.jpg")
+    for listed in raw.read_list(folder / LISTS / f"{name}.txt"):
+        image = raw.inside(folder / IMAGES, f"{listed}.jpg")
         if not image.is_file() and image.with_suffix(".png").is_file():
             image = image.with_suffix(".png")
-        mask = raw.inside(folder / MASKS, f"{words[0]}.png")
-        pairs.append(raw.RawPair(split, words[0].replace("/", "_"), image, mask))
+        mask = raw.inside(folder / MASKS, f"{listed}.png")
+        pairs.append(raw.RawPair(split, listed.replace("/", "_"), image, mask))
     return pairs
 
 

@@ -44,6 +44,9 @@ def main(argv: list[str]) -> int:
 def prepare(name: str, argv: list[str]) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
     module = load(name)
+    default_size = "keep each as it is"
+    if hasattr(module, "SIZE"):
+        default_size = "{} {}".format(*module.SIZE)
     parser = command_line.Parser(
         prog=f"prepare.py {name}",
         description=module.__doc__,
@@ -56,7 +59,7 @@ def prepare(name: str, argv: list[str]) -> int:
         nargs=2,
         type=command_line.positive_int,
         metavar=("H", "W"),
-        help="resize every image to it; default: keep each as it is",
+        help=f"resize every image to it; default: {default_size}",
     )
     parser.add_argument(
         "--limit",
@@ -81,7 +84,8 @@ def prepare(name: str, argv: list[str]) -> int:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace a folder prepared by another command",
+        help="replace a folder prepared by another command, or from raw files that "
+        "were changed: files of equal names and sizes count as the same",
     )
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)

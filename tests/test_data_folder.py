@@ -1,6 +1,7 @@
 """Your own data: layouts, splits, masks of every kind, bad files by name."""
 
 import collections
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
 
 CLASSES = "sky,road,car"
+OVERWRITE = Options(overwrite=True)
 
 
 def prepare(tmp_path, classes=CLASSES, options=None, **settings):
@@ -53,6 +55,31 @@ def test_adding_nothing_changes_no_split(tmp_path):
         path.touch()
     again = folder.prepare(tmp_path / "raw", tmp_path / "two", Options(), CLASSES)[0]
     assert labels_of(again).keys() == first
+
+
+def test_same_names_and_sizes_are_the_same_files_until_overwrite(tmp_path):
+    """What --help says of --overwrite; a copy with other times is not redone."""
+    miniatures.folder(tmp_path / "raw", count=5)
+    prepare(tmp_path)
+    mask = tmp_path / "raw" / "labels" / "seq0_frame0.png"
+    miniatures.save(np.zeros((16, 20), np.uint8), mask, compress_level=0)
+    size = mask.stat().st_size
+    folder.prepare(tmp_path / "raw", tmp_path / "out", OVERWRITE, CLASSES)
+    os.utime(mask, (1, 1))
+    again = folder.prepare(tmp_path / "raw", tmp_path / "out", Options(), CLASSES)
+    assert not again[1]
+
+    edited = np.ones((16, 20), np.uint8)
+    miniatures.save(edited, mask, compress_level=0)
+    assert mask.stat().st_size == size
+    again = folder.prepare(tmp_path / "raw", tmp_path / "out", Options(), CLASSES)
+    assert not again[1]
+    prepared, now = folder.prepare(
+        tmp_path / "raw", tmp_path / "out", OVERWRITE, CLASSES
+    )
+    assert now
+    found = {name: label for (_, name), label in labels_of(prepared).items()}
+    np.testing.assert_array_equal(found["seq0_frame0"], edited)
 
 
 def test_group_by_keeps_sequences_together(tmp_path):

@@ -88,6 +88,21 @@ def test_every_dataset_has_a_card():
             assert heading in card, name
 
 
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("camvid", "keep each as it is"),
+        ("surreal", "320 320"),
+        ("synthetic_humans", "320 320"),
+    ],
+)
+def test_help_says_the_size_that_is_the_default(name, default, main, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"resize every image to it; default: {default} " in text
+
+
 def test_registry():
     assert load("camvid").LABELS.num_classes == 11
     with pytest.raises(UsageError, match="dataset: coco; expected one of surreal, "):

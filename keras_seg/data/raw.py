@@ -218,7 +218,11 @@ def prepare_pairs(
 
 
 def _fingerprint(src: Path, pairs: Sequence[RawPair]) -> str:
-    """SHA-256 over names and sizes of the raw files: has anything changed?"""
+    """SHA-256 over names and sizes of the raw files: has anything changed?
+
+    Not over times, which a copy or another unpacking changes, nor over contents, which
+    would take as long to read as to prepare. --overwrite is for what this misses.
+    """
     lines = []
     for pair in pairs:
         line = [pair.split, pair.id]

@@ -10,7 +10,7 @@ from keras_seg.data import surreal
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import Options
 
-LABELS, GROUPS = surreal.LABELS, surreal.GROUPS
+LABELS, GROUPS, SIZE = surreal.LABELS, surreal.GROUPS, surreal.SIZE
 
 # There are few frames, none to spare. The generator puts the head-label defect on
 # chest and pelvis only.

@@ -1,8 +1,5 @@
 """CamVid: ids, void, lists; the published pixel counts on the real files."""
 
-import os
-from pathlib import Path
-
 import miniatures
 import numpy as np
 import pytest
@@ -49,11 +46,9 @@ def test_missing_list_is_named(tmp_path):
 
 
 @pytest.mark.real_data
-def test_published_pixel_counts(tmp_path):
+def test_published_pixel_counts(real_data, tmp_path):
     """SegNet tutorial: pixels and images of ids 0..10 and void, 367 training images."""
-    if "KERAS_SEG_DATA" not in os.environ:
-        pytest.skip("KERAS_SEG_DATA is not set")
-    src = Path(os.environ["KERAS_SEG_DATA"]) / "camvid"
+    src = real_data / "camvid"
     camvid.prepare(src, tmp_path / "out", Options())
     prepared = open_prepared(tmp_path / "out")
     assert [len(prepared.samples(split)) for split in ("train", "val")] == [367, 101]

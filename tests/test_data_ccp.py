@@ -1,6 +1,5 @@
 """Clothing Co-Parsing: MATLAB masks, the pixel-level photographs only."""
 
-import os
 import re
 from pathlib import Path
 
@@ -78,10 +77,8 @@ def test_decompression_bomb_is_not_unpacked(tmp_path, monkeypatch):
 
 
 @pytest.mark.real_data
-def test_real_photographs(tmp_path):
-    if "KERAS_SEG_DATA" not in os.environ:
-        pytest.skip("KERAS_SEG_DATA is not set")
-    src = Path(os.environ["KERAS_SEG_DATA"]) / "ccp"
+def test_real_photographs(real_data, tmp_path):
+    src = real_data / "ccp"
     names = [str(name[0]) for name in loadmat(src / "label_list.mat")["label_list"][0]]
     assert list(ccp.LABELS.names) == names
     prepared, _ = ccp.prepare(src, tmp_path / "out", Options(), square=False)
@@ -99,11 +96,9 @@ def test_real_photographs(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_masks_are_the_files_values(tmp_path):
+def test_real_masks_are_the_files_values(real_data, tmp_path):
     """Twelve masks as scipy reads them, without anything of ours between."""
-    if "KERAS_SEG_DATA" not in os.environ:
-        pytest.skip("KERAS_SEG_DATA is not set")
-    src = Path(os.environ["KERAS_SEG_DATA"]) / "ccp"
+    src = real_data / "ccp"
     prepared, _ = ccp.prepare(src, tmp_path / "out", Options(limit=4), square=False)
     for split in prepared.splits:
         for sample in prepared.samples(split):

@@ -118,15 +118,19 @@ class Network:
         return float(np.median(seconds)) * 1000
 
 
-def scores(confusion: np.ndarray) -> dict:
+def scores(confusion: np.ndarray, scored_ids: Sequence[int] | None) -> dict:
     """A confusion matrix and all that derives from it, as plain JSON values.
+
+    Args:
+        confusion: int64 [C, C], rows = truth.
+        scored_ids: the ids that count (`Prepared.scored_ids`); None is all.
 
     Returns:
         {"confusion": [[int]], "summary": {name: 0..1 or None}, "per_class": {"iou",
-        "recall", "precision", "f1": [0..1 or None]}, "absent_ids": [int]}; None is
-        not defined (absent).
+        "recall", "precision", "f1": [0..1 or None]}, "absent_ids": [int],
+        "scored_ids": [int] or None}; a score is None where it is not defined.
     """
-    values = metrics.summary(confusion)
+    values = metrics.summary(confusion, classes=scored_ids)
     per_class = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
     absent = values["absent_ids"]
     overall = {k: v for k, v in values.items() if k not in {*per_class, "absent_ids"}}
@@ -136,6 +140,7 @@ def scores(confusion: np.ndarray) -> dict:
             "summary": overall,
             "per_class": per_class,
             "absent_ids": absent,
+            "scored_ids": scored_ids,
         }
     )
 
@@ -190,7 +195,7 @@ def evaluate(
         "full_size": full_size,
         "images": len(samples),
         "classes": list(prepared.labels.names),
-        **scores(total),
+        **scores(total, prepared.scored_ids),
         "parameters": network.parameters,
     }
 

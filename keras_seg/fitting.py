@@ -294,7 +294,7 @@ class Run:
         return {
             "loss": float(logs["loss"]),
             "confusion": confusion,
-            "summary": metrics.summary(confusion),
+            "summary": metrics.summary(confusion, classes=self.prepared.scored_ids),
         }
 
     def save_checkpoint(self, mid_window: bool):
@@ -341,7 +341,7 @@ class Run:
             "images": len(samples),
             "classes": list(self.prepared.labels.names),
             "loss": metrics.plain(best["loss"]),
-            **scores(best["confusion"]),
+            **scores(best["confusion"], self.prepared.scored_ids),
             "parameters": self.network.parameters,
         }
         save_samples(self.network, self.prepared, samples, self.out, SAMPLE_IMAGES)

@@ -141,7 +141,7 @@ def floors(
     def scored(prediction):
         matrix = np.zeros((len(truth), len(truth)), np.int64)
         matrix[np.arange(len(truth)), prediction] = truth
-        return metrics.summary(matrix)
+        return metrics.summary(matrix, classes=runs[0].metrics.get("scored_ids"))
 
     common = int(pixels.argmax())
     found = [(f"every pixel “{class_names[common]}”", scored(common))]

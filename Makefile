@@ -1,12 +1,13 @@
 # make ablation  generate the embedded data and run the thesis' weighting stage
 # make test      install everything the tests need and run them
 # make test-all  the slow ones too
-# Variables: PYTHON, VENV, EXTRAS (of setup.cfg), ARGS (to run.py or pytest)
+# Variables: PYTHON, VENV, EXTRAS (of setup.cfg), ARGS (to run.py or pytest), JOBS
 
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= cpu,test
 ARGS ?=
+JOBS ?= 2
 PY := $(VENV)/bin/python
 
 .PHONY: ablation test test-all lint venv clean
@@ -16,10 +17,10 @@ ablation: venv
 	$(PY) ablations/run.py --net icnet --stage weighting $(ARGS)
 
 test: venv lint
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: venv lint
-	$(PY) -m pytest -m "" $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "" $(ARGS)
 
 lint: venv
 	$(PY) -m ruff check .

@@ -14,13 +14,13 @@ from keras_seg.errors import UsageError
 
 
 def inverse_frequency(counts: Sequence[float]) -> np.ndarray:
-    """W1 of BODY 3.4: 1 - C_i / sum C. A class that never occurs weighs 1."""
+    """W1 of BODY 3.1: 1 - C_i / sum C. A class that never occurs weighs 1."""
     counts = _checked("pixel counts", counts)
     return 1 - counts / counts.sum()
 
 
 def exponential(counts: Sequence[float]) -> np.ndarray:
-    """W2 of BODY 3.4: B exp(-(B - mean B) / (4 std B)) with B = max C / C_i.
+    """W2 of BODY 3.1: B exp(-(B - mean B) / (4 std B)) with B = max C / C_i.
 
     BODY prints "B = 1/B" for B = 1/A, A = C / max C. std is the population's; where it
     is 0, W = B. A class that never occurs weighs 0 and is left out of mean and std.

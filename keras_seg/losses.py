@@ -126,7 +126,7 @@ class PixelLoss(BatchLoss):
 
 @keras.saving.register_keras_serializable("keras_seg")
 class CrossEntropy(PixelLoss):
-    """Cross entropy with class weights, as BODY 3.4 places them.
+    """Cross entropy with class weights, as BODY 3.1 places them.
 
     l = -log softmax(x)[t] at a pixel of the true class t. The loss is
 
@@ -192,7 +192,7 @@ class CrossEntropy(PixelLoss):
 
 @keras.saving.register_keras_serializable("keras_seg")
 class Dice(PixelLoss):
-    """Soft Dice loss, per class over the whole batch (CITY 3.2).
+    """Soft Dice loss, per class over the whole batch (CITY 3.5).
 
     1 - mean over c of (2 TP_c + eps) / (sum p_c + sum y_c + eps), TP_c = sum p_c y_c,
     p = softmax(x), y one-hot, sums over the valid pixels of the batch, eps = 1e-6.
@@ -222,7 +222,7 @@ class Dice(PixelLoss):
 
 @keras.saving.register_keras_serializable("keras_seg")
 class Focal(PixelLoss):
-    """Focal loss, mean over valid pixels of alpha (1 - p_t)^gamma l (CLOTH 3.2).
+    """Focal loss, mean over valid pixels of alpha (1 - p_t)^gamma l (CLOTH 3).
 
     l = -log p_t, p = softmax(x), t the true class. CLOTH names no gamma and alpha:
     the defaults are those of Lin et al. 2017 and of Keras. gamma=0, alpha=1 is the
@@ -230,7 +230,7 @@ class Focal(PixelLoss):
 
     Args:
         gamma: float >= 0. How much well classified pixels are discounted.
-        alpha: float > 0. Factor of the loss.
+        alpha: float >= 0. Factor of the loss.
         ignore_id: int. The id of pixels that do not count.
         name: str. Keras' name of the loss.
     """
@@ -259,7 +259,7 @@ class Focal(PixelLoss):
 
 @keras.saving.register_keras_serializable("keras_seg")
 class WithErrorPenalty(PixelLoss):
-    """A loss plus penalties on the prediction error (CLOTH 3.2).
+    """A loss plus penalties on the prediction error (CLOTH 3).
 
     base + l1 mean |p - y| + l2 mean (p - y)^2, p = softmax(x), y one-hot; the means
     are over the classes and the valid pixels. CLOTH's "L1 and L2 regularisation of
@@ -316,7 +316,7 @@ class WithErrorPenalty(PixelLoss):
 
 @keras.saving.register_keras_serializable("keras_seg")
 class JointHeatmaps(BatchLoss):
-    """Loss of a head of joint heatmaps (BODY 3.3.3, the hourglass' joint branch).
+    """Loss of a head of joint heatmaps (BODY 4.1.3, the hourglass' joint branch).
 
     y_true: float [B, h, w, J], Gaussians of peak 1, or -1 all over a channel of a
     sample whose joint is not visible. y_pred: float [B, h, w, J], raw. The result is

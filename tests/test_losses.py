@@ -94,6 +94,7 @@ def random_batch(seed, label_size=(4, 6), size=(4, 6), classes=4, absent=None):
         (losses.CrossEntropy(W2, normalise="weights"), 1.995182),
         (FOCAL, 0.372358),
         (losses.Focal(alpha=1), 1.489434),
+        (losses.Focal(alpha=0), 0),
         (losses.Focal(gamma=0, alpha=1), 1.995182),
         (losses.WithErrorPenalty(FOCAL, 0, 0), 0.372358),
         (losses.WithErrorPenalty(FOCAL, 0, 0.5), 0.518502),
@@ -127,6 +128,15 @@ def test_value_at_one_pixel(loss, expected):
 def test_gradient_at_one_pixel(loss, expected):
     _, gradient = value_and_gradient(loss, LABEL, LOGITS)
     np.testing.assert_allclose(gradient.ravel(), expected, rtol=1e-5, atol=2e-6)
+
+
+def test_direct_weights_are_a_temperature_of_each_class():
+    """The gradient is w (q - y), q = softmax(w x)."""
+    loss = losses.CrossEntropy(W1, "direct")
+    value, gradient = value_and_gradient(loss, LABEL, LOGITS)
+    q = gradient.ravel() / W1 + np.eye(4)[2]
+    np.testing.assert_allclose(q, [0.211420, 0.443123, 0.281138, 0.064318], atol=2e-6)
+    np.testing.assert_allclose(np.exp(-value), 0.281138, atol=2e-6)
 
 
 @pytest.mark.parametrize(

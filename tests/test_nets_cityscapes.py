@@ -115,7 +115,7 @@ def test_frozen_resnet50_keeps_weights_and_statistics(monkeypatch):
 
 def test_frozen_resnet50_without_a_file_is_told_loudly(caplog):
     outline("fcn_resnet50", (32, 64), 3)
-    assert "random weights, not from ImageNet's" in caplog.text
+    assert "random weights unless some are loaded" in caplog.text
     caplog.clear()
     outline("fcn_resnet50", (32, 64), 3, freeze=False)
     assert caplog.text == ""

@@ -67,7 +67,7 @@ def build(input_shape, num_classes, *, filter_scale=1, freeze=True, weights=None
         pretrained.load(model, "fcn_resnet50", weights)
     elif freeze:
         log.warning(
-            "fcn_resnet50: the frozen encoder starts from random weights, not from "
-            "ImageNet's; name a file with weights= or --init-weights"
+            "fcn_resnet50: the frozen encoder has random weights unless some are "
+            "loaded; name a file of ImageNet's with weights= or --init-weights"
         )
     return model

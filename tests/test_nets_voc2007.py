@@ -211,6 +211,28 @@ def test_unet_valid_cropped_logits_have_a_border_without_gradient(monkeypatch):
     np.testing.assert_array_equal(gradient, factor[:, 32:-32, 32:-32])
 
 
+def test_unet_valid_crop_has_a_part_of_the_gradient_of_a_cropped_label(monkeypatch):
+    """(160 / 224)^2 of it at 224 x 224: the mean is over the border's pixels too."""
+    model = narrow_unet_valid(monkeypatch, (224, 224), output_policy="crop")
+    rng = np.random.default_rng(0)
+    logits = tf.constant(rng.normal(size=(2, 160, 160, 2)).astype("float32"))
+    label = rng.integers(0, 2, size=(2, 224, 224))
+
+    def gradient(place, label):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = keras.losses.sparse_categorical_crossentropy(
+                label, place(logits), from_logits=True
+            )
+            loss = tf.reduce_mean(loss)
+        return tape.gradient(loss, logits)
+
+    found = gradient(model.get_layer("logits_border"), label)
+    cropped = gradient(lambda x: x, label[:, 32:-32, 32:-32])
+    factor = (160 / 224) ** 2
+    np.testing.assert_allclose(found, factor * cropped, rtol=1e-4, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("name", "size", "knobs", "message"),
     [

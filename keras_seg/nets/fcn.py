@@ -7,7 +7,8 @@ Differs from the paper: "same" padding and sides that are multiples of 32 instea
 padding by 100 and cropping. The score of fc7 starts at random, not at zero: nothing
 below it is pretrained here. All transposed convolutions start as bilinear
 interpolation and are trained (the paper fixes the last one). He normal kernels; no
-batch norm. The encoder can start from VGG16's weights (`keras_seg.nets.pretrained`).
+batch norm. The encoder can start from VGG16's weights (`keras_seg.nets.pretrained`),
+which expect BGR minus the mean: such a run wants `--preprocess bgr_minus_mean`.
 """
 
 import keras

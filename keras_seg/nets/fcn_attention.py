@@ -11,7 +11,8 @@ rates from 7 on act as 1x1 convolutions). Its 1.58 and 1.63 million parameters w
 and with skips cannot be those of VGG16, whose convolutions alone have 14.7 million;
 `width=0.234` has 1.63 million, without skips 1.61. Convolutions and transposed
 convolutions without biases, batch norm 0.9, 1e-5, He normal kernels. The encoder can
-start from VGG16's kernels (`keras_seg.nets.pretrained`).
+start from VGG16's kernels (`keras_seg.nets.pretrained`), which expect BGR minus the
+mean: such a run wants `--preprocess bgr_minus_mean`.
 """
 
 import keras

@@ -7,6 +7,9 @@
 | fcn_resnet50 | keras.applications' ResNet50, `.h5` or `.weights.h5` |
 | fcn_resnet34 | torchvision's resnet34 state dict, `.safetensors` or `.pth` |
 
+VGG16's weights were trained on BGR minus the mean, 0 to 255. `segnet` feeds that; `fcn`
+and `fcn_attention` do not unless the run says `--preprocess bgr_minus_mean`.
+
 No file is unpickled: a `.pth` is read with `weights_only=True` (and needs PyTorch), a
 pickled `.npy` is refused with the line that converts it.
 """

@@ -1,7 +1,7 @@
 """Stacked hourglass for segmentation: plain, coarse-to-fine, and with joints.
 
 Newell et al., "Stacked Hourglass Networks for Human Pose Estimation", ECCV 2016; as
-in BODY 3.4 (Fig. 12-15), which keeps the full resolution for segmentation: no stride
+in BODY 4.1.2 (Fig. 12-15), which keeps the full resolution for segmentation: no stride
 in the stem and no first pooling. Each stack predicts; its prediction is fed back into
 the features of the next one. `targets="hierarchy"` gives every stack a coarser
 labelling of the body than the next (Fig. 14); `joints=24` adds hourglasses beside

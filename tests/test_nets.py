@@ -438,6 +438,21 @@ def test_doubled_filters(name):
     assert count(model.trainable_weights) == row.doubled
 
 
+@pytest.mark.parametrize(
+    ("size", "num_classes", "filter_scale", "trainable", "weights"),
+    [
+        ((320, 320), 25, 2, 26_755_275, 26_812_363),
+        ((320, 320), 19, 1, 6_707_321, None),
+        ((320, 320), 19, 2, 26_749_113, None),
+        ((384, 480), 11, 1, 6_703_201, 6_731_745),
+    ],
+)
+def test_counts_of_icnet_elsewhere(size, num_classes, filter_scale, trainable, weights):
+    model = outline("icnet", size, num_classes, filter_scale=filter_scale)
+    assert count(model.trainable_weights) == trainable
+    assert weights is None or count(model.weights) == weights
+
+
 @every_net
 def test_shapes_and_skips_at_a_wide_input(name):
     row = ROWS[name]

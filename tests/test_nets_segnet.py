@@ -19,6 +19,12 @@ def trainable(name, size, num_classes, **options):
     return count(outline(name, size, num_classes, **options).trainable_weights)
 
 
+def test_counts_of_segnet_basic_with_the_moving_statistics():
+    doubled = outline("segnet_basic", (320, 320), 25, filter_scale=2)
+    assert count(doubled.weights) == 5_645_849
+    assert count(outline("segnet_basic", (360, 480), 11).weights) == 1_417_099
+
+
 @pytest.mark.parametrize(
     ("size", "num_classes", "options", "expected"),
     [

@@ -1,5 +1,6 @@
-"""The example of CONTRIBUTING.md is a network that builds as it says."""
+"""The example of CONTRIBUTING.md passes the tests that its row asks for."""
 
+import inspect
 import re
 import sys
 import types
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import test_nets
-from outlines import count, outline
 
 from keras_seg import nets
 
@@ -20,8 +20,8 @@ def entry(block, namespace):
 
 
 @pytest.fixture
-def row(monkeypatch):
-    """The example's row, with its file and its line in place."""
+def without_row(monkeypatch):
+    """The example's file and line in place; gives its row."""
     file, line, row = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     module = types.ModuleType("keras_seg.nets.tiny_fcn")
     exec(file, module.__dict__)
@@ -31,17 +31,43 @@ def row(monkeypatch):
     return entry(row, vars(test_nets))
 
 
-def test_the_example_is_as_its_row_says(row):
-    model = outline("tiny_fcn", row.reference, row.num_classes)
-    doubled = outline("tiny_fcn", row.reference, row.num_classes, filter_scale=2)
-    assert count(model.trainable_weights) == row.trainable
-    assert count(model.weights) == row.weights
-    assert count(doubled.trainable_weights) == row.doubled
-    assert model.output["logits"].shape[1:3] == row.outputs["logits"]
-    assert nets.get("tiny_fcn").reference == (*row.reference, row.num_classes)
-    assert set(nets.heads("tiny_fcn", 5)) == {"logits"}
+@pytest.fixture
+def with_row(without_row, monkeypatch):
+    monkeypatch.setitem(test_nets.ROWS, "tiny_fcn", without_row)
 
 
-def test_a_net_without_its_row_fails_the_tests(row):
+def arguments(test):
+    return set(inspect.signature(test).parameters)
+
+
+ROW_TESTS = [
+    test
+    for name, test in vars(test_nets).items()
+    if name.startswith("test_")
+    and arguments(test) & {"name", "small_net"}
+    and arguments(test) <= {"name", "small_net", "tmp_path"}
+]
+
+
+@pytest.mark.parametrize("test", ROW_TESTS, ids=lambda test: test.__name__)
+@pytest.mark.usefixtures("with_row")
+def test_the_example_passes_the_tests_of_every_net(test, tmp_path):
+    values = {"name": "tiny_fcn", "tmp_path": tmp_path}
+    if "small_net" in arguments(test):
+        values["small_net"] = test_nets.make_small_net("tiny_fcn")
+    test(**{argument: values[argument] for argument in arguments(test)})
+
+
+def test_the_tests_of_every_net_are_found():
+    assert len(ROW_TESTS) >= 12
+
+
+@pytest.mark.usefixtures("with_row")
+def test_the_example_with_its_row_is_complete():
+    test_nets.test_every_net_has_a_row()
+
+
+@pytest.mark.usefixtures("without_row")
+def test_a_net_without_its_row_fails_the_tests():
     with pytest.raises(AssertionError):
         test_nets.test_every_net_has_a_row()

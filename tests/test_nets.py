@@ -28,10 +28,14 @@ class Row:
         reference: (H, W) and num_classes the counts are printed for.
         trainable, weights, doubled: parameter counts: trainable; all (with batch
             norm's moving statistics); trainable at filter_scale=2, where known.
+        kernels: class of the kernels' initialiser.
+        norm: batch norm's (momentum, epsilon), None without batch norm.
+        preprocess: what the network is fed, a key of PREPROCESS.
         outputs: {head: (h, w)} at the reference input.
         wide, wide_outputs: the same at a non-square input.
         merges: {layer name: (h, w, c) of each tensor entering it} at the wide input,
             for every Add, Concatenate and unpooling (values, indices) of the network.
+        other_kernels: {layer: initialiser} of the layers that differ.
         small: (H, W) for the tests that compute, non-square.
         small_knobs: knobs for those tests, to keep them quick.
         small_widths: constants of the network's file for those tests but the
@@ -44,11 +48,15 @@ class Row:
     trainable: int
     weights: int
     doubled: int | None
+    kernels: str
+    norm: tuple[float, float] | None
+    preprocess: str
     outputs: dict[str, tuple[int, int]]
     wide: tuple[int, int]
     wide_outputs: dict[str, tuple[int, int]]
     merges: dict[str, tuple[tuple[int, int, int], ...]]
     small: tuple[int, int]
+    other_kernels: dict[str, str] = field(default_factory=dict)
     small_knobs: dict[str, object] = field(default_factory=dict)
     small_widths: dict[str, object] = field(default_factory=dict)
     slow: bool = False
@@ -102,6 +110,9 @@ ROWS = {
         trainable=6_710_411,
         weights=6_738_955,
         doubled=26_755_275,
+        kernels="GlorotUniform",
+        norm=(0.95, 1e-5),
+        preprocess="bgr_minus_mean",
         outputs={"logits": (80, 80), "sub24_logits": (40, 40), "sub4_logits": (20, 20)},
         wide=(320, 640),
         wide_outputs={
@@ -128,6 +139,9 @@ ROWS = {
         trainable=1_416_985,
         weights=1_418_009,
         doubled=5_643_801,
+        kernels="HeNormal",
+        norm=(0.99, 1e-3),
+        preprocess="rgb_255",
         outputs={"logits": (320, 320)},
         wide=(45, 60),  # odd on the way down: 23x30, 12x15, 6x8
         wide_outputs={"logits": (45, 60)},
@@ -145,6 +159,9 @@ ROWS = {
         trainable=29_457_433,
         weights=29_473_305,
         doubled=117_749_785,
+        kernels="HeNormal",
+        norm=(0.99, 1e-3),
+        preprocess="bgr_minus_mean",
         outputs={"logits": (320, 320)},
         wide=(360, 480),
         wide_outputs={"logits": (360, 480)},
@@ -164,6 +181,9 @@ ROWS = {
         trainable=25_215_381,
         weights=25_235_413,
         doubled=None,
+        kernels="GlorotUniform",
+        norm=(0.9, 1e-5),
+        preprocess="imagenet",
         outputs={"logits": (224, 224)},
         wide=(224, 448),
         wide_outputs={"logits": (224, 448)},
@@ -180,6 +200,9 @@ ROWS = {
         trainable=12_874_468,
         weights=12_935_652,
         doubled=51_201_380,
+        kernels="GlorotNormal",
+        norm=(0.9, 1e-5),
+        preprocess="unit",
         outputs={
             "stack0_logits": (320, 320),
             "stack1_logits": (320, 320),
@@ -204,6 +227,16 @@ ROWS = {
         trainable=134_441_462,
         weights=134_441_462,
         doubled=None,
+        kernels="HeNormal",
+        norm=None,
+        preprocess="unit",
+        other_kernels={
+            "score_pool4": "Zeros",
+            "score_pool3": "Zeros",
+            "score_stride16_up": "BilinearKernel",
+            "score_stride8_up": "BilinearKernel",
+            "logits": "BilinearKernel",
+        },
         outputs={"logits": (256, 256)},
         wide=(128, 192),
         wide_outputs={"logits": (128, 192)},
@@ -222,6 +255,9 @@ ROWS = {
         trainable=31_032_850,
         weights=31_032_850,
         doubled=124_111_890,
+        kernels="HeNormal",
+        norm=None,
+        preprocess="unit",
         outputs={"logits": (256, 256)},
         wide=(128, 192),
         wide_outputs={"logits": (128, 192)},
@@ -236,6 +272,9 @@ ROWS = {
         trainable=31_040_658,
         weights=31_054_354,
         doubled=124_127_506,
+        kernels="HeNormal",
+        norm=(0.99, 1e-3),
+        preprocess="unit",
         outputs={"logits": (256, 256)},
         wide=(128, 192),
         wide_outputs={"logits": (128, 192)},
@@ -250,6 +289,9 @@ ROWS = {
         trainable=32_437_142,
         weights=32_452_758,
         doubled=129_705_750,
+        kernels="HeNormal",
+        norm=(0.99, 1e-3),
+        preprocess="unit",
         outputs={"logits": (256, 256)},
         wide=(128, 192),
         wide_outputs={"logits": (128, 192)},
@@ -270,6 +312,9 @@ ROWS = {
         trainable=5_500_674,
         weights=5_504_642,
         doubled=21_986_786,
+        kernels="GlorotUniform",
+        norm=(0.9, 1e-5),
+        preprocess="imagenet",
         outputs={"logits": (512, 1024)},
         wide=(64, 160),
         wide_outputs={"logits": (64, 160)},
@@ -283,6 +328,9 @@ ROWS = {
         trainable=7_861_517,
         weights=7_866_509,
         doubled=31_427_053,
+        kernels="GlorotUniform",
+        norm=(0.9, 1e-5),
+        preprocess="imagenet",
         outputs={"logits": (512, 1024)},
         wide=(64, 160),
         wide_outputs={"logits": (64, 160)},
@@ -300,6 +348,9 @@ ROWS = {
         trainable=11_008_002,
         weights=34_597_698,
         doubled=None,
+        kernels="GlorotUniform",
+        norm=(0.9, 1e-5),
+        preprocess="bgr_minus_mean",
         outputs={"logits": (512, 1024)},
         wide=(64, 160),
         wide_outputs={"logits": (64, 160)},
@@ -314,6 +365,9 @@ ROWS = {
         trainable=14_699_298,
         weights=14_707_042,
         doubled=58_767_394,
+        kernels="GlorotUniform",
+        norm=(0.9, 1e-5),
+        preprocess="imagenet",
         outputs={"logits": (512, 1024)},
         wide=(128, 192),
         wide_outputs={"logits": (128, 192)},
@@ -332,6 +386,9 @@ ROWS = {
         trainable=29_625_297,
         weights=29_641_745,
         doubled=118_459_535,
+        kernels="HeNormal",
+        norm=(0.9, 1e-5),
+        preprocess="imagenet",
         outputs={"logits": (224, 224)},
         wide=(128, 192),
         wide_outputs={"logits": (128, 192)},
@@ -358,6 +415,9 @@ ROWS = {
         trainable=14_431_765,
         weights=14_435_861,
         doubled=None,
+        kernels="GlorotUniform",
+        norm=(0.9, 1e-5),
+        preprocess="imagenet",
         outputs={"logits": (224, 224)},
         wide=(40, 88),
         wide_outputs={"logits": (40, 88)},
@@ -377,6 +437,9 @@ ROWS = {
         trainable=33_834_901,
         weights=33_850_517,
         doubled=None,
+        kernels="GlorotUniform",
+        norm=(0.9, 1e-5),
+        preprocess="imagenet",
         outputs={"logits": (160, 160)},
         wide=(144, 256),
         wide_outputs={"logits": (80, 192)},
@@ -468,8 +531,24 @@ def test_shapes_and_skips_at_a_wide_input(name):
 
 
 @every_net
+def test_kernels_and_batch_norm(name):
+    row = ROWS[name]
+    model = outline(name, nets.padded_size(name, (144, 144)), 3)
+    kernels, norms = {}, set()
+    for layer in model.layers:
+        if hasattr(layer, "kernel_initializer"):
+            kernels[layer.name] = type(layer.kernel_initializer).__name__
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            norms.add((layer.momentum, layer.epsilon))
+    assert kernels
+    assert kernels == dict.fromkeys(kernels, row.kernels) | row.other_kernels
+    assert norms == ({row.norm} if row.norm else set())
+
+
+@every_net
 def test_registry_entry_agrees_with_the_network(name):
     row = ROWS[name]
+    assert nets.get(name).preprocess == row.preprocess
     assert nets.get(name).reference == (*row.reference, row.num_classes)
     model = outline(name, ROWS[name].small, 4, **ROWS[name].small_knobs)
     heads = nets.heads(name, 4, **ROWS[name].small_knobs)
@@ -508,10 +587,15 @@ def test_main_head_at_image_size_in_mixed_precision_is_float32(name):
 
 @pytest.fixture(scope="module")
 def small_net(request):
-    """(row, network with weights, image [2, H, W, 3]) of each net in turn."""
-    row = ROWS[request.param]
+    """What `make_small_net` gives, of each net in turn."""
+    return make_small_net(request.param)
+
+
+def make_small_net(name):
+    """(row, network with weights, image [2, H, W, 3])."""
+    row = ROWS[name]
     keras.utils.set_random_seed(0)
-    model = build_small(request.param)
+    model = build_small(name)
     image = np.random.default_rng(1).normal(size=(2, *row.small, 3)).astype("float32")
     return row, model, image
 

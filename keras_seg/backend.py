@@ -4,6 +4,7 @@ Call `configure()` before the first import of Keras, or `start()`, which calls i
 decides, once, how fast everything after it is; `start` also how reproducible.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -99,10 +100,35 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
             tf.config.threading.set_intra_op_parallelism_threads(wanted)
             tf.config.threading.set_inter_op_parallelism_threads(wanted)
         tf.config.experimental.enable_op_determinism()
+        _add_in_order()
         tf.get_logger().setLevel("ERROR")
     keras.utils.clear_session()  # same variable names, whatever was built before
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
+
+
+def _add_in_order() -> None:
+    """Add three or more tensors in a fixed order, which op determinism does not.
+
+    TensorFlow's AddN sums into the first input whose buffer no other op needs any
+    more, so the order of its sum depends on which op happened to finish first: on a
+    busy machine a gradient differs, rarely, in its last digit. The tape adds
+    gradients with it, and the graph optimizer turns chains of additions into it. Both
+    are told not to; it costs 1-2 % of a step.
+    """
+    import tensorflow as tf
+    from tensorflow.python import pywrap_tfe
+    from tensorflow.python.eager import backprop
+
+    def add(gradients):
+        plain = all(tf.is_tensor(g) and g.dtype != tf.variant for g in gradients)
+        if not plain:  # sparse ones, lists of tensors
+            return backprop._aggregate_grads(gradients)
+        return functools.reduce(tf.add, gradients)
+
+    space = backprop._default_vspace._replace(aggregate_fn=add)
+    pywrap_tfe.TFE_Py_RegisterVSpace(space)
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 def fingerprint() -> dict[str, str | int]:

@@ -19,7 +19,7 @@ from keras_seg.ablation import protocol, runner
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
-from keras_seg.nets import NETS, get
+from keras_seg.nets import get, refuse_size
 
 HERE = Path(__file__).resolve().parent
 STUDIES = HERE / "studies"
@@ -50,7 +50,8 @@ def main(argv: list[str]) -> int:
     base = plan.base(args.scale, image_size)
     if args.size is not None:
         base = dataclasses.replace(base, size=tuple(args.size))
-    check_size(base)
+    if not base.pad:
+        refuse_size(base.net, base.size)
     runner.refuse_unknown_winner(plan, stages, base, args.winner)
     if args.plan:
         print_plan(net, plan, stages, base, args.winner)
@@ -168,18 +169,6 @@ def check_out(out: Path) -> None:
         place = place.parent
     if not place.is_dir():
         raise UsageError("--out", out, f"a folder, but {place} is a file")
-
-
-def check_size(base) -> None:
-    from keras_seg.nets import next_valid_size
-
-    size = next_valid_size(base.size, NETS[base.net].stride)
-    if size != base.size and not base.pad:
-        raise UsageError(
-            f"size for {base.net}",
-            "{} x {}".format(*base.size),
-            f"multiples of {NETS[base.net].stride}, next {size[0]} x {size[1]}",
-        )
 
 
 def write(study, net, args, execution, results) -> None:

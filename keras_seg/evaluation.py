@@ -26,7 +26,6 @@ class Network:
         heads: {name: keras_seg.nets.Head}.
         inference: keras.Model, image -> {"logits": full-size logits}.
         preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
-        stride: int. Images are padded to multiples of it if `config.pad`.
         parameters: {"trainable", "all"}: numbers of scalars in the weights.
     """
 
@@ -36,7 +35,6 @@ class Network:
         if config.pad:
             size = nets.padded_size(config.net, size, **config.knobs)
         self.preprocess = config.preprocess or nets.get(config.net).preprocess
-        self.stride = nets.input_stride(config.net, **config.knobs)
         self.net = nets.build(
             config.net,
             (*size, 3),
@@ -64,7 +62,7 @@ class Network:
             prepared,
             split,
             self.config.size,
-            stride_pad=self.stride if self.config.pad else None,
+            padded_size=self.net.input_shape[1:3],
             limit=limit,
         )
 

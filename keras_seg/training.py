@@ -77,6 +77,8 @@ def train(
     options = options or Options()
     nets.get(config.net)
     _refuse_other_weights(config, options.init_weights)
+    if not config.pad and not config.knobs:  # with knobs, asking imports Keras
+        nets.refuse_size(config.net, config.size)
     prepared = open_prepared(data)
     for split in ("train", "val"):
         prepared.samples(split)

@@ -214,7 +214,7 @@ def test_evaluation_goes_through_the_split_once_in_order(folder):
 
 
 def test_batches_are_padded_to_the_stride(folder):
-    samples = Samples(folder, "train", (24, 40), stride_pad=32)
+    samples = Samples(folder, "train", (24, 40), padded_size=(32, 64))
     assert samples.padded_size == (32, 64)
     plain = evaluate(Samples(folder, "train", (24, 40)), preprocess="bgr_minus_mean")
     padded = evaluate(samples, preprocess="bgr_minus_mean")
@@ -279,7 +279,7 @@ def test_heatmaps_follow_the_augmented_joints(tmp_path):
 
 def test_heatmaps_of_part_centres_follow_the_augmented_label(tmp_path):
     folder = Folder(tmp_path, [(40, 56)] * 2, num_classes=4)
-    samples = Samples(folder, "train", (40, 56), stride_pad=32)
+    samples = Samples(folder, "train", (40, 56), padded_size=(64, 64))
     heads = {"logits": Head(), "joints0_heatmaps": Head("heatmaps")}
     (_, targets), *_ = train(
         samples, stop=1, batch=2, heads=heads, joint_targets="centroid"
@@ -312,7 +312,7 @@ def test_tensorflow_gets_the_same_bits_as_numpy(tmp_path, workers):
     folder = Folder(tmp_path, SIZES, joints=joints)
     heads = {"logits": Head(), "coarse": Head(lookup=(0, 1, 1, 1, 1))}
     heads |= {"joints0_heatmaps": Head("heatmaps")}
-    samples = Samples(folder, "train", (24, 40), stride_pad=16)
+    samples = Samples(folder, "train", (24, 40), padded_size=(32, 48))
 
     batches = train(
         samples, 2, 6, make=pipeline.training_batches, heads=heads, workers=workers
@@ -325,7 +325,7 @@ def test_tensorflow_gets_the_same_bits_as_numpy(tmp_path, workers):
 
 
 def test_the_dataset_has_static_shapes_and_no_autotuning(folder):
-    samples = Samples(folder, "train", (24, 40), stride_pad=16)
+    samples = Samples(folder, "train", (24, 40), padded_size=(32, 48))
     settings = {"preprocess": "unit", "heads": {"logits": Head()}, "workers": 2}
     dataset = pipeline.training_batches(
         samples,

@@ -44,9 +44,8 @@ class Samples:
         prepared: what `keras_seg.data.prepared.open_prepared` returns.
         split: "train", "val" or "test".
         size: (height, width) in pixels that every sample is resized to.
-        stride_pad: None, or a whole number: batches are padded at the bottom and on
-            the right to multiples of it, the image with 0 after normalisation, the
-            label with 255.
+        padded_size: None, or the (height, width) batches are padded to at the bottom
+            and on the right, the image with 0 after normalisation, the label with 255.
         limit: None, or the number of samples used, the first ones of the split.
         cache_bytes: how much memory decoded samples may take; the others are decoded
             each time they are asked for.
@@ -71,7 +70,7 @@ class Samples:
         split: str,
         size: tuple[int, int],
         *,
-        stride_pad: int | None = None,
+        padded_size: tuple[int, int] | None = None,
         limit: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
@@ -81,8 +80,7 @@ class Samples:
         self.ids = tuple(sample.id for sample in self._files)
         self.labels = prepared.labels
         self.size = height, width = tuple(size)
-        stride = stride_pad or 1
-        self.padded_size = -(-height // stride) * stride, -(-width // stride) * stride
+        self.padded_size = self.size if padded_size is None else tuple(padded_size)
         self.joints = self._resized_joints(prepared.joints(split), split)
         self.error: Exception | None = None
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -8,6 +8,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from outlines import outline
 
 from keras_seg import nets
 from keras_seg.errors import UsageError
@@ -333,6 +334,160 @@ def test_file_of_another_kind_is_one_clear_line(name, file, content, tmp_path):
     model = None  # the file is read before any weight is touched
     with pytest.raises(UsageError, match=f"init weights .*{file}: cannot be read"):
         pretrained.load(model, name, path)
+
+
+@pytest.fixture(scope="module")
+def segnet():
+    return outline("segnet", (32, 32), 3)
+
+
+def legacy_h5(file, names=("block1_conv1",), weights=("kernel:0", "bias:0")):
+    """The layer's group of a file with the older layout."""
+    file.attrs["layer_names"] = [name.encode() for name in names]
+    group = file.create_group(names[0])
+    group.attrs["weight_names"] = [name.encode() for name in weights]
+    return group
+
+
+def weight_is_a_group(file):
+    legacy_h5(file).create_group("kernel:0")
+
+
+def layers_is_an_array(file):
+    file["layers"] = np.zeros(3)
+
+
+def layer_is_an_array(file):
+    file.attrs["layer_names"] = [b"block1_conv1"]
+    file["block1_conv1"] = np.zeros(3)
+
+
+def names_are_a_number(file):
+    file.attrs["layer_names"] = 3
+
+
+def names_are_numbers(file):
+    file.attrs["layer_names"] = [3, 4]
+
+
+def soft_link(file):
+    group = legacy_h5(file)
+    group["other"] = np.zeros((3, 3, 3, 64), "float32")
+    group["kernel:0"] = h5py.SoftLink("/block1_conv1/other")
+
+
+def external_link(file):
+    legacy_h5(file)["kernel:0"] = h5py.ExternalLink("other.h5", "/secret")
+
+
+def linked_layer(file):
+    file.attrs["layer_names"] = [b"block1_conv1"]
+    file["block1_conv1"] = h5py.ExternalLink("other.h5", "/")
+
+
+def linked_layers(file):
+    file["layers"] = h5py.ExternalLink("other.h5", "/")
+
+
+def external_storage(file):
+    external = [("other.bin", 0, 3 * 3 * 3 * 64 * 4)]
+    legacy_h5(file).create_dataset(
+        "kernel:0", (3, 3, 3, 64), "float32", external=external
+    )
+
+
+def virtual_array(file):
+    layout = h5py.VirtualLayout((3, 3, 3, 64), "float32")
+    layout[:] = h5py.VirtualSource("other.h5", "secret", (3, 3, 3, 64))
+    legacy_h5(file).create_virtual_dataset("kernel:0", layout)
+
+
+@pytest.mark.parametrize(
+    ("write", "detail"),
+    [
+        (weight_is_a_group, "kernel:0 is no array"),
+        (layers_is_an_array, "layers is no group"),
+        (layer_is_an_array, "block1_conv1 is no group"),
+        (names_are_a_number, "not iterable"),
+        (names_are_numbers, "no attribute 'split'"),
+        (soft_link, "kernel:0 is a link"),
+        (external_link, "kernel:0 is a link"),
+        (linked_layer, "block1_conv1 is a link"),
+        (linked_layers, "layers is a link"),
+        (external_storage, "kernel:0 lies in another file"),
+        (virtual_array, "kernel:0 lies in another file"),
+    ],
+)
+def test_hdf5_of_another_layout_is_one_clear_line(segnet, write, detail, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["secret"] = np.zeros((3, 3, 3, 64), "float32")
+    (tmp_path / "other.bin").write_bytes(bytes(3 * 3 * 3 * 64 * 4))
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        write(file)
+    message = rf"init weights .*weights.h5: cannot be read \(.*{detail}"
+    with pytest.raises(UsageError, match=message) as refused:
+        pretrained.load(segnet, "segnet", path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "detail"),
+    [
+        # 4 TiB of zeros that take no place in the file
+        ((2**40,), "float32", r"shape \(1099511627776,\); expected \(3, 3, 3, 64\)"),
+        ((3, 3, 3, 64), "S3", r"\|S3; expected numbers"),
+    ],
+)
+def test_hdf5_array_is_not_read_before_it_is_known_to_fit(
+    segnet, shape, dtype, detail, tmp_path
+):
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        group = legacy_h5(file)
+        group.create_dataset("kernel:0", shape, dtype, chunks=True)
+        group["bias:0"] = np.zeros(64, "float32")
+    message = f"block1_conv1/kernel in init weights .*weights.h5: {detail}"
+    with pytest.raises(UsageError, match=message):
+        pretrained.load(segnet, "segnet", path)
+
+
+def test_hdf5_arrays_that_the_net_lacks_are_not_read(tmp_path):
+    arrays = vgg16_arrays()
+    path = save_legacy_h5(tmp_path / "vgg16.h5", arrays)
+    with h5py.File(path, "a") as file:
+        group = legacy_h5(file, ("fc1", *arrays))
+        group.create_dataset("kernel:0", (2**40,), "float32", chunks=True)
+        group["bias:0"] = np.zeros(16, "float32")
+    model = nets.build("segnet", (32, 32, 3), 3)
+    assert "enc1_conv1" not in pretrained.load(model, "segnet", path)
+
+
+@pytest.mark.parametrize(
+    ("header", "detail"),
+    [
+        (b"[" * 100_000, ".*recursion"),
+        (
+            b'{"conv1.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [0,2]}}',
+            "conv1.weight is BF16, not one of F64, F32, F16, I64",
+        ),
+        (
+            b'{"conv1.weight": {"dtype": "F32", "shape": [1000000000000000000000000], '
+            b'"data_offsets": [0, 0]}}',
+            "",
+        ),
+        (b'{"conv1.weight": [3]}', ""),
+        (b"[]", ""),
+    ],
+)
+def test_safetensors_of_another_kind_is_one_clear_line(header, detail, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    model = None  # the file is read before any weight is touched
+    message = rf"init weights .*weights.safetensors: cannot be read \({detail}"
+    with pytest.raises(UsageError, match=message) as refused:
+        pretrained.load(model, "fcn_resnet34", path)
+    assert "\n" not in str(refused.value)
 
 
 def test_missing_file_is_named(icnet, tmp_path):

@@ -14,8 +14,10 @@ No file is unpickled: a `.pth` is read with `weights_only=True` (and needs PyTor
 pickled `.npy` is refused with the line that converts it.
 """
 
+import contextlib
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,19 +78,15 @@ def load(model, name: str, path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise UsageError("init weights", path, "a file")
-    sources = LOADERS[name](model, path)  # [(weight, its name in the file, array)]
-    for weight, key, array in sources:
-        if array is None:
-            raise UsageError(f"init weights {path}", f"no {key}", f"it for {name}")
-        if array.shape != tuple(weight.shape):
-            raise UsageError(
-                f"{key} in init weights {path}",
-                f"shape {array.shape}",
-                f"{tuple(weight.shape)}, that of {name}'s {weight.path}",
-            )
+    with contextlib.ExitStack() as files:
+        sources = LOADERS[name](model, path, files)
+        values = [
+            (weight, _value(name, path, weight, key, array))
+            for weight, key, array in sources
+        ]
     loaded = set()
-    for weight, _, array in sources:
-        weight.assign(array)
+    for weight, value in values:
+        weight.assign(value)
         loaded.add(weight.path)
     return [
         weight.path.rsplit("/", 1)[0]
@@ -97,7 +95,33 @@ def load(model, name: str, path: str | Path) -> list[str]:
     ]
 
 
-def _icnet(model, path):
+def _value(name, path, weight, key, array):
+    """What the file has for the weight, read once its shape is known to be right."""
+    if array is None:
+        raise UsageError(f"init weights {path}", f"no {key}", f"it for {name}")
+    if array.shape != tuple(weight.shape):
+        raise UsageError(
+            f"{key} in init weights {path}",
+            f"shape {array.shape}",
+            f"{tuple(weight.shape)}, that of {name}'s {weight.path}",
+        )
+    if array.dtype.kind not in "fiu":
+        raise UsageError(f"{key} in init weights {path}", array.dtype, "numbers")
+    return _read(path, array)
+
+
+def _read(path, array):
+    try:
+        return np.asarray(array)
+    except OSError as error:
+        raise _unreadable(path, "a Keras .h5 or .weights.h5", error) from None
+
+
+# Each gives [(weight, its name in the file, array)]; what is to stay open until the
+# arrays are read goes into `files`.
+
+
+def _icnet(model, path, files):
     arrays = _read_npz(path)
     sources = []
     for weight in model.weights:
@@ -110,9 +134,9 @@ def _icnet(model, path):
     return sources
 
 
-def _vgg16(model, path):
+def _vgg16(model, path, files):
     """enc<i>_conv<j> of the network from block<i>_conv<j> of the file."""
-    arrays = _read_keras_h5(path)
+    arrays = _read_keras_h5(path, files)
     sources = []
     for weight in model.weights:
         layer, parameter = weight.path.rsplit("/", 1)
@@ -123,27 +147,27 @@ def _vgg16(model, path):
     return sources
 
 
-def _fcn(model, path):
+def _fcn(model, path, files):
     """VGG16, and its two dense layers as convolutions where file and net have them."""
-    arrays = _read_keras_h5(path)
-    sources = _vgg16(model, path)
+    arrays = _read_keras_h5(path, files)
+    sources = _vgg16(model, path, files)
     for layer, dense in (("fc6", "fc1"), ("fc7", "fc2")):
         kernel, bias = model.get_layer(layer).weights
         array = arrays.get(f"{dense}/kernel")
         if array is not None and array.size == np.prod(kernel.shape):
-            array = array.reshape(tuple(kernel.shape))
+            array = _read(path, array).reshape(tuple(kernel.shape))
             sources.append((kernel, f"{dense}/kernel", array))
             sources.append((bias, f"{dense}/bias", arrays.get(f"{dense}/bias")))
     return sources
 
 
-def _resnet50(model, path):
-    arrays = _read_keras_h5(path)
+def _resnet50(model, path, files):
+    arrays = _read_keras_h5(path, files)
     encoder = model.get_layer("resnet50")
     return [(w, key := w.path, arrays.get(key)) for w in encoder.weights]
 
 
-def _resnet34(model, path):
+def _resnet34(model, path, files):
     """layer1_0_conv1 of the network from layer1.0.conv1 of the file."""
     arrays = _read_torch(path)
     sources = []
@@ -168,6 +192,18 @@ LOADERS = {
 }
 
 
+NPZ_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    AttributeError,
+    MemoryError,  # a shape that no memory holds
+    RuntimeError,  # an encrypted archive
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def _read_npz(path) -> Arrays:
     """{"layer/parameter": array}; refuses pickles."""
     with path.open("rb") as file:
@@ -182,29 +218,30 @@ def _read_npz(path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except NPZ_ERRORS as error:
         raise _unreadable(path, "a NumPy .npz of plain arrays", error) from None
 
 
-def _read_keras_h5(path) -> Arrays:
-    """{"layer/parameter": array} of either layout that Keras has written.
+def _read_keras_h5(path, files) -> Mapping[str, h5py.Dataset]:
+    """{"layer/parameter": dataset, unread} of either layout that Keras has written.
 
     `.h5`: a group per layer with its weights' names in order. `.weights.h5` (Keras 3):
     numbered weights per layer, the layer's name in an attribute.
     """
     arrays = {}
     try:
-        with h5py.File(path, "r") as file:
-            if "layer_names" in file.attrs:
-                for layer in _names(file, "layer_names"):
-                    keys = _names(file[layer], "weight_names")
-                    _add_layer(arrays, layer, [file[layer][key][()] for key in keys])
-            else:
-                for group in file["layers"].values():
-                    values = group["vars"]
-                    ordered = [values[str(i)][()] for i in range(len(values))]
-                    _add_layer(arrays, values.attrs["name"], ordered)
-    except (OSError, KeyError) as error:
+        file = files.enter_context(h5py.File(path, "r"))
+        if "layer_names" in file.attrs:
+            for layer in _names(file, "layer_names"):
+                group = _group(file, layer)
+                keys = _names(group, "weight_names")
+                _add_layer(arrays, layer, [_dataset(group, key) for key in keys])
+        else:
+            for name in _group(file, "layers"):
+                values = _group(file, f"layers/{name}/vars")
+                ordered = [_dataset(values, str(i)) for i in range(len(values))]
+                _add_layer(arrays, values.attrs["name"], ordered)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(path, "a Keras .h5 or .weights.h5", error) from None
     return arrays
 
@@ -214,6 +251,31 @@ def _names(group, attribute):
         name.decode() if isinstance(name, bytes) else name
         for name in group.attrs[attribute]
     ]
+
+
+def _group(group, name):
+    group = _member(group, name)
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"{name} is no group")
+    return group
+
+
+def _dataset(group, name):
+    dataset = _member(group, name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name} is no array")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{name} lies in another file")
+    return dataset
+
+
+def _member(group, name):
+    """What the group has under a name with slashes; links may lead to other files."""
+    for part in name.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        group = group[part]
+    return group
 
 
 def _add_layer(arrays, layer, values):
@@ -240,6 +302,15 @@ def _read_torch(path) -> Arrays:
 
 SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}
 
+SAFETENSORS_ERRORS = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,  # a deeply nested header
+)
+
 
 def _read_safetensors(path) -> Arrays:
     """8 bytes: length of a JSON header; {name: dtype, shape, place}; then raw data."""
@@ -252,11 +323,14 @@ def _read_safetensors(path) -> Arrays:
         for key, entry in header.items():
             if key != "__metadata__":
                 start, stop = entry["data_offsets"]
-                dtype = SAFETENSORS_DTYPES[entry["dtype"]]
-                array = np.frombuffer(data[start:stop], dtype)
+                dtype = entry["dtype"]
+                if dtype not in SAFETENSORS_DTYPES:
+                    known = ", ".join(SAFETENSORS_DTYPES)
+                    raise ValueError(f"{key} is {dtype}, not one of {known}")
+                array = np.frombuffer(data[start:stop], SAFETENSORS_DTYPES[dtype])
                 arrays[key] = array.reshape(entry["shape"])
         return arrays
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except SAFETENSORS_ERRORS as error:
         raise _unreadable(path, "a .safetensors file", error) from None
 
 

@@ -97,8 +97,13 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
 
         wanted = threads or os.cpu_count() or 1
         if tf.config.threading.get_intra_op_parallelism_threads() != wanted:
-            tf.config.threading.set_intra_op_parallelism_threads(wanted)
-            tf.config.threading.set_inter_op_parallelism_threads(wanted)
+            try:
+                tf.config.threading.set_intra_op_parallelism_threads(wanted)
+                tf.config.threading.set_inter_op_parallelism_threads(wanted)
+            except RuntimeError as error:
+                raise UsageError(
+                    "threads", wanted, "them set before TensorFlow is first used"
+                ) from error
         tf.config.experimental.enable_op_determinism()
         _add_in_order()
         tf.get_logger().setLevel("ERROR")

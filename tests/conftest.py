@@ -10,6 +10,12 @@ import pytest
 from keras_seg import backend
 
 backend.configure()
+if backend.name() == "tensorflow":
+    # Fixed once per process, before the first operation: what in-process runs ask for.
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
 
 PEERS = ("torch", "onnxruntime", "tf2onnx", "embreex")
 

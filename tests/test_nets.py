@@ -4,6 +4,7 @@ A network without a row fails `test_every_net_has_a_row`. The numbers of a row c
 from the documents and from arithmetic, never from a run of the network.
 """
 
+import functools
 import importlib
 import subprocess
 import sys
@@ -41,6 +42,7 @@ class Row:
         small_widths: constants of the network's file for those tests but the
             training, where no knob makes it narrow enough.
         slow: training it and exporting it are left to `make test-all`.
+        large: so is saving it: nothing makes it narrow.
     """
 
     reference: tuple[int, int]
@@ -60,6 +62,7 @@ class Row:
     small_knobs: dict[str, object] = field(default_factory=dict)
     small_widths: dict[str, object] = field(default_factory=dict)
     slow: bool = False
+    large: bool = False
 
 
 def add(height, width, channels, count=2):
@@ -132,6 +135,7 @@ ROWS = {
         },
         small=(32, 64),
         slow=True,
+        large=True,
     ),
     "segnet_basic": Row(
         reference=(320, 320),
@@ -174,6 +178,7 @@ ROWS = {
         },
         small=(33, 42),
         slow=True,
+        large=True,
     ),
     "fcn_resnet34": Row(
         reference=(224, 224),
@@ -193,6 +198,7 @@ ROWS = {
         | {f"layer4_{i}_add": add(7, 14, 512) for i in range(3)},
         small=(32, 64),
         slow=True,
+        large=True,
     ),
     "hourglass": Row(
         reference=(320, 320),
@@ -321,6 +327,7 @@ ROWS = {
         merges={},
         small=(32, 64),
         small_widths={"ENCODER": (8, 8, 16, 16, 16), "DECODER": (16, 16, 8, 8, 8)},
+        slow=True,
     ),
     "fcn_strided_prelu": Row(
         reference=(512, 1024),
@@ -358,6 +365,7 @@ ROWS = {
         small=(32, 64),
         small_widths={"DECODER": (16, 16, 8, 8, 8)},
         slow=True,
+        large=True,
     ),
     "unet_slim": Row(
         reference=(512, 1024),
@@ -460,7 +468,16 @@ larger_nets_slowly = [
     pytest.param(name, marks=pytest.mark.slow) if row.slow else name
     for name, row in ROWS.items()
 ]
+large_nets_slowly = [
+    pytest.param(name, marks=pytest.mark.slow) if row.large else name
+    for name, row in ROWS.items()
+]
 SMALL_CLASSES = 3
+
+
+@functools.cache
+def wide_outline(name):
+    return outline(name, ROWS[name].wide, ROWS[name].num_classes)
 
 
 def build_small(name):
@@ -519,7 +536,7 @@ def test_counts_of_icnet_elsewhere(size, num_classes, filter_scale, trainable, w
 @every_net
 def test_shapes_and_skips_at_a_wide_input(name):
     row = ROWS[name]
-    model = outline(name, row.wide, row.num_classes)
+    model = wide_outline(name)
     assert output_sizes(model) == row.wide_outputs
     merging = (keras.layers.Add, keras.layers.Concatenate, MaxUnpooling)
     merges = {
@@ -533,7 +550,7 @@ def test_shapes_and_skips_at_a_wide_input(name):
 @every_net
 def test_kernels_and_batch_norm(name):
     row = ROWS[name]
-    model = outline(name, nets.padded_size(name, (144, 144)), 3)
+    model = wide_outline(name)
     kernels, norms = {}, set()
     for layer in model.layers:
         if hasattr(layer, "kernel_initializer"):
@@ -562,7 +579,7 @@ def test_registry_entry_agrees_with_the_network(name):
 @every_net
 def test_inference_model_has_the_main_head_at_image_size(name):
     row = ROWS[name]
-    model = nets.inference_model(outline(name, row.wide, row.num_classes))
+    model = nets.inference_model(wide_outline(name))
     shapes = {head: tensor.shape for head, tensor in model.output.items()}
     assert shapes == {"logits": (None, *row.wide, row.num_classes)}
 
@@ -600,7 +617,7 @@ def make_small_net(name):
     return row, model, image
 
 
-@every_small_net
+@pytest.mark.parametrize("small_net", large_nets_slowly, indirect=True)
 def test_reloaded_keras_file_gives_equal_logits(small_net, tmp_path):
     _, model, image = small_net
     model.save(tmp_path / "net.keras")

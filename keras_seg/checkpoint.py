@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from keras_seg import npz
 from keras_seg.errors import LockedError, StorageError, UsageError
 
 FORMAT_VERSION = 1
@@ -117,10 +117,9 @@ def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:
             raise ValueError(f"format {record['format']}")
         if _sha256(checkpoint / "arrays.npz") != record["sha256"]:
             raise ValueError("SHA-256 of arrays.npz differs from meta.json")
-        with np.load(checkpoint / "arrays.npz", allow_pickle=False) as file:
-            arrays = {_unnamed(name): file[name] for name in file.files}
-        return arrays, record["meta"]
-    except (OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        arrays = npz.read(checkpoint / "arrays.npz")
+        return {_unnamed(name): a for name, a in arrays.items()}, record["meta"]
+    except (OSError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
@@ -162,7 +161,10 @@ def sweep(folder: Path) -> None:
     """Remove what killed writers left in `folder`; only under the run's lock."""
     if folder.is_dir():
         for entry in folder.glob(".tmp-*"):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def named_arrays(variables: Sequence, group: str) -> dict[str, np.ndarray]:

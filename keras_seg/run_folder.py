@@ -197,5 +197,5 @@ def _as_json(value):
 def _read_json(path: Path):
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(str(path), "damaged", "JSON; or --restart") from error

@@ -14,6 +14,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -23,7 +24,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from keras_seg import npz
+from keras_seg.data.images import MAX_PIXELS
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID, LabelSpec
 
@@ -154,9 +158,8 @@ class Prepared:
             return None
         path = self.folder / "joints" / f"{split}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                joints = file["joints"]
-        except Exception as error:  # zipfile, NumPy and the system raise many kinds
+            joints = npz.read(path)["joints"]
+        except (OSError, ValueError, KeyError) as error:
             raise DataError(path, f"damaged ({error})", "the joints") from None
         if hash_joints(joints) != self.meta["joints"][split]:
             raise DataError(path, "another SHA-256 than in meta.json", "the same")
@@ -238,10 +241,24 @@ def _read(path: Path, flags: int) -> np.ndarray:
     # OpenCV makes up what a truncated JPEG lacks. What we write ends with its marker.
     if not content.endswith(_END_OF_FILE[Path(path).suffix]):
         raise DataError(path, f"truncated at {len(content)} bytes", "a whole file")
+    _check_pixels(path, content)
     array = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if array is None:
         raise DataError(path, "damaged", "an image that can be decoded")
     return array
+
+
+def _check_pixels(path: Path, content: bytes) -> None:
+    """By the header: 400 kB can hold more pixels than there is memory for."""
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as image:
+            width, height = image.size
+    except Exception as error:  # Pillow raises many kinds on damaged files
+        raise DataError(
+            path, f"damaged ({error})", "an image that can be decoded"
+        ) from None
+    if width * height > MAX_PIXELS:
+        raise DataError(path, f"{width} x {height} px", f"at most {MAX_PIXELS} pixels")
 
 
 def is_safe_id(text: str) -> bool:
@@ -356,7 +373,7 @@ def read_meta(folder: Path) -> dict:
         meta = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise DataError(path, "missing", "a folder of datasets/prepare.py") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(path, f"damaged ({error})", "JSON") from None
     version = meta.get("format_version") if isinstance(meta, dict) else None
     if version != FORMAT_VERSION:

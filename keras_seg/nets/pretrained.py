@@ -16,14 +16,13 @@ pickled `.npy` is refused with the line that converts it.
 
 import contextlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from keras_seg import npz
 from keras_seg.errors import UsageError
 
 Arrays = Mapping[str, np.ndarray]
@@ -192,18 +191,6 @@ LOADERS = {
 }
 
 
-NPZ_ERRORS = (
-    ValueError,
-    OSError,
-    EOFError,
-    AttributeError,
-    MemoryError,  # a shape that no memory holds
-    RuntimeError,  # an encrypted archive
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
 def _read_npz(path) -> Arrays:
     """{"layer/parameter": array}; refuses pickles."""
     with path.open("rb") as file:
@@ -216,9 +203,8 @@ def _read_npz(path) -> Arrays:
             + ICNET_CONVERSION.format(path.with_suffix("")),
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except NPZ_ERRORS as error:
+        return npz.read(path)
+    except (ValueError, OSError) as error:
         raise _unreadable(path, "a NumPy .npz of plain arrays", error) from None
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def refuse_another_identity(run: Path, wanted: Mapping) -> None:
                 str(path), "missing", "it beside metrics.json; --restart"
             )
         return
-    for key, (old, new) in differences(_read_json(path), _as_json(wanted)):
+    for key, (old, new) in differences(read_json(path), _as_json(wanted)):
         name = key.removeprefix("config.")
         raise UsageError(
             f"setting {name}", new, f"{old} as in {path}; or another --out or --restart"
@@ -65,7 +66,7 @@ def refuse_another_identity(run: Path, wanted: Mapping) -> None:
 def same(run: Path, wanted: Mapping) -> bool:
     """Whether the run in this folder has this identity."""
     path = run / "config.json"
-    return path.is_file() and _read_json(path) == _as_json(wanted)
+    return path.is_file() and read_json(path) == _as_json(wanted)
 
 
 def differences(old, new, prefix: str = "") -> Iterator[tuple[str, tuple]]:
@@ -89,13 +90,13 @@ def forget(run: Path) -> None:
 def read_metrics(run: Path) -> dict | None:
     """metrics.json of a finished run; None while it is not finished."""
     path = run / "metrics.json"
-    return _read_json(path) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def read_evaluation(run: Path, split: str) -> dict | None:
     """evaluation/<split>.json; None where the run was not scored on that split."""
     path = run / "evaluation" / f"{split}.json"
-    return _read_json(path) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def read_history(run: Path) -> list[dict[str, float]]:
@@ -103,7 +104,7 @@ def read_history(run: Path) -> list[dict[str, float]]:
     path = run / "history.csv"
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
+    with _damage_named(path, "a table of numbers"), open(path, newline="") as file:
         return [
             {key: float(value) if value else math.nan for key, value in row.items()}
             for row in csv.DictReader(file)
@@ -115,14 +116,14 @@ def read_timing(run: Path) -> dict[str, float]:
     path = run / "timing.csv"
     if not path.is_file():
         return {}
-    with open(path, newline="") as file:
+    with _damage_named(path, "names and values"), open(path, newline="") as file:
         return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
 
 
 def read_failure(run: Path) -> str:
     """Why the last sitting of a run ended early, in one line; "" if it did not."""
     path = run / "failure.json"
-    return _read_json(path)["reason"] if path.is_file() else ""
+    return str(read_json(path).get("reason")) if path.is_file() else ""
 
 
 def read_environment(run: Path) -> dict:
@@ -130,7 +131,7 @@ def read_environment(run: Path) -> dict:
     path = run / "environment.json"
     if not path.is_file():
         raise UsageError("run", run, "a run folder with environment.json")
-    return _read_json(path)
+    return read_json(path)
 
 
 def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -145,6 +146,12 @@ def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise UsageError("run", run, "a run folder with a best checkpoint")
     _, arrays, wanted = newest
     return arrays, wanted
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; StorageError where the file holds anything else."""
+    with _damage_named(path, "a JSON object"):
+        return dict(json.loads(path.read_text()).items())
 
 
 def write_json(path: Path, value) -> None:
@@ -194,8 +201,12 @@ def _as_json(value):
     return json.loads(json.dumps(value))
 
 
-def _read_json(path: Path):
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
+
+
+@contextmanager
+def _damage_named(path: Path, expected: str):
     try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise StorageError(str(path), "damaged", "JSON; or --restart") from error
+        yield
+    except _DAMAGED as error:
+        raise StorageError(str(path), "damaged", f"{expected}; or --restart") from error

@@ -261,12 +261,12 @@ class Journal:
         """The last event of a run; {} without one. A torn last line is left out."""
         found: dict = {}
         if self.path.is_file():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_text(errors="replace").splitlines():
                 try:
                     event = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
-                if event.get("run") == run:
+                if isinstance(event, dict) and event.get("run") == run:
                     found = event
         return found
 
@@ -444,9 +444,9 @@ def _read_winner(
     path = _winner_file(execution, stage)
     if not path.is_file():
         return None
-    record = json.loads(path.read_text())
-    name = record.pop("arm")
-    if name not in arms:
+    record = run_folder.read_json(path)
+    name = record.pop("arm", None)
+    if not isinstance(name, str) or name not in arms:
         return None
     same = record == _Task(stage, arms[name], 0, execution).identity
     return name if same else None

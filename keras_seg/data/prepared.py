@@ -50,6 +50,7 @@ MANIFEST_FIELDS = (
 SPLIT_ORDER = ("train", "val", "test")
 
 _ID = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")  # one file name
+_SIDE = re.compile(r"[1-9][0-9]{0,8}")  # of an image, in pixels
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _END_OF_FILE = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
@@ -384,8 +385,14 @@ def read_meta(folder: Path) -> dict:
     num_classes = len(meta["classes"])
     for split, counts in meta["splits"].items():
         for key in ("pixels", "images", "presence_pixels"):
-            if len(counts.get(key, ())) != num_classes:
+            if not _are_counts(counts, key, num_classes):
                 raise DataError(path, f"splits.{split}.{key}", f"{num_classes} counts")
+        for key in ("samples", "ignored", "total"):
+            if not _is_count(counts.get(key)):
+                raise DataError(path, f"splits.{split}.{key}", "a count")
+    size = meta["image_size"]
+    if size is not None and not (len(size) == 2 and all(map(_is_count, size))):
+        raise DataError(path, f"image_size {size}", "height and width, or null")
     scored_ids = meta.get("scored_ids")
     if scored_ids is not None and not _are_ids(scored_ids, num_classes):
         raise DataError(
@@ -394,6 +401,19 @@ def read_meta(folder: Path) -> dict:
             f"ids from 0 to {num_classes - 1}, ascending",
         )
     return meta
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _are_counts(counts: object, key: str, num_classes: int) -> bool:
+    values = counts.get(key) if isinstance(counts, dict) else None
+    return (
+        isinstance(values, list)
+        and len(values) == num_classes
+        and all(map(_is_count, values))
+    )
 
 
 def _are_ids(values: object, num_classes: int) -> bool:
@@ -411,9 +431,9 @@ def _label_spec(path: Path, meta: Mapping) -> LabelSpec:
         return LabelSpec(
             tuple(map(str, meta["classes"])),
             tuple(tuple(map(int, colour)) for colour in meta["palette"]),
-            tuple(tuple(map(int, pair)) for pair in meta["flip_pairs"]),
+            tuple((int(left), int(right)) for left, right in meta["flip_pairs"]),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(path, str(error), "classes, palette and pairs") from None
 
 
@@ -450,7 +470,7 @@ def _sample(folder: Path, row: list[str], place: str) -> Sample:
         raise DataError(place, f"image {image!r}", "the id with .png or .jpg")
     if not (_SHA256.fullmatch(image_sha256) and _SHA256.fullmatch(label_sha256)):
         raise DataError(place, "no SHA-256", "64 hexadecimal digits, twice")
-    if not (height.isdecimal() and width.isdecimal() and int(height) * int(width)):
+    if not (_SIDE.fullmatch(height) and _SIDE.fullmatch(width)):
         raise DataError(place, f"size {height} x {width}", "height and width in px")
     return Sample(
         split=split,

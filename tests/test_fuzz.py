@@ -1,0 +1,338 @@
+"""Readers of files: whatever the bytes are, they are accepted or a named error.
+
+Hypothesis changes good files, by bytes or by values; its choices are the same in every
+run. `make test-all` tries many more of them.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import savemat
+
+from keras_seg import checkpoint, config, run_folder
+from keras_seg.ablation import runner
+from keras_seg.data import images, matlab, prepared
+from keras_seg.data.writer import NewSample, Options, write_prepared
+from keras_seg.errors import KerasSegError
+from keras_seg.labels import LabelSpec
+
+SECONDS = 10  # for one file, on a busy machine
+FEW, MANY = 40, 700  # files per case: 16 cases, so 11,200 with make test-all
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of file.
+
+    Attributes:
+        make: writes good files into a folder and returns the one to be spoilt.
+        read: reads it.
+        changes: a function of the good content to a strategy of spoilt ones.
+    """
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], object]
+    changes: Callable[[bytes], st.SearchStrategy[bytes]]
+
+
+# Ways to change a file
+
+
+def by_bytes(content: bytes) -> st.SearchStrategy[bytes]:
+    """Some bytes changed, lost, doubled or cut off."""
+    place = st.integers(0, len(content))
+    edit = st.tuples(
+        st.sampled_from(["set", "cut", "double", "insert"]),
+        place,
+        st.integers(0, 64),
+        st.binary(min_size=1, max_size=8),
+    )
+    edits = st.lists(edit, min_size=1, max_size=4)
+    cut_off = place.map(lambda end: content[:end])
+    return edits.map(lambda chosen: edited(content, chosen)) | cut_off
+
+
+def edited(content: bytes, edits) -> bytes:
+    for kind, start, length, new in edits:
+        if kind == "set":
+            content = content[:start] + new + content[start + len(new) :]
+        elif kind == "cut":
+            content = content[:start] + content[start + length :]
+        elif kind == "double":
+            content = content[: start + length] + content[start:]
+        else:
+            content = content[:start] + new + content[start:]
+    return content
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["../x", "/etc/passwd", "", 255, 1e308, -1, 10**30]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def by_values(content: bytes) -> st.SearchStrategy[bytes]:
+    """One value of a JSON file replaced or left out."""
+    value = json.loads(content)
+    places = list(places_in(value))
+    changed = st.tuples(st.sampled_from(places), st.booleans(), json_values)
+    return changed.map(lambda c: replaced(value, *c)) | by_bytes(content)
+
+
+def places_in(value, place=()):
+    yield place
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from places_in(inner, (*place, key))
+
+
+def replaced(value, place, leave_out: bool, new) -> bytes:
+    if not place:
+        return json.dumps(new).encode()
+    whole = json.loads(json.dumps(value))
+    inner = whole
+    for key in place[:-1]:
+        inner = inner[key]
+    if leave_out:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = new
+    return json.dumps(whole).encode()
+
+
+def by_cells(content: bytes) -> st.SearchStrategy[bytes]:
+    """One cell of a CSV file replaced."""
+    rows = list(csv.reader(io.StringIO(content.decode())))
+    cells = [(r, c) for r, row in enumerate(rows) for c in range(len(row))]
+    words = ["../a", "a/b", "a\0b", "a\nb", "-1", "0", "9" * 5000, "1e9", "\u0663", ""]
+    new = st.sampled_from(words) | st.text(max_size=12)
+
+    def changed(cell, text):
+        copy = [list(row) for row in rows]
+        copy[cell[0]][cell[1]] = text
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows(copy)
+        return file.getvalue().encode("utf-8", "surrogatepass")
+
+    return st.builds(changed, st.sampled_from(cells), new) | by_bytes(content)
+
+
+# Files and their readers
+
+
+def picture(name: str, **options) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        rng = np.random.default_rng(0)
+        pixels = miniatures.photo(rng, (9, 14))
+        if name.startswith("label"):
+            pixels = miniatures.blobs(rng, (9, 14), range(4))
+        Image.fromarray(pixels).save(folder / name, **options)
+        return folder / name
+
+    return make
+
+
+def every_image(path: Path) -> None:
+    for read in (images.read_raw_image, prepared.read_image):
+        if_named_error(read, path)
+
+
+def every_label(path: Path) -> None:
+    for read in (images.read_raw_label, prepared.read_label):
+        if_named_error(read, path)
+
+
+def if_named_error(read, path: Path) -> bool:
+    """Whether the file is accepted; what is not a named error is raised."""
+    try:
+        read(path)
+    except KerasSegError as named:
+        error = named
+    else:
+        return True
+    assert error.exit_code in (2, 3, 5)
+    assert "\n" not in str(error)
+    return False
+
+
+def make_mat(compress: bool) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        values = {"groundtruth": np.arange(12, dtype="uint8").reshape(3, 4), "x": 1.5}
+        savemat(folder / "a.mat", values, do_compression=compress)
+        return folder / "a.mat"
+
+    return make
+
+
+def read_mat(path: Path) -> None:
+    matlab.open_mat(path).shapes()
+    matlab.read_mat(path, "groundtruth")
+
+
+def make_prepared(name: str) -> Callable[[Path], Path]:
+    labels = LabelSpec(("a", "b"), ((0, 0, 0), (9, 9, 9)), flip_pairs=((0, 1),))
+
+    def make(folder: Path) -> Path:
+        image, label = np.zeros((4, 5, 3), np.uint8), np.eye(4, 5).astype(np.uint8)
+        joints = np.ones((24, 2), np.float32)
+        items = [
+            NewSample(split, item, image, label, joints=joints)
+            for split, item in (("train", "x"), ("train", "y"), ("val", "z"))
+        ]
+        out = folder / "prepared"
+        write_prepared(out, "tiny", labels, items, lambda i: [i], Options(), {})
+        return out / name
+
+    return make
+
+
+def read_prepared(path: Path) -> None:
+    folder = next(p for p in path.parents if p.name == "prepared")
+    found = prepared.open_prepared(folder)
+    for split in found.splits:
+        found.counts(split)
+        found.joints(split)
+        assert all(folder in s.image.resolve().parents for s in found.samples(split))
+    assert found.image_size is None or all(type(n) is int for n in found.image_size)
+    _ = found.scored_ids, found.labels.flip_table()
+
+
+def make_checkpoint(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        arrays = {"model/0/kernel": np.ones((3, 4), "float32"), "seed": np.array(3)}
+        meta = {"state": {"step": 3, "history": [{"loss": 0.5}]}}
+        return checkpoint.save(folder / "run", 3, arrays, meta, 1) / name
+
+    return make
+
+
+def read_checkpoint(path: Path) -> None:
+    checkpoint.load_newest(path.parent.parent)
+
+
+def read_spoilt_arrays(path: Path) -> None:
+    """With the hash that belongs to them, as an attacker would write it."""
+    meta = path.parent / "meta.json"
+    record = json.loads(meta.read_text()) | {"sha256": prepared.sha256(path)}
+    meta.write_text(json.dumps(record))
+    read_checkpoint(path)
+
+
+CONFIG = config.Config(net="hourglass", size=(8, 8), steps=3, knobs={"stacks": 1})
+IDENTITY = {"config": config.to_dict(CONFIG), "data": {"manifest": "0"}}
+
+
+def make_run(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        rows = [{"step": 1, "val_miou": math.nan}, {"step": 2, "val_miou": 0.2}]
+        run_folder.write_table(folder / "history.csv", rows)
+        run_folder.write_table(folder / "timing.csv", [{"name": "ms", "value": 1.5}])
+        run_folder.write_json(folder / "config.json", IDENTITY)
+        run_folder.write_json(folder / "failure.json", {"exit_code": 4, "reason": "x"})
+        return folder / name
+
+    return make
+
+
+def read_run(path: Path) -> None:
+    run = path.parent
+    run_folder.same(run, {})
+    run_folder.read_history(run)
+    run_folder.read_timing(run)
+    run_folder.read_failure(run)
+
+
+def read_config(path: Path) -> None:
+    run_folder.refuse_another_identity(path.parent, IDENTITY)
+
+
+def make_settings(folder: Path) -> Path:
+    run_folder.write_json(folder / "settings.json", config.to_dict(CONFIG))
+    return folder / "settings.json"
+
+
+def read_settings(path: Path) -> None:
+    config.from_dict(run_folder.read_json(path))
+
+
+def make_journal(folder: Path) -> Path:
+    runner.Journal(folder / "journal.jsonl").add(run="a/b/seed0", event="begun")
+    return folder / "journal.jsonl"
+
+
+def read_journal(path: Path) -> None:
+    runner.Journal(path).last("a/b/seed0")
+
+
+CASES = {
+    "png": Case(picture("a.png"), every_image, by_bytes),
+    "jpg": Case(picture("a.jpg"), every_image, by_bytes),
+    "label": Case(picture("label.png"), every_label, by_bytes),
+    "mat": Case(make_mat(False), read_mat, by_bytes),
+    "packed mat": Case(make_mat(True), read_mat, by_bytes),
+    "meta": Case(make_prepared("meta.json"), read_prepared, by_values),
+    "manifest": Case(make_prepared("manifest.csv"), read_prepared, by_cells),
+    "joints": Case(make_prepared("joints/train.npz"), read_prepared, by_bytes),
+    "arrays": Case(make_checkpoint("arrays.npz"), read_spoilt_arrays, by_bytes),
+    "checkpoint": Case(make_checkpoint("meta.json"), read_checkpoint, by_values),
+    "run": Case(make_run("config.json"), read_config, by_values),
+    "failure": Case(make_run("failure.json"), read_run, by_values),
+    "history": Case(make_run("history.csv"), read_run, by_cells),
+    "timing": Case(make_run("timing.csv"), read_run, by_cells),
+    "settings": Case(make_settings, read_settings, by_values),
+    "journal": Case(make_journal, read_journal, by_values),
+}
+
+
+def fuzz(name: str, folder: Path, examples: int) -> None:
+    case = CASES[name]
+    path = case.make(folder)
+    case.read(path)
+    outcomes = []
+
+    @settings(
+        max_examples=examples,
+        deadline=1000 * SECONDS,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case.changes(path.read_bytes()))
+    def spoil(content):
+        path.write_bytes(content)
+        outcomes.append(if_named_error(case.read, path))
+
+    spoil()
+    assert len(outcomes) >= examples / 2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_spoilt_files_are_accepted_or_refused_by_name(name, tmp_path):
+    fuzz(name, tmp_path, FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_many_spoilt_files(name, tmp_path):
+    fuzz(name, tmp_path, MANY)

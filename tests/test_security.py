@@ -17,6 +17,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import h5py
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -281,3 +283,177 @@ def test_no_loader_that_runs_what_a_file_says_is_called():
                     if name == "load":
                         owner = getattr(node.func, "value", None)
                         assert getattr(owner, "id", "") != "yaml", path
+
+
+# Keras' own formats: what its versions once let through
+
+
+@pytest.fixture
+def canary(tmp_path):
+    return tmp_path / "canary"
+
+
+def saved(folder: Path) -> Path:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")])
+    model.save(folder / "model.keras")
+    return folder / "model.keras"
+
+
+def rewrite(path: Path, name: str, change) -> Path:
+    """The archive with one member changed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    members[name] = change(members[name])
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    return path
+
+
+def with_dense(folder: Path, change) -> Path:
+    """A model whose dense layer's entry in config.json is changed."""
+
+    def edit(content):
+        config = json.loads(content)
+        change(config["config"]["layers"][1])
+        return json.dumps(config).encode()
+
+    return rewrite(saved(folder), "config.json", edit)
+
+
+def with_weights(folder: Path, change) -> Path:
+    """A model whose kernel in the HDF5 file of weights is changed."""
+
+    def edit(content):
+        file = io.BytesIO(content)
+        with h5py.File(file, "r+") as opened:
+            variables = opened["layers/dense/vars"]
+            del variables["0"]
+            change(variables)
+        return file.getvalue()
+
+    return rewrite(saved(folder), "model.weights.h5", edit)
+
+
+def function(module: str, name: str) -> dict:
+    return {
+        "module": module,
+        "class_name": "function",
+        "config": name,
+        "registered_name": name,
+    }
+
+
+def as_activation(module: str, name: str):
+    def change(layer):
+        layer["config"]["activation"] = function(module, name)
+
+    return lambda folder, canary: with_dense(folder, change)
+
+
+def as_layer(module: str, class_name: str, **config):
+    def change(layer):
+        layer.update(module=module, class_name=class_name, registered_name=None)
+        layer["config"] = {"name": "dense", **config}
+
+    return lambda folder, canary: with_dense(folder, change)
+
+
+def with_lambda(suffix: str):
+    def make(folder, canary):
+        place = str(canary)
+        touch = keras.layers.Lambda(lambda x: [x, os.makedirs(place)][0])
+        model = keras.Sequential([keras.Input((4,)), touch])
+        model.save(folder / f"lambda{suffix}")
+        canary.rmdir()  # it ran when the model was built
+        return folder / f"lambda{suffix}"
+
+    return make
+
+
+def huge_kernel(variables):
+    variables.create_dataset("0", (1 << 40, 3), "float32", chunks=(1024, 3))
+
+
+def linked_kernel(variables):
+    variables["0"] = h5py.ExternalLink("elsewhere.h5", "/kernel")
+
+
+def external_kernel(variables):
+    place = [(str(Path(__file__)).encode(), 0, 48)]
+    variables.create_dataset("0", (4, 3), "float32", external=place)
+
+
+KERAS_FILES = {
+    "Lambda": with_lambda(".keras"),
+    "Lambda in HDF5": with_lambda(".h5"),
+    "os.system": as_activation("os", "system"),
+    "eval": as_activation("builtins", "eval"),
+    "get_file": as_activation("keras.utils", "get_file"),
+    "switch the safe mode off": as_activation(
+        "keras.config", "enable_unsafe_deserialization"
+    ),
+    "vocabulary file": as_layer(
+        "keras.layers", "StringLookup", vocabulary=__file__, mask_token=None
+    ),
+    "SavedModel": as_layer("keras.layers", "TFSMLayer", filepath="elsewhere"),
+    "layer name": lambda folder, canary: with_dense(
+        folder, lambda layer: layer["config"].update(name="../../dense")
+    ),
+    "shape bomb": lambda folder, canary: with_weights(folder, huge_kernel),
+    "link": lambda folder, canary: with_weights(folder, linked_kernel),
+    "external data": lambda folder, canary: with_weights(folder, external_kernel),
+}
+
+
+REASONS = {
+    "Lambda": "arbitrary code execution",
+    "Lambda in HDF5": "arbitrary code execution",
+    "os.system": "Full object config: .*'module': '(os|builtins)'",
+    "eval": "Full object config: .*'module': '(os|builtins)'",
+    "get_file": "not a modeling function",
+    "switch the safe mode off": "not a modeling function",
+    "vocabulary file": "Vocabulary file",
+    "SavedModel": "arbitrary code execution",
+    "layer name": "cannot contain character `/`",
+    "shape bomb": "shape bomb",
+    "link": "ExternalLink",
+    "external data": "external Dataset",
+}
+
+
+@pytest.mark.parametrize("name", KERAS_FILES)
+def test_keras_refuses_what_it_once_accepted(name, tmp_path, canary):
+    path = KERAS_FILES[name](tmp_path, canary)
+    before = sorted(tmp_path.parent.rglob("*"))
+    with pytest.raises((ValueError, TypeError), match=REASONS[name]):
+        keras.saving.load_model(path)
+    assert not canary.exists()
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_keras_refuses_a_lambda_outside_of_files(tmp_path, canary):
+    path = with_lambda(".keras")(tmp_path, canary)
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    with pytest.raises(ValueError, match="safe"):
+        keras.layers.deserialize(config["config"]["layers"][1])
+    with pytest.raises(ValueError, match="safe"):
+        keras.models.model_from_json(json.dumps(config))
+    assert not canary.exists()
+
+
+def test_members_of_an_archive_do_not_leave_it(tmp_path):
+    path = saved(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../escaped", "x")
+        archive.writestr("assets/../../escaped", "x")
+    before = sorted(tmp_path.parent.rglob("*"))
+    with pytest.warns(UserWarning, match="Skipping invalid path"):
+        keras.saving.load_model(path)
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_the_unchanged_file_is_loaded(tmp_path):
+    model = keras.saving.load_model(with_dense(tmp_path, lambda layer: None))
+    assert model.output_shape == (None, 3)

@@ -275,7 +275,13 @@ def test_killed_preparation_runs_again_to_the_same_hash(
 ):
     out = tmp_path / "out"
     argv = ("camvid", "--src", slow_raw, "--out", out, "--workers", 1)
-    with subprocess.Popen(command(*argv), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(*argv),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, this test among them, may ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         labels = tmp_path / ".out.partial" / "labels" / "train"
         deadline = time.monotonic() + 60
         while not (labels.is_dir() and len(list(labels.iterdir())) >= 3):

@@ -182,7 +182,13 @@ for reader, path in json.loads(sys.stdin.read()):
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # VmHWM is of this program; ru_maxrss also remembers the parent it forked from.
+    status = Path("/proc/self/status")
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if status.exists():
+        line = next(x for x in status.read_text().splitlines() if "VmHWM" in x)
+        kilobytes = int(line.split()[1])
+    peak = kilobytes * 1024
     print(json.dumps([reader, path, outcome, seconds, peak]), flush=True)
 """
 

@@ -7,6 +7,7 @@ and of the pipeline; `tools/soak.py` kills many runs at random moments.
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -286,3 +287,33 @@ def test_an_arm_without_memory_is_marked_and_the_others_finish(shapes, tmp_path)
     assert [r.state for r in result.results] == ["oom", "done"]
     assert result.results[0].reason.startswith("memory: ")
     assert result.winner == "small"
+
+
+@pytest.fixture(scope="module")
+def soak():
+    path = Path(__file__).parents[1] / "tools" / "soak.py"
+    spec = importlib.util.spec_from_file_location("soak", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_soak_finds_a_difference_of_one_bit(soak, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    assert soak.differ(run, uninterrupted) == []
+    step, arrays, meta = checkpoint.load_newest(run / "checkpoints")
+    name = next(name for name in arrays if name.endswith("kernel"))
+    arrays[name].view("uint32").flat[0] ^= 1
+    checkpoint.save(run / "checkpoints", step, arrays, meta, 1)
+    history = run / "history.csv"
+    history.write_bytes(history.read_bytes().replace(b"1", b"2", 1))
+    assert soak.differ(run, uninterrupted) == ["history.csv", f"checkpoints: {name}"]
+
+
+@pytest.mark.slow
+def test_the_soak_kills_and_finds_nothing(soak, tmp_path, capsys):
+    options = ["--kills", "3", "--runs", "1", "--steps", "24", "--every", "4"]
+    out = str(tmp_path / "out")
+    assert soak.main(["--out", out, "--only", "dropout", *options]) == 0
+    assert re.search(r"dropout +1 +3 +[1-3]  none", capsys.readouterr().out)

@@ -158,7 +158,7 @@ def weights_of(config: Config, prepared: Prepared) -> np.ndarray | None:
 
 def evaluate(
     network: Network, prepared: Prepared, split: str, full_size: bool = False
-) -> dict:
+) -> tuple[dict, run_folder.PerImage]:
     """Score a network on a split, image by image.
 
     Args:
@@ -168,13 +168,15 @@ def evaluate(
             else at the run's size, as in training.
 
     Returns:
-        As metrics.json: split, images, classes, confusion, summary, per_class.
+        As metrics.json: split, images, classes, confusion, summary, per_class; and the
+        counts per image.
     """
     config, num_classes = network.config, prepared.labels.num_classes
     weights = network.direct_weights(prepared)
     samples = network.samples(prepared, split)
     files = prepared.samples(split)
     total = np.zeros((num_classes, num_classes), np.int64)
+    counts = []
     with Progress(f"evaluate {split}", len(samples)) as progress:
         for first in range(0, len(samples), config.val_batch):
             batch = range(first, min(first + config.val_batch, len(samples)))
@@ -186,9 +188,11 @@ def evaluate(
                     label = read_label(files[position].label)
                     one = keras.ops.image.resize(one, label.shape, "bilinear")
                 ids = np.asarray(one).argmax(-1)
-                total += metrics.confusion_matrix(label, ids, num_classes)
+                confusion = metrics.confusion_matrix(label, ids, num_classes)
+                counts.append(metrics.image_counts(confusion, prepared.scored_ids))
+                total += confusion
             progress.advance(len(batch))
-    return {
+    result = {
         "split": split,
         "full_size": full_size,
         "images": len(samples),
@@ -196,6 +200,7 @@ def evaluate(
         **scores(total, prepared.scored_ids),
         "parameters": network.parameters,
     }
+    return result, run_folder.PerImage(samples.ids, *np.stack(counts, axis=1))
 
 
 def save_samples(

@@ -127,8 +127,10 @@ class Run:
         )
         # The thesis' second Network instance: the same weights in inference mode.
         self.validation_net = keras.Model(self.net.input, self.net.output)
-        self.confusion = metrics.ConfusionMatrix(
+        self.confusion = metrics.ImageCounts(
             num_classes,
+            batch=config.val_batch,
+            classes=prepared.scored_ids,
             resize="logits",
             direct_weights=self.network.direct_weights(prepared),
             name="miou",
@@ -271,7 +273,8 @@ class Run:
         run_folder.write_table(self.out / "history.csv", self.state.history)
 
     def validate(self, samples) -> dict:
-        """{"loss", "confusion" int64 [C, C], "summary"} of the present weights."""
+        """{"loss", "confusion" int64 [C, C], "summary", "counts" `PerImage`} of the
+        present weights."""
         config = self.config
         batches = pipeline.evaluation_batches(
             samples,
@@ -281,8 +284,11 @@ class Run:
             joint_targets=config.joint_targets,
             workers=self.options.workers,
         )
+        batch_counts = _BatchCounts(self.confusion)
         try:
-            logs = self.validation_net.evaluate(batches, verbose=0, return_dict=True)
+            logs = self.validation_net.evaluate(
+                batches, verbose=0, return_dict=True, callbacks=[batch_counts]
+            )
         except Exception:
             self._raise_data_error()
             raise
@@ -291,9 +297,11 @@ class Run:
             raise DataError(
                 "labels", f"{self.confusion.invalid} pixels of no class", "none"
             )
+        counts = np.concatenate(batch_counts.arrays, axis=1)[:, : len(samples)]
         return {
             "loss": float(logs["loss"]),
             "confusion": confusion,
+            "counts": run_folder.PerImage(samples.ids, *counts),
             "summary": metrics.summary(confusion, classes=self.prepared.scored_ids),
         }
 
@@ -354,6 +362,8 @@ class Run:
         }
         rows = [{"name": name, "value": float(v)} for name, v in timing.items()]
         run_folder.write_table(self.out / "timing.csv", rows)
+        counts_file = run_folder.per_image_file(self.out, None)
+        run_folder.write_per_image(counts_file, best["counts"])
         run_folder.write_json(self.out / "metrics.json", result)
         self.say(
             f"done: val mIoU {best['summary']['miou']:.4f} at step {result['step']} "
@@ -446,6 +456,23 @@ class _Checkpoints(keras.callbacks.Callback):
                 run.asked.signal,
                 "the same command again, which goes on from here",
             )
+
+
+class _BatchCounts(keras.callbacks.Callback):
+    """Gathers the counts of each image, batch by batch.
+
+    Attributes:
+        arrays: int64 [3, batch, C] of each batch (`metrics.ImageCounts.images`).
+    """
+
+    def __init__(self, metric: metrics.ImageCounts):
+        super().__init__()
+        self.metric = metric
+        self.arrays: list[np.ndarray] = []
+
+    def on_test_batch_end(self, batch, logs=None):
+        _ = self.model  # on JAX, brings the variables up to date
+        self.arrays.append(self.metric.images())
 
 
 class _Progress(keras.callbacks.Callback):

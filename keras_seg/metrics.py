@@ -171,6 +171,25 @@ def majority_floor(counts: np.ndarray) -> dict:
     return summary(confusion)
 
 
+def image_counts(
+    confusion: np.ndarray, classes: Sequence[int] | None = None
+) -> np.ndarray:
+    """What an image adds to the IoU of each class over the data set.
+
+    Args:
+        confusion: [C, C] counts of the image, rows = truth.
+        classes: ids that are evaluated, as of `summary`.
+
+    Returns:
+        int64 [3, C]: pixels of the intersection, of the truth and of the prediction.
+        Summed over images, they give the IoU of `summary`.
+    """
+    confusion = _checked(confusion)
+    evaluated = _evaluated(len(confusion), classes)
+    confusion = np.where(evaluated[:, None], confusion, 0)
+    return np.stack([np.diag(confusion), confusion.sum(1), confusion.sum(0)])
+
+
 def per_image_iou(confusions: Iterable[np.ndarray]) -> np.ndarray:
     """float64 [N]: the mean IoU of each of N confusion matrices, absent classes left
     out; for the spread between images, or batches."""
@@ -367,6 +386,64 @@ class ConfusionMatrix(keras.metrics.Metric):
             "resize": self.resize,
             "direct_weights": self.direct_weights,
         }
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class ImageCounts(ConfusionMatrix):
+    """A `ConfusionMatrix` that also keeps the counts of each image of the last batch.
+
+    Args:
+        num_classes: C.
+        batch: images of a batch, at most.
+        classes: ids that are evaluated, as of `summary`; None is all.
+        **options: as `ConfusionMatrix` takes them.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        batch: int,
+        classes: Sequence[int] | None = None,
+        **options,
+    ):
+        super().__init__(num_classes, **options)
+        self.batch = int(batch)
+        self.classes = None if classes is None else [int(each) for each in classes]
+        self._evaluated = _evaluated(self.num_classes, self.classes)
+        self._images = self.add_variable(
+            (3, self.batch, self.num_classes), "zeros", dtype="int32", name="images"
+        )
+
+    def images(self) -> np.ndarray:
+        """int64 [3, batch, C], as of `image_counts`; zeros after the last image."""
+        return ops.convert_to_numpy(self._images).astype(np.int64)
+
+    def _count(self, label, prediction):
+        classes = self.num_classes
+        nothing = classes  # the class of pixels that do not count
+        known = ops.logical_and(label >= 0, label < classes)
+        index = ops.clip(label, 0, classes - 1)
+        counts = ops.logical_and(known, ops.not_equal(label, self.ignore_id))
+        counts = ops.logical_and(counts, ops.take(self._evaluated, index))
+        truth = ops.where(counts, label, nothing)
+        predicted = ops.where(counts, prediction, nothing)
+        hits = ops.where(ops.equal(truth, predicted), truth, nothing)
+        number = ops.arange(self.batch, dtype="int32")[: ops.shape(label)[0]]
+        first_cell = ops.reshape(number, (-1, 1, 1)) * (classes + 1)
+        cells = self.batch * (classes + 1)
+        per_image = [
+            ops.reshape(
+                _occurrences(ops.reshape(first_cell + ids, (-1,)), cells),
+                (self.batch, classes + 1),
+            )[:, :classes]
+            for ids in (hits, truth, predicted)
+        ]
+        self._images.assign(ops.stack(per_image))
+        return super()._count(label, prediction)
+
+    def get_config(self):
+        config = super().get_config()
+        return config | {"batch": self.batch, "classes": self.classes}
 
 
 def _argmax(logits):

@@ -3,7 +3,9 @@
 Files: config.json (the identity: configuration and data), environment.json,
 history.csv, timing.csv, metrics.json (written last: the run is finished),
 failure.json (why the last sitting ended early), checkpoints/, best/, curves.png,
-samples.png, samples.npz, log.txt. Knows neither Keras nor TensorFlow.
+samples.png, samples.npz, per_image.npz (what each image adds to the IoU of each
+class), log.txt; evaluation/ has the like of metrics.json and per_image.npz for other
+splits and sizes. Knows neither Keras nor TensorFlow.
 """
 
 import csv
@@ -13,11 +15,12 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_seg import checkpoint
+from keras_seg import checkpoint, npz
 from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, StorageError, UsageError
@@ -26,7 +29,25 @@ FORMAT_VERSION = 1
 # What a run leaves beside its log; metrics.json says that the rest is whole.
 ENTRIES = ("metrics.json", "config.json", "environment.json", "history.csv")
 ENTRIES += ("timing.csv", "failure.json", "wanted.json", "curves.png", "samples.png")
-ENTRIES += ("samples.npz", "checkpoints", "best", "evaluation")
+ENTRIES += ("samples.npz", "per_image.npz", "checkpoints", "best", "evaluation")
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """What each image of a split adds to the IoU of each class.
+
+    IoU = sum of intersection / sum of (truth + predicted - intersection) over images.
+
+    Attributes:
+        ids: names of the N images, in the order of the split.
+        intersection, truth, predicted: int64 [N, C], pixels; those whose true class
+            is not scored are left out, as `keras_seg.metrics.summary` does.
+    """
+
+    ids: tuple[str, ...]
+    intersection: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
 
 
 def identity(config: Config, prepared: Prepared) -> dict:
@@ -93,10 +114,66 @@ def read_metrics(run: Path) -> dict | None:
     return read_json(path) if path.is_file() else None
 
 
-def read_evaluation(run: Path, split: str) -> dict | None:
-    """evaluation/<split>.json; None where the run was not scored on that split."""
-    path = run / "evaluation" / f"{split}.json"
+def evaluation_file(run: Path, split: str, full_size: bool = False) -> Path:
+    """Where a run's scores on a split lie, at its own size or at the labels'."""
+    return run / "evaluation" / f"{split}{'-full-size' if full_size else ''}.json"
+
+
+def read_evaluation(run: Path, split: str, full_size: bool = False) -> dict | None:
+    """The scores of a run on a split; None where it was not scored so."""
+    path = evaluation_file(run, split, full_size)
     return read_json(path) if path.is_file() else None
+
+
+def per_image_file(run: Path, split: str | None, full_size: bool = False) -> Path:
+    """Where the counts per image lie: of metrics.json (None), or of an evaluation."""
+    if split is None:
+        return run / "per_image.npz"
+    scores = evaluation_file(run, split, full_size)
+    return scores.with_name(f"{scores.stem}-per-image.npz")
+
+
+def write_per_image(path: Path, counts: PerImage) -> None:
+    """Write counts per image; equal counts make equal files."""
+    arrays = {name: getattr(counts, name) for name in _COUNTS}
+    dtype = np.min_scalar_type(max(array.max() for array in arrays.values()))
+    arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+    write_arrays(path, {"ids": np.array(counts.ids)} | arrays)
+
+
+def read_per_image(
+    run: Path, split: str | None = None, full_size: bool = False
+) -> PerImage | None:
+    """Counts per image, as of `per_image_file`; None where the run has none.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    path = per_image_file(run, split, full_size)
+    if not path.is_file():
+        return None
+    with _damage_named(path, "counts per image"):
+        try:
+            arrays = npz.read(path)
+        except OSError as error:  # a spoilt archive may point before its beginning
+            raise ValueError(str(error)) from error
+        ids = arrays["ids"]
+        counts = [arrays[name] for name in _COUNTS]
+        if ids.ndim != 1 or ids.dtype.kind != "U":
+            raise ValueError("ids")
+        for count in counts:
+            if count.ndim != 2 or count.shape != (len(ids), counts[0].shape[1]):
+                raise ValueError("shape")
+            if count.dtype.kind != "u" or count.dtype.itemsize > 4:
+                raise ValueError("dtype")
+        counts = [count.astype(np.int64) for count in counts]
+        intersection, truth, predicted = counts
+        if (intersection > np.minimum(truth, predicted)).any():
+            raise ValueError("intersection")
+        return PerImage(tuple(ids.tolist()), *counts)
+
+
+_COUNTS = ("intersection", "truth", "predicted")
 
 
 def read_history(run: Path) -> list[dict[str, float]]:

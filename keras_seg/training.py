@@ -194,10 +194,11 @@ def evaluate(
 ) -> dict:
     """Score a run's best weights on a split.
 
-    Writes RUN/evaluation/<split>.json, or <split>-full-size.json.
+    Writes RUN/evaluation/<split>.json, or <split>-full-size.json, and beside it the
+    counts per image.
 
     Returns:
-        As `keras_seg.evaluation.evaluate`.
+        The scores, as `keras_seg.evaluation.evaluate`.
 
     Raises:
         UsageError: no such run, or data with other classes.
@@ -218,13 +219,14 @@ def evaluate(
 
     network = evaluation.Network(config, prepared.labels.num_classes)
     checkpoint.assign(network.net.variables, arrays, "model")
-    result = evaluation.evaluate(network, prepared, split, full_size)
+    result, counts = evaluation.evaluate(network, prepared, split, full_size)
     trained = run_folder.read_metrics(run) or {}
     result |= {key: trained.get(key) for key in ("step", "steps")}
     result["manifest"] = prepared.manifest_hash
     (run / "evaluation").mkdir(exist_ok=True)
-    name = f"{split}-full-size.json" if full_size else f"{split}.json"
-    run_folder.write_json(run / "evaluation" / name, result)
+    counts_file = run_folder.per_image_file(run, split, full_size)
+    run_folder.write_per_image(counts_file, counts)
+    run_folder.write_json(run_folder.evaluation_file(run, split, full_size), result)
     return result
 
 

@@ -250,6 +250,9 @@ def make_run(name: str) -> Callable[[Path], Path]:
         run_folder.write_table(folder / "timing.csv", [{"name": "ms", "value": 1.5}])
         run_folder.write_json(folder / "config.json", IDENTITY)
         run_folder.write_json(folder / "failure.json", {"exit_code": 4, "reason": "x"})
+        pixels = [np.full((3, 4), 300), np.full((3, 4), 700), np.full((3, 4), 301)]
+        counts = run_folder.PerImage(("a", "b", "c"), *pixels)
+        run_folder.write_per_image(folder / "per_image.npz", counts)
         return folder / name
 
     return make
@@ -260,6 +263,8 @@ def read_run(path: Path) -> None:
     run_folder.same(run, {})
     run_folder.read_history(run)
     run_folder.read_timing(run)
+    counts = run_folder.read_per_image(run)
+    assert counts is None or len(counts.ids) == len(counts.truth)
     run_folder.read_failure(run)
 
 
@@ -299,6 +304,7 @@ CASES = {
     "run": Case(make_run("config.json"), read_config, by_values),
     "failure": Case(make_run("failure.json"), read_run, by_values),
     "history": Case(make_run("history.csv"), read_run, by_cells),
+    "per image": Case(make_run("per_image.npz"), read_run, by_bytes),
     "timing": Case(make_run("timing.csv"), read_run, by_cells),
     "settings": Case(make_settings, read_settings, by_values),
     "journal": Case(make_journal, read_journal, by_values),

@@ -489,6 +489,44 @@ def test_metric_with_direct_weights():
     )
 
 
+@pytest.mark.parametrize("classes", [None, (1, 2, 4)])
+def test_metric_counts_each_image(classes):
+    """Against loops over pixels; the last batch is smaller, one class unscored."""
+    metric = metrics.ImageCounts(5, batch=3, classes=classes, direct_weights=[1.1] * 5)
+    for seed, length in ((0, 3), (1, 2)):
+        label, logits = random_batch(seed, (12, 20), (3, 5))
+        label, logits = label[:length], logits[:length]
+        metric.update_state(label, logits)
+        prediction = oracles.bilinear(logits, 12, 20).argmax(-1)
+        expected = np.zeros((3, 3, 5), int)
+        for image, (truth, found) in enumerate(zip(label, prediction)):
+            for t, p in zip(truth.ravel(), found.ravel()):
+                if t != 255 and (classes is None or t in classes):
+                    expected[0, image, t] += t == p
+                    expected[1, image, t] += 1
+                    expected[2, image, p] += 1
+        np.testing.assert_array_equal(metric.images(), expected)
+        by_image = [
+            metrics.image_counts(oracles.confusion(t, p, 5), classes)
+            for t, p in zip(label, prediction)
+        ]
+        np.testing.assert_array_equal(np.stack(by_image, axis=1), expected[:, :length])
+    # Summed over images, what `summary` takes: here of the second batch
+    iou = metrics.summary(oracles.confusion(label, prediction, 5), classes=classes)
+    hits, truth, predicted = expected.sum(1)
+    known = ~np.isnan(iou["iou"])
+    union = (truth + predicted - hits)[known]
+    np.testing.assert_allclose(iou["iou"][known], hits[known] / union)
+
+
+def test_metric_of_each_image_survives_serialisation():
+    metric = metrics.ImageCounts(3, batch=2, classes=(1, 2), name="val_miou")
+    config = keras.saving.serialize_keras_object(metric)
+    copy = keras.saving.deserialize_keras_object(config)
+    assert copy.get_config() == metric.get_config()
+    assert copy.images().shape == (3, 2, 3)
+
+
 def test_metric_survives_serialisation():
     metric = metrics.ConfusionMatrix(
         3, ignore_id=0, resize="labels", direct_weights=np.ones(3), name="train_miou"

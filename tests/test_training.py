@@ -17,6 +17,7 @@ import pytest
 
 from keras_seg import checkpoint, run_folder
 from keras_seg.config import Augment, Config, to_dict
+from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.errors import (
     DataError,
     DivergedError,
@@ -25,7 +26,7 @@ from keras_seg.errors import (
     StorageError,
     UsageError,
 )
-from keras_seg.training import Options, train
+from keras_seg.training import Options, evaluate, train
 
 CONFIG = Config(
     net="hourglass",
@@ -86,7 +87,7 @@ def ask_to_stop_at(patch, step: int) -> None:
 
 
 def assert_same_run(found: Path, expected: Path) -> None:
-    for name in ("history.csv", "metrics.json", "config.json"):
+    for name in ("history.csv", "metrics.json", "per_image.npz", "config.json"):
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
     newest = [checkpoint.load_newest(run / "checkpoints") for run in (found, expected)]
     assert newest[0][0] == newest[1][0]
@@ -101,7 +102,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
 def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     names = {entry.name for entry in uninterrupted.iterdir()}
     listed = "config.json environment.json history.csv timing.csv metrics.json "
-    listed += "checkpoints best curves.png samples.png log.txt"
+    listed += "per_image.npz checkpoints best curves.png samples.png log.txt"
     assert names >= set(listed.split())
     assert not [name for name in names if name.startswith(".tmp")]
     history = run_folder.read_history(uninterrupted)
@@ -118,6 +119,38 @@ def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     text = (uninterrupted / "history.csv").read_text()
     text += (uninterrupted / "metrics.json").read_text()
     assert str(uninterrupted.parent) not in text
+
+
+def test_the_counts_per_image_belong_to_the_scores(uninterrupted, shapes, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    prepared = open_prepared(shapes)
+    evaluate(run, shapes, "val")
+    evaluate(run, shapes, "train", full_size=True)
+    assert not list(run.rglob(".tmp-*"))
+    places = {
+        (None, False): run_folder.read_metrics(run),
+        ("val", False): run_folder.read_evaluation(run, "val"),
+        ("train", True): run_folder.read_evaluation(run, "train", full_size=True),
+    }
+    for (split, full_size), scores in places.items():
+        counts = run_folder.read_per_image(run, split, full_size)
+        confusion = np.array(scores["confusion"])
+        np.testing.assert_array_equal(counts.intersection.sum(0), np.diag(confusion))
+        np.testing.assert_array_equal(counts.truth.sum(0), confusion.sum(1))
+        np.testing.assert_array_equal(counts.predicted.sum(0), confusion.sum(0))
+        # As a loop over the labels' files counts the truth
+        samples = prepared.samples(split or "val")
+        assert counts.ids == tuple(sample.id for sample in samples)
+        for sample, truth in zip(samples, counts.truth):
+            label = read_label(sample.label)
+            np.testing.assert_array_equal(truth, [(label == c).sum() for c in range(4)])
+    names = [run_folder.per_image_file(run, *place) for place in places]
+    assert [str(name.relative_to(run)) for name in names] == [
+        "per_image.npz",
+        "evaluation/val-per-image.npz",
+        "evaluation/train-full-size-per-image.npz",
+    ]
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(

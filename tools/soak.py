@@ -5,9 +5,10 @@ python tools/soak.py --out FOLDER [--kills 20] [--runs 5] [--steps 60]
 Each trial trains a tiny network once without interruption and `--runs` times with
 `--kills` SIGKILLs among them, every third one inside a save, each time going on with
 the same command. Compared are the last and the best checkpoint (weights, optimizer,
-seeds), history.csv and metrics.json. The trial `stage` is a whole ablation stage,
-killed with and without its arm; `memory` a run of 2,000 steps whose memory must not
-grow by 5 % after step 200. Prints a table; leaves with 1 where anything differs.
+seeds), history.csv, metrics.json and per_image.npz. The trial `stage` is a whole
+ablation stage, killed with and without its arm; `memory` a run of 2,000 steps whose
+memory must not grow by 5 % after step 200. Prints a table; leaves with 1 where anything
+differs.
 """
 
 import os
@@ -35,7 +36,7 @@ IMAGES = {"train": 12, "val": 6}
 STAGE_KILLS = 4
 MEMORY_STEPS = (200, 2000)
 MEMORY_GROWTH = 1.05
-COMPARED = ("history.csv", "metrics.json", "config.json")
+COMPARED = ("history.csv", "metrics.json", "per_image.npz", "config.json")
 
 
 @dataclass

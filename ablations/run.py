@@ -11,6 +11,7 @@ import json
 import os
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from keras_seg import backend, checkpoint, class_weights, command_line, run_fold
 from keras_seg.ablation import protocol, runner
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import ArmsFailedError, UsageError
+from keras_seg.errors import ArmsFailedError, StorageError, UsageError
 from keras_seg.nets import get, refuse_size
 
 HERE = Path(__file__).resolve().parent
@@ -38,50 +39,35 @@ def main(argv: list[str]) -> int:
         print_studies()
         return 0
     study = load_study(args.study)
-    if args.net is not None:
+    if args.net is not None and args.net not in study.plans:
         get(args.net)
-    net, plan = study.plan(args.net)
-    stages = chosen_stages(plan, args.stage)
+    plans = chosen_plans(study, args)
     check_out(args.out)
-    data = args.data or DEFAULT_DATA
-    is_there = args.data is not None or DEFAULT_DATA.is_dir()
-    prepared = open_prepared(data) if is_there else None
-    image_size = prepared.image_size or (1, 1) if prepared else EMBEDDED_SIZE
-    base = plan.base(args.scale, image_size)
-    if args.size is not None:
-        base = dataclasses.replace(base, size=tuple(args.size))
-    if not base.pad:
-        refuse_size(base.net, base.size)
-    runner.refuse_unknown_winner(plan, stages, base, args.winner)
+    prepared = open_data(args)
+    bases = {
+        net: base_of(plan, args, facts_of(args, study, prepared))
+        for net, plan, _ in plans
+    }
+    for net, plan, stages in plans:
+        runner.refuse_unknown_winner(plan, stages, bases[net], args.winner)
     if args.plan:
-        print_plan(net, plan, stages, base, args.winner)
+        for net, plan, stages in plans:
+            print_plan(net, plan, stages, bases[net], args.winner)
         return 0
     backend.require_installed()
     if prepared is None:
         make_embedded_data()
         prepared = open_prepared(DEFAULT_DATA)
-    execution = runner.Execution(
-        folder=args.out / study.name / net,
-        prepared=prepared,
-        seeds=args.seeds,
-        jobs=args.jobs,
-        threads=args.threads,
-        isolate=args.scale != "smoke",
-        allow_inexact=args.allow_inexact,
-        restart=args.restart,
-    )
-
-    def write_report(results):
-        write(study, net, args, execution, results)
-
-    with checkpoint.lock(execution.folder):
-        checkpoint.sweep(execution.folder)
-        results = runner.run_stages(
-            plan, stages, base, execution, args.winner, write_report
-        )
+    results = []
+    for net, plan, stages in plans:
+        execution = execution_of(args, study, net, prepared)
+        results += carry_out(study, net, plan, stages, bases[net], execution, args)
+    if is_comparison(study, args):
+        results = [compare(study, results, args, prepared)]
     for stage in results:
         print_table(stage)
-    print(f"report: {execution.folder / 'report.html'}")
+    folder = "compare" if is_comparison(study, args) else plans[0][0]
+    print(f"report: {args.out / study.name / folder / 'report.html'}")
     refuse_failures(results)
     return 0
 
@@ -115,6 +101,12 @@ def parse(argv: list[str]):
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="default: runs")
     parser.add_argument(
+        "--init-weights",
+        type=Path,
+        metavar="FILE",
+        help="for the arms that begin from pretrained weights; see --list",
+    )
+    parser.add_argument(
         "--winner", metavar="ARM", help="start from this arm of an earlier stage"
     )
     parser.add_argument(
@@ -142,10 +134,122 @@ def load_study(name: str) -> protocol.Study:
     return runpy.run_path(str(STUDIES / f"{name}.py"))["STUDY"]
 
 
+def is_comparison(study: protocol.Study, args) -> bool:
+    return args.stage == "compare" and bool(study.compare)
+
+
+def chosen_plans(study: protocol.Study, args) -> list[tuple]:
+    """(network, its plan, the stages asked for); several only for --stage compare."""
+    if not is_comparison(study, args):
+        net, plan = study.plan(args.net)
+        return [(net, plan, chosen_stages(plan, args.stage))]
+    if args.net is not None:
+        raise UsageError("--net", args.net, "none: --stage compare takes every network")
+    return [
+        (net, study.plans[net], [study.plans[net].stage(stage)])
+        for net, stage in study.compare.items()
+    ]
+
+
 def chosen_stages(plan: protocol.Plan, name: str) -> list[protocol.Stage]:
     if name == "all":
         return [stage for stage in plan.stages if stage.in_chain]
     return [plan.stage(name)]
+
+
+def open_data(args):
+    """The prepared folder; None where the embedded data are still to be made."""
+    if args.data is None and not DEFAULT_DATA.is_dir():
+        return None
+    return open_prepared(args.data or DEFAULT_DATA)
+
+
+def facts_of(args, study: protocol.Study, prepared) -> protocol.DataFacts:
+    """Of the data given; else with --plan of the document's, else of the embedded."""
+    if args.plan and args.data is None:
+        return study.data
+    if prepared is None:
+        images = EMBEDDED_CLIPS[0] * EMBEDDED_FRAMES
+        return protocol.DataFacts(EMBEDDED_SIZE, images)
+    images = len(prepared.samples("train"))
+    return protocol.DataFacts(prepared.image_size or (1, 1), images)
+
+
+def base_of(plan: protocol.Plan, args, facts: protocol.DataFacts):
+    """The configuration of the first stage's base."""
+    base = plan.base(args.scale, facts)
+    if args.size is not None:
+        base = dataclasses.replace(base, size=tuple(args.size))
+    if not base.pad:
+        refuse_size(base.net, base.size)
+    return base
+
+
+def execution_of(args, study: protocol.Study, net: str, prepared) -> runner.Execution:
+    return runner.Execution(
+        folder=args.out / study.name / net,
+        prepared=prepared,
+        seeds=args.seeds,
+        jobs=args.jobs,
+        threads=args.threads,
+        isolate=args.scale != "smoke",
+        allow_inexact=args.allow_inexact,
+        restart=args.restart,
+        init_weights=args.init_weights,
+    )
+
+
+def carry_out(study, net, plan, stages, base, execution, args) -> list:
+    """Run the stages of one network and write its report; export what is final."""
+
+    def write_report(results):
+        write(study, net, args, execution, results)
+
+    with checkpoint.lock(execution.folder):
+        checkpoint.sweep(execution.folder)
+        results = runner.run_stages(
+            plan, stages, base, execution, args.winner, write_report
+        )
+        for stage in results:
+            if stage.stage.exports and stage.winner is not None:
+                export_winner(stage, execution)
+    return results
+
+
+def export_winner(stage: protocol.StageResult, execution: runner.Execution) -> None:
+    """A SavedModel of the winner's first seed, in its run folder (tools/export.py)."""
+    run = next(r.run for r in stage.of(stage.winner) if r.state == "done")
+    command = [sys.executable, str(HERE.parent / "tools" / "export.py"), str(run)]
+    command += ["--format", "saved_model", "--data", str(execution.prepared.folder)]
+    failed = subprocess.run(command).returncode
+    if failed:  # it said why, in a line of its own
+        raise StorageError("export", run, f"a model that {command[1]} can export")
+
+
+def compare(study, results, args, prepared) -> protocol.StageResult:
+    """The networks' winners side by side, on the split of their last stages."""
+    compared = [
+        dataclasses.replace(
+            result, arm=dataclasses.replace(result.arm, name=net, title=net)
+        )
+        for net, stage in zip(study.compare, results)
+        for result in stage.of(stage.winner)
+    ]
+    stage = protocol.Stage(
+        name="compare",
+        question="Which network is best on images that chose nothing?",
+        source=study.compare_source,
+        arms=lambda base: [result.arm for result in compared],
+        split=results[0].stage.split,
+    )
+    start = "Each network's winner of its own stages."
+    winner = protocol.choose_winner(compared)
+    found = protocol.StageResult(stage, tuple(compared), winner, start)
+    execution = execution_of(args, study, "compare", prepared)
+    execution.folder.mkdir(parents=True, exist_ok=True)
+    with checkpoint.lock(execution.folder):
+        write(study, "compare", args, execution, [found])
+    return found
 
 
 def make_embedded_data() -> None:
@@ -247,9 +351,10 @@ def print_studies() -> None:
         for net, plan in study.plans.items():
             for stage in plan.stages:
                 print(f"  --net {net} --stage {stage.name}: {stage.question}")
-                for arm in stage.arms(plan.base("paper", (1, 1))):
+                for arm in stage.arms(plan.base("paper", study.data)):
                     miou = arm.published.get("miou")
                     printed = "" if miou is None else f"  (published mIoU {miou:g} %)"
+                    printed += f"  [{arm.pretrained}]" if arm.pretrained else ""
                     print(f"      {arm.name}: {arm.title}{printed}")
 
 

@@ -166,12 +166,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--checkpoint-every", type=command_line.positive_int)
     parser.add_argument("--allow-inexact", action="store_true")
     parser.add_argument("--title", default="")
+    parser.add_argument("--init-weights", type=Path)
     parser.add_argument("--evaluate", help="a split to score the result on as well")
+    parser.add_argument("--full-size", action="store_true", help="of that evaluation")
     parser.add_argument("--parent", type=int, help="stop when this process is gone")
     args = parser.parse_args(argv)
     if args.parent is not None:
         threading.Thread(target=_watch, args=(args.parent,), daemon=True).start()
     options = Options(
+        init_weights=args.init_weights,
         restart=args.restart,
         threads=args.threads,
         checkpoint_every=args.checkpoint_every,
@@ -181,7 +184,7 @@ def main(argv: list[str]) -> int:
     config = from_dict(json.loads(args.config.read_text()))
     train(config, args.data, args.out, options)
     if args.evaluate:
-        evaluate(args.out, args.data, args.evaluate, args.threads)
+        evaluate(args.out, args.data, args.evaluate, args.threads, args.full_size)
     return 0
 
 

@@ -44,7 +44,7 @@ def longer(base):
 WIDTH = Stage("width", "Wider?", "test", widths, published_winner="normal")
 WEIGHTING = Stage("weighting", "Weighted?", "test", weightings, "none")
 FINAL = Stage("final", "How far?", "test", longer, split="test")
-PLAN = Plan(lambda scale, size: BASE, (WIDTH, WEIGHTING, FINAL))
+PLAN = Plan(lambda scale, data: BASE, (WIDTH, WEIGHTING, FINAL))
 
 
 def miou_of(config: Config) -> float:
@@ -73,11 +73,12 @@ class Trainer:
         }
         run_folder.write_json(run / "metrics.json", metrics)
 
-    def evaluate(self, run, data, split, threads):
-        (run / "evaluation").mkdir()
+    def evaluate(self, run, data, split, threads, full_size=False):
+        (run / "evaluation").mkdir(exist_ok=True)
         manifest = open_prepared(data).manifest_hash
         scores = run_folder.read_metrics(run) | {"split": split, "manifest": manifest}
-        run_folder.write_json(run / "evaluation" / f"{split}.json", scores)
+        path = run_folder.evaluation_file(run, split, full_size)
+        run_folder.write_json(path, scores)
 
 
 @pytest.fixture
@@ -134,6 +135,54 @@ def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_
     assert [r.miou for s in again for r in s.results] == [
         r.miou for s in first for r in s.results
     ]
+
+
+def test_an_equal_run_that_lacks_a_split_is_scored_not_trained(
+    trainer, shapes, tmp_path
+):
+    where = execution(tmp_path, shapes)
+    unchanged = Stage("last", "So?", "test", lambda base: [Arm("won", "Won", base)])
+    on_test = replace(unchanged, split="test")
+    in_full = replace(unchanged, name="in_full", full_size=True)
+    plan = Plan(PLAN.base, (WIDTH, on_test, in_full))
+    stages = [WIDTH, on_test, in_full]
+    results = runner.run_stages(plan, stages, BASE, where, None, lambda results: None)
+    assert len({result.results[0].run for result in results[1:]}) == 1
+    doubled = tmp_path / "width" / "doubled" / "seed0"
+    assert results[1].results[0].run == results[2].results[0].run == doubled
+    assert results[1].results[0].metrics["split"] == "test"
+    assert (doubled / "evaluation" / "val-full-size.json").is_file()
+    assert [run.parent.name for run in set(trainer.trained)].count("won") == 0
+
+
+def test_an_arm_with_pretrained_weights_needs_their_file(trainer, shapes, tmp_path):
+    def arms(base):
+        return [
+            Arm("scratch", "Scratch", base),
+            Arm("pretrained", "Pretrained", base, pretrained="VGG16, ImageNet"),
+        ]
+
+    stage = Stage("weights", "Do they help?", "test", arms)
+    plan = Plan(PLAN.base, (stage,))
+    where = execution(tmp_path / "runs", shapes)
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["scratch"]
+    file = tmp_path / "weights.npy"
+    file.write_bytes(b"abc")
+    where = replace(where, init_weights=file)
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["scratch", "pretrained"]
+    # FIPS 180-4's example: the SHA-256 of "abc".
+    assert result.arms[1].config.init_weights_sha256 == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert result.arms[0].config.init_weights_sha256 is None
+
+
+def test_steps_of_epochs():
+    # CITY: 2975 images, 4 a batch, 35 epochs: 744 steps each, the last one short.
+    facts = protocol.DataFacts((1024, 2048), 2975)
+    assert facts.steps(35, 4) == 26_040
 
 
 def test_a_failed_arm_is_shown_and_the_others_finish(trainer, shapes, tmp_path):

@@ -15,6 +15,24 @@ from keras_seg.errors import UsageError
 
 SCALES = ("smoke", "demo", "bench", "paper")
 STATES = ("done", "diverged", "oom", "failed", "interrupted", "missing")
+EXPECTED = ("higher", "lower", "same")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a study's durations and sizes depend on.
+
+    Attributes:
+        image_size: height and width of the images, px.
+        train_images: in the training split.
+    """
+
+    image_size: tuple[int, int]
+    train_images: int
+
+    def steps(self, epochs: float, batch: int) -> int:
+        """Optimizer steps of so many epochs; the last batch of one may be short."""
+        return max(1, round(epochs * math.ceil(self.train_images / batch)))
 
 
 @dataclass(frozen=True)
@@ -25,6 +43,8 @@ class Arm:
         name: folder name: lower case, digits, "-" and "_".
         title: as a table's first column shows it.
         config: what is trained.
+        pretrained: which weights it begins from ("ResNet-50, ImageNet"); the arm is
+            left out unless the user names their file. Empty: from scratch.
         published: the document's numbers for this arm, in percent: "miou",
             "pixel_accuracy", "f1" and the thesis' groups by name; empty if none.
         note: one sentence shown under the table; empty if none.
@@ -35,6 +55,29 @@ class Arm:
     config: Config
     published: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    pretrained: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the document says about two arms of a stage; the report checks it.
+
+    Attributes:
+        text: the claim in the document's sense, a clause without a full stop.
+        arm, than: names of the arms.
+        expected: one of EXPECTED: the metric of `arm` against that of `than`.
+        metric: a key of `keras_seg.metrics.summary`.
+    """
+
+    text: str
+    arm: str
+    than: str
+    expected: str
+    metric: str = "miou"
+
+    def __post_init__(self):
+        if self.expected not in EXPECTED:
+            raise ValueError(f"expected {self.expected!r} is none of {EXPECTED}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +93,15 @@ class Stage:
             Later stages start from it where this stage was not run.
         split: the split the final numbers are on.
         in_chain: whether --stage all runs it.
+        full_size: whether the final numbers are at the labels' own size.
+        exports: whether the winner is exported (`keras_seg.export`).
+        claims: what the document says the stage shows.
+        curves: columns of history.csv, after "train_" and "val_", that are drawn
+            beside the loss.
+        sheets: pictures of the data that belong to the question: keys of
+            `keras_seg.figures.SHEETS`.
+        datasets: names (meta.json) on which published numbers may stand beside
+            ours; empty: those of the study.
     """
 
     name: str
@@ -59,18 +111,24 @@ class Stage:
     published_winner: str | None = None
     split: str = "val"
     in_chain: bool = True
+    full_size: bool = False
+    exports: bool = False
+    claims: tuple[Claim, ...] = ()
+    curves: tuple[str, ...] = ("miou",)
+    sheets: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A network's part of a study.
+    """A network's part of a study, or the whole of one that compares networks.
 
     Attributes:
-        base: (scale, image size) -> the configuration of the first stage's base.
+        base: (scale, the data) -> the configuration of the first stage's base.
         stages: in the order of the document; a later one starts from the winner.
     """
 
-    base: Callable[[str, tuple[int, int]], Config]
+    base: Callable[[str, DataFacts], Config]
     stages: tuple[Stage, ...]
 
     def stage(self, name: str) -> Stage:
@@ -89,15 +147,22 @@ class Study:
         name: as given to --study.
         title: heading of its report.
         datasets: names (meta.json) on which published numbers may stand beside ours.
-        plans: {net: its stages}.
+        data: the document's data, for --plan and --list where none are prepared.
+        plans: {net: its stages}; a study whose stages compare networks has one plan,
+            named "networks".
         groups: {dataset: {group name: class ids}} for grouped accuracies.
+        compare: {net: stage} whose winners --stage compare puts side by side.
+        compare_source: document and section of that comparison.
     """
 
     name: str
     title: str
     datasets: tuple[str, ...]
+    data: DataFacts
     plans: Mapping[str, Plan]
     groups: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    compare: Mapping[str, str] = field(default_factory=dict)
+    compare_source: str = ""
 
     def plan(self, net: str | None) -> tuple[str, Plan]:
         if net is None and len(self.plans) == 1:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ from keras_seg.errors import (
     OutOfMemoryError,
     UsageError,
 )
+from keras_seg.training import sha256
 
 # Settings of how long a run is; a later stage keeps its own instead of the winner's.
 DURATIONS = ("steps", "val_every", "bn_start", "decay_every")
@@ -60,6 +61,8 @@ class Execution:
         isolate: one process per arm. False (scale smoke) runs them in this one.
         allow_inexact: let a run go on although the machine or a library changed.
         restart: train the arms of the stages that are asked for anew.
+        init_weights: file for the arms that begin from pretrained weights; without
+            one they are left out.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class Execution:
     isolate: bool = True
     allow_inexact: bool = False
     restart: bool = False
+    init_weights: Path | None = None
 
 
 def run_stages(
@@ -137,7 +141,7 @@ def stage_start(
     config, sentences = base, []
     earlier = plan.stages[: plan.stages.index(stage)]
     for previous in earlier:
-        arms = {arm.name: arm for arm in previous.arms(config)}
+        arms = {arm.name: arm for arm in arms_of(previous, config, execution)}
         found = _read_winner(execution, previous, arms) if execution else None
         if winner in arms:
             name, source = winner, "as --winner says"
@@ -153,6 +157,28 @@ def stage_start(
     if not sentences:
         return config, "Starts from the network as it is."
     return config, "Starts from " + "; ".join(sentences) + "."
+
+
+def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[Arm]:
+    """The arms of a stage that can be run; all of them where `execution` is None.
+
+    An arm with pretrained weights takes the hash of their file into its configuration;
+    without a file it is left out.
+    """
+    arms = list(stage.arms(config))
+    if execution is None:
+        return arms
+    if execution.init_weights is None:
+        return [arm for arm in arms if not arm.pretrained]
+    found = sha256(execution.init_weights)
+    return [
+        dataclasses.replace(
+            arm, config=dataclasses.replace(arm.config, init_weights_sha256=found)
+        )
+        if arm.pretrained
+        else arm
+        for arm in arms
+    ]
 
 
 def refuse_unknown_winner(
@@ -172,10 +198,14 @@ def _missing(stage: Stage, config: Config, execution: Execution) -> list["_Task"
     Raises:
         UsageError: an arm's folder holds a run of another configuration.
     """
+    arms = arms_of(stage, config, execution)
+    for arm in stage.arms(config):
+        if arm.name not in {one.name for one in arms}:
+            _say(f"{stage.name}: {arm.name} needs --init-weights ({arm.pretrained})")
     tasks = [
         _Task(stage, arm, seed, execution)
         for seed in range(execution.seeds)
-        for arm in stage.arms(config)
+        for arm in arms
     ]
     if execution.restart:
         return tasks
@@ -224,7 +254,7 @@ def collect(
     """The stage's results as they lie in the output folder."""
     tasks = [
         _Task(stage, arm, seed, execution)
-        for arm in stage.arms(config)
+        for arm in arms_of(stage, config, execution)
         for seed in range(execution.seeds)
     ]
     results = tuple(task.result() for task in tasks)
@@ -237,7 +267,9 @@ def _write_winner(execution: Execution, found: StageResult) -> None:
         return
     arm = next(arm for arm in found.arms if arm.name == found.winner)
     record = {"arm": arm.name, **_Task(found.stage, arm, 0, execution).identity}
-    run_folder.write_json(_winner_file(execution, found.stage), record)
+    path = _winner_file(execution, found.stage)
+    path.parent.mkdir(exist_ok=True)  # all its runs may lie in other stages
+    run_folder.write_json(path, record)
 
 
 class Journal:
@@ -284,9 +316,19 @@ class _Task:
 
     @property
     def evaluates(self) -> bool:
-        """Whether the final numbers are on a split of its own, and the data have it."""
-        split = self.stage.split
-        return split != "val" and split in self.execution.prepared.splits
+        """Whether the final numbers need an evaluation after training.
+
+        They do on another split than val, if the data have it, and at full size.
+        """
+        if self.stage.split == "val":
+            return self.stage.full_size
+        return self.stage.split in self.execution.prepared.splits
+
+    @property
+    def init_weights(self) -> Path | None:
+        """The file this run begins from, if it begins from one."""
+        begins_from_one = self.config.init_weights_sha256 is not None
+        return self.execution.init_weights if begins_from_one else None
 
     @property
     def identity(self) -> dict:
@@ -296,19 +338,21 @@ class _Task:
         run_folder.refuse_another_identity(self.run, self.identity)
 
     def find_done(self) -> Path | None:
-        """The folder of a finished run that equals this one, in whichever stage.
+        """The folder of a finished run that equals this one and has its numbers."""
+        for run in self._trained():
+            if not self.evaluates or self._evaluation(run) is not None:
+                return run
+        return None
+
+    def _trained(self) -> Iterator[Path]:
+        """Folders of finished runs that equal this one, in whichever stage.
 
         The base of a stage is often an arm of the stage before: it is not run twice.
         """
         others = sorted(self.execution.folder.glob("*/*/seed*"))
-        for run in [self.run, *others]:
-            if not (run / "metrics.json").is_file():
-                continue
-            if self.evaluates and self._evaluation(run) is None:
-                continue
-            if run_folder.same(run, self.identity):
-                return run
-        return None
+        for run in dict.fromkeys([self.run, *others]):
+            if (run / "metrics.json").is_file() and run_folder.same(run, self.identity):
+                yield run
 
     def carry_out(self, title: str, journal: Journal) -> None:
         """Run the arm to its end in a process of its own (scale smoke: in this)."""
@@ -318,6 +362,9 @@ class _Task:
         title = f"{title}{self.arm.name}{seeds}: "
         journal.add(run=self.name, event="begun")
         began = time.monotonic()
+        if self.evaluates and not self.execution.restart:
+            # An equal run that lacks only the evaluation gets it, and is not repeated.
+            self.run = next(self._trained(), self.run)
         carry_out = self._in_a_process if self.execution.isolate else self._in_this_one
         exit_code, reason = carry_out(title)
         state = "done" if exit_code == 0 else state_of(exit_code)
@@ -365,7 +412,7 @@ class _Task:
 
     def _evaluation(self, run: Path) -> dict | None:
         """The run's scores on the stage's split, unless they are of other data."""
-        found = run_folder.read_evaluation(run, self.stage.split)
+        found = run_folder.read_evaluation(run, self.stage.split, self.stage.full_size)
         manifest = self.execution.prepared.manifest_hash
         return found if found and found["manifest"] == manifest else None
 
@@ -381,6 +428,9 @@ class _Task:
             command += ["--threads", str(self.execution.threads)]
         if self.evaluates:
             command += ["--evaluate", self.stage.split]
+            command += ["--full-size"] if self.stage.full_size else []
+        if self.init_weights:
+            command += ["--init-weights", str(self.init_weights)]
         if self.execution.restart:
             command += ["--restart"]
         if self.execution.allow_inexact:
@@ -404,6 +454,7 @@ class _Task:
         from keras_seg.training import Options, evaluate, train
 
         options = Options(
+            init_weights=self.init_weights,
             threads=self.execution.threads,
             allow_inexact=self.execution.allow_inexact,
             restart=self.execution.restart,
@@ -413,7 +464,8 @@ class _Task:
             data = self.execution.prepared.folder
             train(self.config, data, self.run, options)
             if self.evaluates:
-                evaluate(self.run, data, self.stage.split, self.execution.threads)
+                split, full_size = self.stage.split, self.stage.full_size
+                evaluate(self.run, data, split, self.execution.threads, full_size)
         except InterruptedRunError:
             raise
         except KerasSegError as error:

@@ -269,7 +269,7 @@ def icnet_base(scale: str, data: DataFacts) -> Config:
     fast = replace(paper, optimizer="adam", lr=3e-3, batch=16)
     small = fit_size(data.image_size, 96 * 128, stride=32)
     if scale == "bench":
-        return replace(fast, size=small, steps=600, bn_start=300, val_every=60)
+        return replace(fast, size=small, steps=400, bn_start=200, val_every=50)
     if scale == "demo":
         return replace(fast, size=small, steps=240, bn_start=120, val_every=30)
     size = fit_size(data.image_size, 64 * 64, stride=32)
@@ -395,7 +395,7 @@ def segnet_base(scale: str, data: DataFacts) -> Config:
     small = fit_size(data.image_size, 64 * 64, stride=16)
     fast = replace(paper, size=small, lr=3e-3, schedule="poly", batch=8)
     if scale == "bench":
-        return replace(fast, steps=300, val_every=50)
+        return replace(fast, steps=200, val_every=40)
     if scale == "demo":
         return replace(fast, steps=80, val_every=20)
     size = fit_size(data.image_size, 32 * 32, stride=16)

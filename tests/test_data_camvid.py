@@ -1,5 +1,7 @@
 """CamVid: ids, void, lists; the published pixel counts on the real files."""
 
+from collections import Counter
+
 import miniatures
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ def test_miniature_keeps_ids_and_makes_void_255(tmp_path):
     assert found.keys() == expected.keys()
     for key, label in expected.items():
         np.testing.assert_array_equal(found[key], label)
+    assert set(prepared.sequences("val").values()) == {"0001TP"}
     for sample in prepared.samples("val"):
         raw = tmp_path / "raw" / "val" / f"{sample.id}.png"
         assert sample.image.read_bytes() == raw.read_bytes()
@@ -53,6 +56,9 @@ def test_published_pixel_counts(real_data, tmp_path):
     prepared = open_prepared(tmp_path / "out")
     assert [len(prepared.samples(split)) for split in ("train", "val")] == [367, 101]
     assert prepared.image_size == (360, 480)
+    sequences = Counter(prepared.sequences("train").values())
+    assert sequences == {"0001TP": 62, "0006R0": 101, "0016E5": 204}
+    assert Counter(prepared.sequences("val").values()) == {"0016E5": 101}
     counts = prepared.counts("train")
     np.testing.assert_array_equal(
         counts.pixels,

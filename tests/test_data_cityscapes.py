@@ -24,6 +24,7 @@ def test_miniature(label_space, tmp_path):
     names = {"ids": "cityscapes34", "train_ids": "cityscapes"}
     assert prepared.dataset == names[label_space]
     assert prepared.splits == ("train", "val")  # test's labels are withheld
+    assert prepared.sequences("train") == {}
     found = {
         (sample.split, sample.id): read_label(sample.label)
         for split in prepared.splits

@@ -91,6 +91,10 @@ def test_group_by_keeps_sequences_together(tmp_path):
     assert len(splits) == 10
     assert all(len(where) == 1 for where in splits.values())
     assert [len(prepared.samples(s)) for s in ("train", "val", "test")] == [24, 3, 3]
+    for split in prepared.splits:
+        ids = [sample.id for sample in prepared.samples(split)]
+        expected = {name: name.split("_")[0] for name in ids}
+        assert prepared.sequences(split) == expected
     # Without it neighbours are torn apart.
     alone = folder.prepare(tmp_path / "raw", tmp_path / "two", Options(), CLASSES)[0]
     torn = collections.defaultdict(set)
@@ -113,8 +117,12 @@ def test_own_splits_are_kept_and_nested_names_joined(tmp_path):
         ("train", "b_1"),
         ("val", "1"),
     }
-    with pytest.raises(UsageError, match="--group-by"):
-        folder.prepare(raw, tmp_path / "two", Options(), CLASSES, group_by="a")
+    assert prepared.sequences("train") == {}
+    # Sequences are only recorded, where there are splits already.
+    again = folder.prepare(raw, tmp_path / "two", Options(), CLASSES, group_by="(.)$")
+    assert set(labels_of(again[0])) == set(labels_of(prepared))
+    assert again[0].sequences("train") == {"a_1": "1", "b_1": "1"}
+    assert again[0].manifest_hash == prepared.manifest_hash
 
 
 def test_voc_layout_uses_its_lists(tmp_path):
@@ -189,6 +197,7 @@ def test_void_id(tmp_path):
         ({"flip_pairs": "sky:lake"}, "--flip-pairs: sky:lake"),
         ({"group_by": "("}, "--group-by: \\("),
         ({"group_by": "^frame"}, "--group-by: .* a match in seq0_frame0"),
+        ({"group_by": "(x?)"}, "--group-by: .* a match in seq0_frame0"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -138,7 +138,8 @@ def test_counts_are_those_of_a_loop(tmp_path):
 
 def test_unknown_split_is_named(tmp_path):
     prepared, _ = write(tmp_path / "out")
-    for ask in (prepared.samples, prepared.counts, prepared.joints):
+    asked = (prepared.samples, prepared.sequences, prepared.counts, prepared.joints)
+    for ask in asked:
         with pytest.raises(DataError, match="split: dev; expected one of train, val"):
             ask("dev")
 
@@ -181,6 +182,35 @@ def test_scored_ids_are_kept_and_are_part_of_the_identity(tmp_path):
     assert not write(tmp_path / "some", scored_ids=(1, 3))[1]
     with pytest.raises(UsageError, match=r"scored_ids null; expected scored_ids \[1"):
         write(tmp_path / "every", scored_ids=(1, 3))
+
+
+def test_sequences_are_kept_and_are_no_part_of_the_identity(tmp_path):
+    """Also not of folders from before there were any, which are read as before."""
+    names = {"z": "drive 2/a", "b": "drive 1"}
+
+    def convert_in_sequences(item):
+        for sample in convert(item):
+            yield replace(sample, sequence=names.get(sample.id, ""))
+
+    options = Options(command="prepare it")
+    out = tmp_path / "out"
+    write_prepared(out, "tiny", LABELS, ITEMS, convert_in_sequences, options, {})
+    prepared = open_prepared(out)
+    assert prepared.sequences("train") == {"z": "drive 2/a"}
+    assert prepared.sequences("val") == {"b": "drive 1"}
+    assert prepared.sequences("test") == {}
+    assert verify(out) == []
+    assert write(tmp_path / "alone")[0].manifest_hash == prepared.manifest_hash
+
+    lines = (out / "manifest.csv").read_text().splitlines()  # no commas in the values
+    older_lines = [line.rpartition(",")[0] + "\n" for line in lines]
+    (out / "manifest.csv").write_text("".join(older_lines))
+    older = open_prepared(out)
+    assert older.manifest_hash == prepared.manifest_hash
+    assert older.sequences("train") == {}
+    assert older.samples("train") == tuple(
+        replace(sample, sequence="") for sample in prepared.samples("train")
+    )
 
 
 def test_same_request_is_not_redone_and_another_is_refused(tmp_path):
@@ -462,6 +492,9 @@ def link_folder_away(out):
         (edit_manifest("train,z,z.png", "train,a,a.png"), "train/a twice"),
         (edit_manifest("train,z,z.png", "val,z,z.png"), "split (train|val): . samples"),
         (edit_manifest(",7,7", ",0,7"), "line 2: size 0 x 7"),
+        (edit_manifest(",7,7,", ",7,7"), "line 2: 7 fields; expected 8"),
+        (edit_manifest(",7,7,", ",7,7,\x1b[2J"), "line 2: sequence '.x1b"),
+        (edit_manifest(",sequence", ""), "line 2: 8 fields; expected 7"),
         (lambda out: (out / "images/train/a.png").unlink(), "a.png: missing"),
         (lambda out: shutil.rmtree(out / "labels/val"), "labels/val"),
         (link_away, "leads out of the folder"),

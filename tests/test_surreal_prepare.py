@@ -76,6 +76,7 @@ def test_every_frame_becomes_a_square_sample(clips, raw, tmp_path, in_threads):
     for split in prepared.splits:
         for sample, joints in zip(prepared.samples(split), prepared.joints(split)):
             clip, t = expected[sample.id]
+            assert prepared.sequences(split)[sample.id] == clip.stem.parent.name
             rows, columns = np.nonzero(clip.labels[t])
             # Half of what the side is longer than the box on each end
             top = max(0, rows.min() - (SIDE - miniature_clips.FIGURE[0]) // 2)

@@ -79,7 +79,8 @@ def _listed(src: Path, split: str) -> list[raw.RawPair]:
         image, label = (
             raw.inside(src, "/".join(name.split("/")[-2:])) for name in names
         )
-        pairs.append(raw.RawPair(split, image.stem, image, label))
+        sequence = image.stem.partition("_")[0]  # 0001TP_006690
+        pairs.append(raw.RawPair(split, image.stem, image, label, sequence=sequence))
     return pairs
 
 

@@ -1,7 +1,9 @@
 """Cityscapes, fine annotations: 34 ids, or the 19 classes that are scored.
 
 Cordts et al. 2016; used by CITY (trained on the 34 ids, scored on the 19) and ATTN
-(19 classes). The test labels are withheld. See datasets/cityscapes.md.
+(19 classes). The test labels are withheld. Each image stands alone, the 20th of its
+own snippet of video; the cities of val are too few to be resampled. See
+datasets/cityscapes.md.
 """
 
 from functools import partial

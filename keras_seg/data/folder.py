@@ -7,6 +7,7 @@ SegmentationClass and lists in ImageSets/Segmentation. See datasets/folder.md.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--group-by",
         metavar="REGEX",
-        help="images whose names match with the same group (or the same text) come "
-        "into one split: frames of one sequence stay together",
+        help="images whose names match with the same group (or the same text) are one "
+        "sequence: they come into one split, if there are no splits yet, and count as "
+        "neighbours in intervals of scores",
     )
 
 
@@ -69,7 +71,7 @@ def prepare(
         palette: "RRGGBB,...": their colours, or None for VOC's.
         void: an id, or with palette a colour "RRGGBB", that becomes 255.
         flip_pairs: "left:right,...": class names that a mirror exchanges.
-        group_by: a regular expression; ids with equal matches stay together.
+        group_by: a regular expression; ids with equal matches are one sequence.
 
     Raises:
         UsageError: an argument that makes no sense.
@@ -81,7 +83,7 @@ def prepare(
     table.append(IGNORE_ID)
     if void is not None:
         _add_void(void, table, colours)
-    pairs = _split(_find(src), src, group_by)
+    pairs = _split(_in_sequences(_find(src), group_by))
     return raw.prepare_pairs(
         src,
         out,
@@ -171,23 +173,19 @@ def _find(src: Path) -> list[raw.RawPair]:
     ]
 
 
-def _split(
-    pairs: Sequence[raw.RawPair], src: Path, group_by: str | None
-) -> list[raw.RawPair]:
+def _split(pairs: Sequence[raw.RawPair]) -> list[raw.RawPair]:
     """Gives the pairs without a split one: 80/10/10, or 90/10 beside a test list."""
     free = [pair for pair in pairs if not pair.split]
-    if not free:
-        if group_by is not None:
-            raise UsageError("--group-by", group_by, f"none: {src} has its own splits")
-        return list(pairs)
     listed = [pair for pair in pairs if pair.split]
     share = 0.0 if listed else TEST_SHARE
-    return listed + raw.split_pairs(free, VAL_SHARE, share, _grouping(group_by))
+    return listed + (raw.split_pairs(free, VAL_SHARE, share) if free else [])
 
 
-def _grouping(group_by: str | None):
+def _in_sequences(
+    pairs: Sequence[raw.RawPair], group_by: str | None
+) -> list[raw.RawPair]:
     if group_by is None:
-        return None
+        return list(pairs)
     try:
         pattern = re.compile(group_by)
     except re.error as error:
@@ -195,13 +193,14 @@ def _grouping(group_by: str | None):
             "--group-by", group_by, f"a regular expression ({error})"
         ) from None
 
-    def group(sample_id: str) -> str:
+    def sequence(sample_id: str) -> str:
         match = pattern.search(sample_id)
-        if match is None:
+        name = match and ("/".join(map(str, match.groups())) or match[0])
+        if not name:
             raise UsageError("--group-by", group_by, f"a match in {sample_id}")
-        return "/".join(map(str, match.groups())) or match[0]
+        return name
 
-    return group
+    return [replace(pair, sequence=sequence(pair.id)) for pair in pairs]
 
 
 def _read_label(

@@ -46,7 +46,9 @@ MANIFEST_FIELDS = (
     "label_sha256",
     "height",
     "width",
+    "sequence",
 )
+_OLDER_FIELDS = MANIFEST_FIELDS[:-1]  # of folders from before there were sequences
 SPLIT_ORDER = ("train", "val", "test")
 
 _ID = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")  # one file name
@@ -57,7 +59,12 @@ _END_OF_FILE = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its label, as the manifest lists it."""
+    """One image with its label, as the manifest lists it.
+
+    Attributes:
+        sequence: name of the video, or whatever its images have in common: they are
+            no independent samples. "" for an image that stands alone.
+    """
 
     split: str
     id: str
@@ -67,6 +74,7 @@ class Sample:
     label_sha256: str
     height: int
     width: int
+    sequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,14 @@ class Prepared:
                 f"{self.folder}: split", split, "one of " + ", ".join(self.splits)
             )
         return self._samples[split]
+
+    def sequences(self, split: str) -> dict[str, str]:
+        """{id: sequence} of the samples of a split that belong to one.
+
+        Empty too where the folder was prepared before sequences were recorded.
+        Raises DataError where there is no such split.
+        """
+        return {s.id: s.sequence for s in self.samples(split) if s.sequence}
 
     def counts(self, split: str) -> ClassCounts:
         """The class counts of a split; DataError where there is no such split."""
@@ -444,10 +460,11 @@ def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
             rows = list(csv.reader(file, strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(path, f"damaged ({error})", "a CSV file") from None
-    if not rows or tuple(rows[0]) != MANIFEST_FIELDS:
+    fields = tuple(rows[0]) if rows else ()
+    if fields not in (MANIFEST_FIELDS, _OLDER_FIELDS):
         raise DataError(path, "another header", ",".join(MANIFEST_FIELDS))
     samples = [
-        _sample(folder, row, f"{path}: line {number}")
+        _sample(folder, row, fields, f"{path}: line {number}")
         for number, row in enumerate(rows[1:], start=2)
     ]
     samples.sort(key=sort_key)
@@ -460,10 +477,13 @@ def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
     return {split: tuple(listed) for split, listed in splits.items()}
 
 
-def _sample(folder: Path, row: list[str], place: str) -> Sample:
-    if len(row) != len(MANIFEST_FIELDS):
-        raise DataError(place, f"{len(row)} fields", f"{len(MANIFEST_FIELDS)}")
-    split, sample_id, image, image_sha256, label_sha256, height, width = row
+def _sample(
+    folder: Path, row: list[str], fields: tuple[str, ...], place: str
+) -> Sample:
+    if len(row) != len(fields):
+        raise DataError(place, f"{len(row)} fields", f"{len(fields)}")
+    split, sample_id, image, image_sha256, label_sha256, height, width = row[:7]
+    sequence = row[7] if fields == MANIFEST_FIELDS else ""
     if not (is_safe_id(split) and is_safe_id(sample_id)):
         raise DataError(place, f"{split!r}, {sample_id!r}", "a split and a file's name")
     if image not in (f"{sample_id}.png", f"{sample_id}.jpg"):
@@ -472,6 +492,8 @@ def _sample(folder: Path, row: list[str], place: str) -> Sample:
         raise DataError(place, "no SHA-256", "64 hexadecimal digits, twice")
     if not (_SIDE.fullmatch(height) and _SIDE.fullmatch(width)):
         raise DataError(place, f"size {height} x {width}", "height and width in px")
+    if not sequence.isprintable():
+        raise DataError(place, f"sequence {sequence!r}", "a name, or nothing")
     return Sample(
         split=split,
         id=sample_id,
@@ -481,6 +503,7 @@ def _sample(folder: Path, row: list[str], place: str) -> Sample:
         label_sha256=label_sha256,
         height=int(height),
         width=int(width),
+        sequence=sequence,
     )
 
 

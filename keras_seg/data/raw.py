@@ -27,6 +27,7 @@ class RawPair:
         image: path of the image.
         label: path of the mask.
         error: why the pair is bad, if that is known already.
+        sequence: as of `prepared.Sample`.
     """
 
     split: str
@@ -34,6 +35,7 @@ class RawPair:
     image: Path
     label: Path
     error: DataError | None = None
+    sequence: str = ""
 
 
 def source_folder(src: str | Path) -> Path:
@@ -114,13 +116,10 @@ def _files_by_name(folder: Path) -> dict[str, list[Path]]:
 
 
 def split_pairs(
-    pairs: Sequence[RawPair],
-    val_share: float,
-    test_share: float,
-    group: Callable[[str], str] | None = None,
+    pairs: Sequence[RawPair], val_share: float, test_share: float
 ) -> list[RawPair]:
-    """Splits pairs that have no split by `seeded_split`; `group` takes the id."""
-    groups = {pair.id: pair.id if group is None else group(pair.id) for pair in pairs}
+    """Splits pairs that have no split by `seeded_split`; sequences stay together."""
+    groups = {pair.id: pair.sequence or pair.id for pair in pairs}
     splits = seeded_split(groups, val_share, test_share)
     return [replace(pair, split=splits[pair.id]) for pair in pairs]
 
@@ -258,7 +257,12 @@ def _convert(root, read_label, size, square, pair: RawPair) -> list[NewSample]:
     unchanged = image is raw.pixels and content is not None
     return [
         NewSample(
-            pair.split, pair.id, content if unchanged else image, label, raw.format
+            pair.split,
+            pair.id,
+            content if unchanged else image,
+            label,
+            raw.format,
+            sequence=pair.sequence,
         )
     ]
 

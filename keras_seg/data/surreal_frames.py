@@ -100,4 +100,5 @@ class Conversion:
                 np.array(self.merge, np.uint8)[label],
                 format="jpg",
                 joints=moved,
+                sequence=clip.sequence,
             )

@@ -86,6 +86,7 @@ class NewSample:
         label: class ids uint8 [H, W], 255 = ignore.
         format: "png" or "jpg", the image's file.
         joints: float32 [J, 2], x and y in pixels, or None.
+        sequence: as of `prepared.Sample`.
     """
 
     split: str
@@ -94,6 +95,7 @@ class NewSample:
     label: np.ndarray
     format: str = "png"
     joints: np.ndarray | None = None
+    sequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class _Record:
     width: int
     pixels: np.ndarray  # int64 [C + 1], as label_pixels gives it
     joints: np.ndarray | None
+    sequence: str
 
 
 def write_prepared(
@@ -354,6 +357,8 @@ def _write_sample(stage: Path, num_classes: int, sample: NewSample) -> _Record:
     for text in (sample.split, sample.id):
         if not is_safe_id(text):
             raise DataError("id", repr(text), "a file's name, without / and not hidden")
+    if not sample.sequence.isprintable():
+        raise DataError(f"sequence of {sample.id}", repr(sample.sequence), "a name")
     label = sample.label
     if label.dtype != np.uint8 or label.ndim != 2 or label.size == 0:
         raise DataError(sample.id, f"label {label.dtype} {label.shape}", "uint8 [H, W]")
@@ -386,6 +391,7 @@ def _write_sample(stage: Path, num_classes: int, sample: NewSample) -> _Record:
         width=label.shape[1],
         pixels=pixels,
         joints=sample.joints,
+        sequence=sample.sequence,
     )
 
 

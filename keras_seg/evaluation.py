@@ -12,6 +12,7 @@ from keras_seg.command_line import Progress
 from keras_seg.config import Config
 from keras_seg.data.pipeline import Samples
 from keras_seg.data.prepared import Prepared, read_label
+from keras_seg.nets import flops
 
 TIMED_SECONDS = 3.0  # at most, for the time of one image
 TIMED_IMAGES = 20
@@ -27,6 +28,7 @@ class Network:
         inference: keras.Model, image -> {"logits": full-size logits}.
         preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
         parameters: {"trainable", "all"}: numbers of scalars in the weights.
+        gflop: of predicting one image (`keras_seg.nets.flops`).
     """
 
     def __init__(self, config: Config, num_classes: int):
@@ -48,6 +50,7 @@ class Network:
             "trainable": _size(self.net.trainable_weights),
             "all": _size(self.net.weights),
         }
+        self.gflop = flops.forward(self.inference) / 1e9
         self._batch_norms = [
             layer
             for layer in self.net.layers
@@ -199,6 +202,7 @@ def evaluate(
         "classes": list(prepared.labels.names),
         **scores(total, prepared.scored_ids),
         "parameters": network.parameters,
+        "gflop": network.gflop,
     }
     return result, run_folder.PerImage(samples.ids, *np.stack(counts, axis=1))
 

@@ -351,6 +351,7 @@ class Run:
             "loss": metrics.plain(best["loss"]),
             **scores(best["confusion"], self.prepared.scored_ids),
             "parameters": self.network.parameters,
+            "gflop": self.network.gflop,
         }
         save_samples(self.network, self.prepared, samples, self.out, SAMPLE_IMAGES)
         figures.save_curves(self.state.history, self.out / "curves.png")

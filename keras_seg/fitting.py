@@ -46,6 +46,7 @@ SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
 PROGRESS_SECONDS = (0.5, 10.0)  # between progress lines: on a terminal, otherwise
 SAMPLE_IMAGES = 4  # validation images kept with their predictions
 VALIDATION_KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "f1_macro", "fwiou")
+VALIDATION_KEYS += ("f1_micro_fg", "precision_micro_fg", "recall_micro_fg")
 
 
 @dataclass

@@ -237,14 +237,15 @@ def write_json(path: Path, value) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Mapping]) -> None:
-    """Replace a CSV file as a whole; all rows have the keys of the first one.
+    """Replace a CSV file as a whole; a row may lack what others have.
 
     Floats are written with all their digits, so that equal runs have equal files;
-    what is not finite becomes an empty field.
+    what is missing or not finite becomes an empty field.
     """
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        fields = list(dict.fromkeys(key for row in rows for key in row))
+        writer = csv.DictWriter(text, fields, lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({key: _field(value) for key, value in row.items()})

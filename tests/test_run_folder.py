@@ -1,5 +1,6 @@
 """Counts per image: equal ones make equal files, damaged files are refused."""
 
+import math
 import time
 
 import numpy as np
@@ -60,3 +61,12 @@ def test_a_damaged_file_of_counts_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(StorageError, match=r"per_image\.npz: damaged"):
         run_folder.read_per_image(tmp_path)
+
+
+def test_rows_of_an_older_version_lack_columns(tmp_path):
+    path = tmp_path / "history.csv"
+    run_folder.write_table(path, [{"step": 1}, {"step": 2, "val_f1": 0.25}])
+    assert path.read_text() == "step,val_f1\n1,\n2,0.25\n"
+    first, second = run_folder.read_history(tmp_path)
+    assert math.isnan(first["val_f1"])
+    assert second == {"step": 2, "val_f1": 0.25}

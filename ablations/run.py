@@ -15,8 +15,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keras_seg import backend, checkpoint, class_weights, command_line, run_folder
-from keras_seg.ablation import protocol, runner
+from keras_seg import (
+    backend,
+    checkpoint,
+    class_weights,
+    command_line,
+    event_log,
+    run_folder,
+)
+from keras_seg.ablation import executors, protocol, runner
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, StorageError, UsageError
@@ -31,6 +38,7 @@ RAW_DATA = HERE.parent / "datasets" / "raw" / "synthetic_humans"
 EMBEDDED_CLIPS = (400, 60, 60)
 EMBEDDED_FRAMES = 4
 EMBEDDED_SIZE = (320, 320)
+MOST_JOBS = 64  # tasks given to a cluster at once; it queues what does not fit
 
 
 def main(argv: list[str]) -> int:
@@ -55,6 +63,8 @@ def main(argv: list[str]) -> int:
             print_plan(net, plan, stages, bases[net], args.winner)
         return 0
     backend.require_installed()
+    if args.tensorboard:
+        event_log.require_installed()
     if prepared is None:
         make_embedded_data()
         prepared = open_prepared(DEFAULT_DATA)
@@ -94,7 +104,16 @@ def parse(argv: list[str]):
         "--seeds", type=positive, default=1, metavar="K", help="runs per arm"
     )
     parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="arms at the same time"
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="arms at the same time; default: 1, with ray as many as fit",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=executors.EXECUTORS,
+        default="local",
+        help="where arms are run: here, or on the Ray cluster of RAY_ADDRESS",
     )
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="of each arm; default: the cores"
@@ -116,6 +135,11 @@ def parse(argv: list[str]):
         "--allow-inexact",
         action="store_true",
         help="go on with a run although the machine or a library changed",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="let every run keep a log for TensorBoard as well",
     )
     parser.add_argument("--list", action="store_true", help="show studies and stages")
     parser.add_argument(
@@ -190,12 +214,16 @@ def execution_of(args, study: protocol.Study, net: str, prepared) -> runner.Exec
         folder=args.out / study.name / net,
         prepared=prepared,
         seeds=args.seeds,
-        jobs=args.jobs,
+        jobs=args.jobs or (1 if args.executor == "local" else MOST_JOBS),
         threads=args.threads,
-        isolate=args.scale != "smoke",
+        isolate=args.scale != "smoke" or args.executor != "local",
         allow_inexact=args.allow_inexact,
         restart=args.restart,
         init_weights=args.init_weights,
+        tensorboard=args.tensorboard,
+        launch=executors.local
+        if args.executor == "local"
+        else executors.Ray(args.threads or 1),
     )
 
 

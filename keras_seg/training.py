@@ -39,6 +39,7 @@ class Options:
             saving costs at most 1 % and a kill loses at most 10 minutes.
         allow_inexact: go on although the machine or a library changed.
         restart: begin anew, dropping what the folder holds of the run.
+        tensorboard: keep a log for TensorBoard in the run folder as well.
         title: shown before every progress line.
     """
 
@@ -48,6 +49,7 @@ class Options:
     checkpoint_every: int | None = None
     allow_inexact: bool = False
     restart: bool = False
+    tensorboard: bool = False
     title: str = ""
 
 
@@ -165,6 +167,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=command_line.positive_int)
     parser.add_argument("--checkpoint-every", type=command_line.positive_int)
     parser.add_argument("--allow-inexact", action="store_true")
+    parser.add_argument("--tensorboard", action="store_true")
     parser.add_argument("--title", default="")
     parser.add_argument("--init-weights", type=Path)
     parser.add_argument("--evaluate", help="a split to score the result on as well")
@@ -179,6 +182,7 @@ def main(argv: list[str]) -> int:
         threads=args.threads,
         checkpoint_every=args.checkpoint_every,
         allow_inexact=args.allow_inexact,
+        tensorboard=args.tensorboard,
         title=args.title,
     )
     config = from_dict(json.loads(args.config.read_text()))

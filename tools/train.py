@@ -15,7 +15,7 @@ import sys
 import typing
 from pathlib import Path
 
-from keras_seg import backend, command_line, nets
+from keras_seg import backend, command_line, event_log, nets
 from keras_seg.config import Augment, Config, from_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import UsageError
@@ -62,6 +62,8 @@ def main(argv: list[str]) -> int:
     config = from_dict(values)
     nets.get(config.net)
     backend.require_installed()
+    if args.tensorboard:
+        event_log.require_installed()
     options = Options(
         init_weights=args.init_weights,
         threads=args.threads,
@@ -69,6 +71,7 @@ def main(argv: list[str]) -> int:
         checkpoint_every=args.checkpoint_every,
         allow_inexact=args.allow_inexact,
         restart=args.restart,
+        tensorboard=args.tensorboard,
     )
     train(config, args.data, args.out, options)
     return 0
@@ -115,6 +118,9 @@ def parse(argv: list[str]):
         help="go on although the machine or a library changed",
     )
     parser.add_argument("--restart", action="store_true", help="begin anew")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write a log for TensorBoard too"
+    )
     settings = parser.add_argument_group("settings (keras_seg/config.py)")
     hints = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from keras_seg import run_folder
+from keras_seg.ablation import executors
 from keras_seg.ablation.protocol import (
     Arm,
     ArmResult,
@@ -63,6 +63,8 @@ class Execution:
         restart: train the arms of the stages that are asked for anew.
         init_weights: file for the arms that begin from pretrained weights; without
             one they are left out.
+        tensorboard: let every arm keep a log for TensorBoard.
+        launch: starts the process of an arm (`keras_seg.ablation.executors`).
     """
 
     folder: Path
@@ -74,6 +76,8 @@ class Execution:
     allow_inexact: bool = False
     restart: bool = False
     init_weights: Path | None = None
+    tensorboard: bool = False
+    launch: Callable[[Sequence[str]], executors.Process] = executors.local
 
 
 def run_stages(
@@ -311,7 +315,7 @@ class _Task:
         self.config = dataclasses.replace(arm.config, seed=seed)
         self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
         self.name = f"{stage.name}/{arm.name}/seed{seed}"
-        self.process: subprocess.Popen | None = None
+        self.process: executors.Process | None = None
         self.stopped = False
 
     @property
@@ -420,24 +424,25 @@ class _Task:
         self.run.mkdir(parents=True, exist_ok=True)
         config_file = self.run / "wanted.json"
         run_folder.write_json(config_file, to_dict(self.config))
-        command = [sys.executable, "-m", "keras_seg.training"]
-        command += ["--config", str(config_file), "--out", str(self.run)]
-        command += ["--data", str(self.execution.prepared.folder)]
-        command += ["--title", title, "--parent", str(os.getpid())]
+        command = ["-m", "keras_seg.training", "--title", title]
+        command += ["--config", _absolute(config_file), "--out", _absolute(self.run)]
+        command += ["--data", _absolute(self.execution.prepared.folder)]
         if self.execution.threads:
             command += ["--threads", str(self.execution.threads)]
         if self.evaluates:
             command += ["--evaluate", self.stage.split]
             command += ["--full-size"] if self.stage.full_size else []
         if self.init_weights:
-            command += ["--init-weights", str(self.init_weights)]
+            command += ["--init-weights", _absolute(self.init_weights)]
+        if self.execution.tensorboard:
+            command += ["--tensorboard"]
         if self.execution.restart:
             command += ["--restart"]
         if self.execution.allow_inexact:
             command += ["--allow-inexact"]
         patience = time.monotonic() + LOCKED_PATIENCE
         while True:
-            self.process = subprocess.Popen(command)
+            self.process = self.execution.launch(command)
             if self.stopped:  # asked between the check and the start
                 self.process.terminate()
             exit_code = self.process.wait()
@@ -458,6 +463,7 @@ class _Task:
             threads=self.execution.threads,
             allow_inexact=self.execution.allow_inexact,
             restart=self.execution.restart,
+            tensorboard=self.execution.tensorboard,
             title=title,
         )
         try:
@@ -502,6 +508,11 @@ def _read_winner(
         return None
     same = record == _Task(stage, arms[name], 0, execution).identity
     return name if same else None
+
+
+def _absolute(path: Path) -> str:
+    """Another machine of a cluster does not share the working directory."""
+    return str(path.absolute())
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,90 @@
+"""Where the process of an arm runs: on this machine, or on a Ray cluster.
+
+A launcher takes the arguments of `python` and returns a process with `wait()`, its
+exit code, and `terminate()`. An arm stops, with a checkpoint, once the process that
+began it is gone (`--parent`), so nothing is lost when that one is killed.
+"""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from keras_seg.errors import UsageError
+
+EXECUTORS = ("local", "ray")
+
+
+class Process(Protocol):
+    def wait(self) -> int: ...
+
+    def terminate(self) -> None: ...
+
+
+def local(arguments: Sequence[str]) -> Process:
+    """Start `python arguments` on this machine."""
+    return subprocess.Popen(_command(arguments))
+
+
+class Ray:
+    """Starts arms as tasks of a Ray cluster (the extra `ray`).
+
+    The cluster is the one that RAY_ADDRESS names, else one of this machine alone. All
+    machines need this package installed, and OUT and the data at the same place.
+
+    Args:
+        cpus: of each arm, kept free for it.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+
+    def __init__(self, cpus: int):
+        if importlib.util.find_spec("ray") is None:
+            expected = "it installed: pip install -e '.[ray]'"
+            raise UsageError("--executor", "ray is missing", expected)
+        import ray
+
+        ray.init(ignore_reinit_error=True, include_dashboard=False)
+        self._task = ray.remote(num_cpus=cpus, max_retries=0)(_carry_out)
+
+    def __call__(self, arguments: Sequence[str]) -> Process:
+        return _RayProcess(self._task.remote(list(arguments)))
+
+
+class _RayProcess:
+    """A task of the cluster, in the shape of a local process."""
+
+    def __init__(self, reference):
+        self.reference = reference
+
+    def wait(self) -> int:
+        """The arm's exit code; -SIGTERM where the cluster lost or stopped it."""
+        import ray
+
+        try:
+            return ray.get(self.reference)
+        except ray.exceptions.RayError:
+            return -signal.SIGTERM
+
+    def terminate(self) -> None:
+        import ray
+
+        ray.cancel(self.reference)  # raises KeyboardInterrupt in `_carry_out`
+
+
+def _carry_out(arguments: Sequence[str]) -> int:
+    """On a machine of the cluster: run an arm to its end, or until it is cancelled."""
+    process = subprocess.Popen(_command(arguments))
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        return process.wait()
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, *arguments, "--parent", str(os.getpid())]

@@ -123,6 +123,19 @@ def test_winner_given_by_hand(trainer, shapes, tmp_path):
         runner.refuse_unknown_winner(PLAN, [WEIGHTING], BASE, "w2")
 
 
+def test_no_stage_of_an_unchained_plan_starts_from_a_winner(trainer, shapes, tmp_path):
+    plan = replace(PLAN, chained=False)
+    results = runner.run_stages(
+        plan, plan.stages, BASE, execution(tmp_path, shapes), None, lambda results: None
+    )
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    final = results[-1]
+    assert final.results[0].arm.config == replace(BASE, steps=20)
+    assert final.start == "Starts from the network as it is."
+    with pytest.raises(UsageError, match="none, since it starts from no other stage"):
+        runner.refuse_unknown_winner(plan, [FINAL], BASE, "doubled")
+
+
 def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_path):
     where = execution(tmp_path, shapes)
     first = run(where, WIDTH, WEIGHTING)

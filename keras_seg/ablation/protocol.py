@@ -125,11 +125,14 @@ class Plan:
 
     Attributes:
         base: (scale, the data) -> the configuration of the first stage's base.
-        stages: in the order of the document; a later one starts from the winner.
+        stages: in the order of the document.
+        chained: whether a later stage starts from the winners of those before it;
+            else every one starts from the base.
     """
 
     base: Callable[[str, DataFacts], Config]
     stages: tuple[Stage, ...]
+    chained: bool = True
 
     def stage(self, name: str) -> Stage:
         for stage in self.stages:
@@ -137,6 +140,10 @@ class Plan:
                 return stage
         names = ", ".join(stage.name for stage in self.stages)
         raise UsageError("stage", name, f"one of {names}, all")
+
+    def before(self, stage: Stage) -> tuple[Stage, ...]:
+        """The stages whose winners a stage starts from."""
+        return self.stages[: self.stages.index(stage)] if self.chained else ()
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,7 @@ def stage_start(
     (an arm of an earlier stage) overrides both.
     """
     config, sentences = base, []
-    earlier = plan.stages[: plan.stages.index(stage)]
-    for previous in earlier:
+    for previous in plan.before(stage):
         arms = {arm.name: arm for arm in arms_of(previous, config, execution)}
         found = _read_winner(execution, previous, arms) if execution else None
         if winner in arms:
@@ -189,10 +188,10 @@ def refuse_unknown_winner(
     plan: Plan, asked: Sequence[Stage], base: Config, winner: str | None
 ) -> None:
     """UsageError unless `winner` is None or an arm before the stages asked for."""
-    first = min(plan.stages.index(stage) for stage in asked)
-    names = [arm.name for stage in plan.stages[:first] for arm in stage.arms(base)]
+    first = min(asked, key=plan.stages.index)
+    names = [arm.name for stage in plan.before(first) for arm in stage.arms(base)]
     if winner is not None and winner not in names:
-        known = ", ".join(names) or "none, since no stage comes before"
+        known = ", ".join(names) or "none, since it starts from no other stage"
         raise UsageError("winner", winner, f"an arm of an earlier stage ({known})")
 
 

@@ -4,11 +4,12 @@ An arm's number is the mean over its seeds that are done; NaN is what has no val
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_seg import backend
+from keras_seg import backend, run_folder
+from keras_seg.ablation import bootstrap
 from keras_seg.ablation.protocol import Arm, ArmResult, StageResult
 
 
@@ -61,6 +62,72 @@ def mean_score(result: StageResult, name: str | None, key: str) -> float:
 def difference(result: StageResult, name: str | None, other: str | None) -> float:
     """Mean mIoU of one arm minus that of another, in 0..1."""
     return mean_score(result, name, "miou") - mean_score(result, other, "miou")
+
+
+def interval(
+    result: StageResult,
+    name: str | None,
+    other: str | None,
+    sequences: Mapping[str, Mapping[str, str]],
+) -> bootstrap.Interval | None:
+    """`difference` with a paired bootstrap interval over images, and over seeds.
+
+    The counts per image are read from the run folders, for the split and size that the
+    stage's numbers are of.
+
+    Args:
+        result: of the stage.
+        name, other: the arms; the interval is of the first minus the second.
+        sequences: {split: {image id: sequence}}, as of `Prepared.sequences`.
+
+    Returns:
+        None where an arm is None or has no run that is done, a run has no counts per
+        image (one of an older version) or counts that are not those of its scores, the
+        runs saw other images, or these are too few.
+
+    Raises:
+        StorageError: a file of counts is damaged.
+    """
+    runs = [done(result, arm) for arm in (name, other)]
+    arms = [{run.seed: _per_image(run) for run in listed} for listed in runs]
+    counts = [each for arm in arms for each in arm.values()]
+    if not all(arms) or any(each is None for each in counts):
+        return None
+    metrics = [run.metrics for listed in runs for run in listed]
+    for one, each in zip(metrics, counts):
+        if (
+            one["split"] != metrics[0]["split"]
+            or one.get("scored_ids") != metrics[0].get("scored_ids")
+            or each.ids != counts[0].ids
+            or not np.array_equal(each.truth, counts[0].truth)
+        ):
+            return None
+    split = metrics[0]["split"]
+    groups = bootstrap.groups_of(counts[0].ids, sequences.get(split, {}))
+    if groups.max(initial=0) == 0:
+        return None
+    ours, others = ({seed: _stacked(arm[seed]) for seed in arm} for arm in arms)
+    classes = metrics[0].get("scored_ids")
+    return bootstrap.paired_difference(ours, others, groups, classes=classes)
+
+
+def _stacked(counts: run_folder.PerImage) -> np.ndarray:
+    """int64 [3, N, C]."""
+    return np.stack([counts.intersection, counts.truth, counts.predicted])
+
+
+def _per_image(result: ArmResult) -> run_folder.PerImage | None:
+    """The counts behind the scores of a run that is done."""
+    # Only what an evaluation wrote says at which size; else it is metrics.json.
+    full_size = result.metrics.get("full_size")
+    split = None if full_size is None else result.metrics["split"]
+    counts = run_folder.read_per_image(result.run, split, bool(full_size))
+    if counts is None:
+        return None
+    hits = np.diag(confusion(result))
+    ids = result.metrics.get("scored_ids") or range(len(hits))
+    expected = np.where(np.isin(np.arange(len(hits)), ids), hits, 0)
+    return counts if np.array_equal(counts.intersection.sum(0), expected) else None
 
 
 def per_class(result: StageResult, name: str, key: str) -> list[float]:

@@ -18,6 +18,12 @@ from keras_seg.nets import fcn_attention
         ({"skips": False}, 19, 29_276_177),
         ({"attention": False}, 19, 29_580_595),
         ({"aspp": False}, 19, 27_590_609),
+        # Two dense layers of K channels: 2 K^2 / C weights, K / C and K biases
+        (
+            {"reduction": 4},
+            19,
+            29_580_595 + sum(k * k // 2 + k // 4 + k for k in (512, 256, 128, 64, 32)),
+        ),
         ({"width": 0.234}, 19, 1_630_994),
         ({"width": 0.234, "skips": False}, 19, 1_611_644),
         ({"width": 0.23}, 19, 1_576_112),
@@ -110,6 +116,7 @@ def test_rates_beyond_the_map_act_as_a_1x1_convolution(monkeypatch):
     [
         ({"downsample": "max"}, "downsample: max; expected conv or pool"),
         ({"width": 0}, "width: 0; expected a positive number"),
+        ({"reduction": 0}, "reduction: 0; expected at least 1"),
     ],
     ids=str,
 )

@@ -28,7 +28,6 @@ DECODER = {4: 512, 3: 256, 2: 128, 1: 64}  # stage of the skip: channels
 LAST_DECONV = 32
 ASPP_FILTERS = 256
 ASPP_RATES = (6, 12, 18)
-REDUCTION = 16  # C in eq. 2
 SMALLEST_WIDTH = 8
 
 
@@ -42,6 +41,7 @@ def build(
     attention=True,
     aspp=True,
     downsample="conv",
+    reduction=16,
 ):
     """The network for images [B, H, W, 3], H and W multiples of 32.
 
@@ -54,6 +54,8 @@ def build(
         attention: squeeze-and-excitation after every decoder stage.
         aspp: the pyramid at the bottom.
         downsample: "conv", or "pool" for VGG16's 2x2 max pooling.
+        reduction: int. Squeeze-and-excitation's inner layer has that many times fewer
+            channels, at least one; C in eq. 2, which ATTN finds best at 16.
 
     Returns:
         keras.Model of image float32 (ImageNet's mean 0, deviation 1) to {"logits": raw
@@ -63,6 +65,8 @@ def build(
         raise UsageError("fcn_attention downsample", downsample, "conv or pool")
     if width <= 0:
         raise UsageError("fcn_attention width", width, "a positive number")
+    if reduction < 1:
+        raise UsageError("fcn_attention reduction", reduction, "at least 1")
 
     def scaled(filters):
         return max(round(filters * width * filter_scale), SMALLEST_WIDTH)
@@ -95,10 +99,10 @@ def build(
             )
             x = layers.Add(name=f"dec{i}_add")([x, skip])
         if attention:
-            x = _squeeze_and_excite(x, f"dec{i}_se")
+            x = _squeeze_and_excite(x, reduction, f"dec{i}_se")
     x = _deconv_bn_relu(x, scaled(LAST_DECONV), "dec0_up")  # [B, H, W, 32]
     if attention:
-        x = _squeeze_and_excite(x, "dec0_se")
+        x = _squeeze_and_excite(x, reduction, "dec0_se")
     logits = blocks.head(x, num_classes, initializer=INIT, name="classifier")
     return keras.Model(image, {"logits": logits}, name="fcn_attention")
 
@@ -116,11 +120,11 @@ def _aspp(x, filters):
     return _conv_bn_relu(x, filters, 1, "aspp_out")
 
 
-def _squeeze_and_excite(x, name):
+def _squeeze_and_excite(x, reduction, name):
     """Every channel times a factor in 0..1 from the means of all channels."""
     channels = x.shape[-1]
     # At least 1: the narrow variants have stages of less than 16 channels.
-    reduced = max(channels // REDUCTION, 1)
+    reduced = max(channels // reduction, 1)
     factors = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
     for filters, activation, part in (
         (reduced, "relu", "reduce"),

@@ -4,13 +4,16 @@ python tools/soak.py --out FOLDER [--kills 20] [--runs 5] [--steps 60]
 
 Each trial trains a tiny network once without interruption and `--runs` times with
 `--kills` SIGKILLs among them, every third one inside a save, each time going on with
-the same command. Compared are the last and the best checkpoint (weights, optimizer,
-seeds), history.csv, metrics.json and per_image.npz. The trial `stage` is a whole
-ablation stage, killed with and without its arm; `memory` a run of 2,000 steps whose
-memory must not grow by 5 % after step 200. Prints a table; leaves with 1 where anything
-differs.
+the same command. Every file of the runs is compared but those in MAY_DIFFER: of
+checkpoints the newest and the best (weights, optimizer, seeds, history). The trial
+`stage` is ablations/run.py with two arms at a time, killed with and without them: its
+tables are compared too; `memory` is a run of 2,000 steps whose memory must not grow by
+5 % after step 200. Prints a table; leaves with 1 where anything differs or where there
+were fewer kills than asked for.
 """
 
+import csv
+import importlib.util
 import os
 import random
 import signal
@@ -23,20 +26,24 @@ from pathlib import Path
 import numpy as np
 
 from keras_seg import checkpoint, command_line, run_folder
-from keras_seg.ablation import runner
-from keras_seg.ablation.protocol import Arm, Plan, Stage
+from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import Augment, Config, to_dict
-from keras_seg.data.prepared import open_prepared
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import UsageError
 from keras_seg.labels import LabelSpec
 
+RUN_SCRIPT = Path(__file__).resolve().parents[1] / "ablations" / "run.py"
 CLASSES = 25  # of the hourglass with joints: the background and 24 parts
 IMAGES = {"train": 12, "val": 6}
+KILLS_IN_SAVES = 3  # at least, of nine kills or more
 STAGE_KILLS = 4
+STAGE = "rate"
 MEMORY_STEPS = (200, 2000)
 MEMORY_GROWTH = 1.05
-COMPARED = ("history.csv", "metrics.json", "per_image.npz", "config.json")
+# Clock times, speeds and places; what a killed runner's arm was told to do.
+MAY_DIFFER = ("log.txt", "timing.csv", "environment.json", "wanted.json", ".lock")
+TIMES = ("seconds", "timed_seconds", "timed_steps")  # of a checkpoint's state
+TIME_COLUMNS = ("train_minutes", "ms_per_image")  # of a stage's table
 
 
 @dataclass
@@ -57,7 +64,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kills", type=positive, default=20, help="per network")
     parser.add_argument("--runs", type=positive, default=5, help="per network")
     parser.add_argument("--steps", type=positive, default=60, help="of each run")
-    parser.add_argument("--every", type=positive, default=10, help="checkpoint every")
+    parser.add_argument("--checkpoint-every", type=positive, default=10)
     parser.add_argument("--seed", type=command_line.natural_int, default=0)
     parser.add_argument("--only", help="icnet, joints, dropout, stage or memory")
     parser.add_argument("--threads", type=positive, default=2)
@@ -142,7 +149,7 @@ def soak_runs(name: str, args, chance: random.Random) -> Tally:
     config = configs(args.steps)[name]
 
     def command(run: Path) -> list[str]:
-        return train_command(args, config, run, args.every)
+        return train_command(args, config, run, args.checkpoint_every)
 
     tally = Tally()
     whole = args.out / name / "uninterrupted"
@@ -153,19 +160,26 @@ def soak_runs(name: str, args, chance: random.Random) -> Tally:
     tally.seconds = time.monotonic() - began
     for number in range(args.runs):
         run = args.out / name / f"run{number}"
-        kills = args.kills // args.runs + (number < args.kills % args.runs)
-        while kills:
+        # What a run was too fast for is left to the next ones.
+        kills = -(-(args.kills - tally.kills) // (args.runs - number))
+        for left in range(kills, 0, -1):
             process = start(command(run), run)
-            killed, in_save = kill_somewhere(process, run, tally, kills, chance)
+            killed, in_save = kill_somewhere(process, run, tally, left, chance)
             if not killed:
-                break  # it was faster
-            kills -= 1
+                break
             tally.kills += 1
             tally.in_saves += in_save
         finish(start(command(run), run))
         tally.runs += 1
         tally.differences += tuple(f"run{number}/{d}" for d in differ(run, whole))
+    tally.differences += too_few("kills", tally.kills, args.kills)
+    in_saves = min(KILLS_IN_SAVES, args.kills // 3)
+    tally.differences += too_few("kills in saves", tally.in_saves, in_saves)
     return tally
+
+
+def too_few(what: str, found: int, wanted: int) -> tuple[str, ...]:
+    return (f"only {found} of {wanted} {what}",) if found < wanted else ()
 
 
 def train_command(args, config: Config, run: Path, every: int) -> list[str]:
@@ -207,37 +221,64 @@ def kill_somewhere(process, run, tally, kills, chance) -> tuple[bool, bool]:
     # Every kill that is left gets about the same share of the run.
     time.sleep(chance.uniform(0.0, tally.seconds / (kills + 1)))
     if chance.random() < 1 / 3 or tally.in_saves < tally.kills / 3:
-        while process.poll() is None and not half_saved(run):
+        while process.poll() is None and not half_saved(run, process.pid):
             time.sleep(0.0002)
     if process.poll() is not None:
         finish(process)
         return False, False
     process.kill()
     process.wait()
-    return True, bool(half_saved(run))
+    return True, half_saved(run, process.pid)
 
 
-def half_saved(run: Path) -> list[Path]:
-    return list(run.glob("*/.tmp-*"))
+def half_saved(run: Path, writer: int) -> bool:
+    """Whether the process `writer` is, or died, inside a save of a checkpoint."""
+    return any(run.glob(f"*/.tmp-{writer}-*"))
 
 
 def differ(run: Path, whole: Path) -> list[str]:
     """Names of what two finished runs do not have in common."""
-    different = [
-        name
-        for name in COMPARED
-        if (run / name).read_bytes() != (whole / name).read_bytes()
-    ]
+    names, expected = names_of(run), names_of(whole)
+    different = sorted(names ^ expected)
+    for name in sorted(names & expected):
+        if (run / name).read_bytes() != (whole / name).read_bytes():
+            different.append(name)
     for folder in ("checkpoints", "best"):
-        step, arrays, _ = checkpoint.load_newest(run / folder)
-        expected_step, expected, _ = checkpoint.load_newest(whole / folder)
-        if step != expected_step or arrays.keys() != expected.keys():
-            different.append(folder)
-            continue
-        for name, array in arrays.items():
-            if array.tobytes() != expected[name].tobytes():
-                different.append(f"{folder}: {name}")
+        different += differ_in_checkpoint(run / folder, whole / folder)
     return different
+
+
+def names_of(run: Path) -> set[str]:
+    """The files of a run that have to be as in another; not whole checkpoints."""
+    files = [f.relative_to(run) for f in run.rglob("*") if f.is_file()]
+    return {
+        file.as_posix()
+        for file in files
+        if file.name not in MAY_DIFFER and not file.match("step-*/*")
+    }
+
+
+def differ_in_checkpoint(folder: Path, whole: Path) -> list[str]:
+    """Arrays, and other parts, that the newest checkpoints do not have in common."""
+    step, arrays, meta = checkpoint.load_newest(folder) or (None, {}, {})
+    other_step, others, other_meta = checkpoint.load_newest(whole) or (None, {}, {})
+    different = sorted(arrays.keys() ^ others.keys())
+    different += [
+        name
+        for name in sorted(arrays.keys() & others.keys())
+        if arrays[name].dtype != others[name].dtype
+        or arrays[name].shape != others[name].shape
+        or arrays[name].tobytes() != others[name].tobytes()
+    ]
+    different += ["step"] if step != other_step else []
+    different += ["meta"] if lasting(meta) != lasting(other_meta) else []
+    return [f"{folder.name}: {name}" for name in different]
+
+
+def lasting(meta: dict) -> dict:
+    """A checkpoint's record without how long the run took."""
+    state = {k: v for k, v in meta.get("state", {}).items() if k not in TIMES}
+    return meta | {"state": state}
 
 
 # A stage
@@ -259,37 +300,65 @@ def soak_stage(name: str, args, chance: random.Random) -> Tally:
         if process.poll() is not None:
             break
         if number % 2:
-            process.kill()  # the arm notices, saves itself and ends
+            process.kill()  # the arms notice, save themselves and end
         else:
-            os.killpg(process.pid, signal.SIGKILL)  # the arm is of its group
+            os.killpg(process.pid, signal.SIGKILL)  # the arms are of its group
         process.wait()
         tally.kills += 1
     finish(start(command(killed), killed))
-    for run in sorted(whole.glob("*/*/seed*")):
-        place = run.relative_to(whole)
-        tally.differences += tuple(f"{place}/{d}" for d in differ(killed / place, run))
-    winner = "rate/winner.json"
-    if (whole / winner).read_bytes() != (killed / winner).read_bytes():
-        tally.differences += (winner,)
+    study = Path("soak", "hourglass")
+    tally.differences += tuple(differ_in_stage(killed / study, whole / study))
+    tally.differences += too_few("kills", tally.kills, STAGE_KILLS // 2)
     return tally
 
 
+def differ_in_stage(folder: Path, whole: Path) -> list[str]:
+    """Names of what two stages do not have in common: runs, winner, table."""
+    different = []
+    for run in sorted(whole.glob(f"{STAGE}/*/seed*")):
+        place = run.relative_to(whole)
+        different += [f"{place}/{name}" for name in differ(folder / place, run)]
+    winner, table = f"{STAGE}/winner.json", f"tables/{STAGE}.csv"
+    if (folder / winner).read_bytes() != (whole / winner).read_bytes():
+        different.append(winner)
+    if table_of(folder / table) != table_of(whole / table):
+        different.append(table)
+    return different
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    """The lines of a stage's table without how long anything took."""
+    with open(path, newline="") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        for column in TIME_COLUMNS:
+            del line[column]
+    return lines
+
+
 def carry_out_stage(args) -> int:
-    """The stage in a process of its own, which is the one that is killed."""
-    base = configs(args.steps)["dropout"]
+    """ablations/run.py with a small study; the process that is killed."""
+    spec = importlib.util.spec_from_file_location("run", RUN_SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.load_study = lambda name: small_study(args.steps)
+    data = args.out.parent.parent / "data"
+    words = ["--study", "soak", "--stage", STAGE, "--data", data, "--out", args.out]
+    words += ["--jobs", 2, "--threads", args.threads]
+    return script.main([str(word) for word in words])
 
-    def arms(config: Config) -> list[Arm]:
-        rates = [0.0003, 0.001, 0.003]
-        return [Arm(f"lr{r:g}", f"{r:g}", replace(config, lr=r)) for r in rates]
 
-    stage = Stage("rate", "Which learning rate?", "soak", arms)
-    data = open_prepared(args.out.parent.parent / "data")
-    where = runner.Execution(args.out, data, threads=args.threads)
-    plan = Plan(lambda scale, size: base, (stage,))
-    with checkpoint.lock(args.out):
-        checkpoint.sweep(args.out)
-        runner.run_stages(plan, [stage], base, where, None, lambda results: None)
-    return 0
+def small_study(steps: int) -> Study:
+    """One network, one stage, three arms."""
+
+    def arms(base: Config) -> list[Arm]:
+        rates = {"slow": 0.0003, "middle": 0.001, "fast": 0.003}
+        return [Arm(name, name, replace(base, lr=lr)) for name, lr in rates.items()]
+
+    stage = Stage(STAGE, "Which learning rate?", "soak", arms)
+    plan = Plan(lambda scale, facts: configs(steps)["dropout"], (stage,))
+    facts = DataFacts((32, 48), IMAGES["train"])
+    return Study("soak", "Soak", (), facts, {"hourglass": plan})
 
 
 # Memory

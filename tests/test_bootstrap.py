@@ -239,6 +239,8 @@ def test_too_few_sequences_are_cut_into_blocks_of_neighbours():
     assert len(set(groups[:171]) & set(groups[171:])) == 0
     assert sizes.min() >= 20
     assert sizes.max() <= 24  # a tenth of 233, rounded up
+    # Even of six images none is taken for a sequence of its own.
+    assert bootstrap.groups_of(ids[:6], sequences).tolist() == [0, 0, 1, 1, 2, 2]
     # Interleaved: blocks are of neighbours in their own sequence.
     groups = bootstrap.groups_of(ids, {each: "ab"[int(each) % 2] for each in ids})
     assert set(groups[::2]).isdisjoint(groups[1::2])

@@ -151,7 +151,7 @@ def groups_of(ids: Sequence[str], sequences: Mapping[str, str]) -> np.ndarray:
         members.setdefault((name is None, name or each), []).append(position)
     blocks = [np.array(positions) for positions in members.values()]
     if len(blocks) < FEWEST_SEQUENCES:
-        length = -(-len(ids) // BLOCKS)
+        length = max(2, -(-len(ids) // BLOCKS))
         blocks = [
             block
             for positions in blocks

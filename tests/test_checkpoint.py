@@ -1,9 +1,11 @@
 """Checkpoints: whole or not at all, hashed, the one before where one is damaged."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +127,58 @@ except StorageError as error:
     assert "room for 800,000 bytes" in done.stdout
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step-00000001"]
     assert checkpoint.load_newest(tmp_path)[0] == 1
+
+
+class Killed(BaseException):
+    """Nobody catches it, so that nothing is cleaned up, as after SIGKILL."""
+
+
+# What a save does to the disk, call by call.
+CALLS = [(checkpoint.os, "fsync"), (checkpoint.os, "replace"), (np, "savez")]
+CALLS += [(checkpoint.json, "dump"), (checkpoint.shutil, "rmtree")]
+CALLS += [(Path, "mkdir"), (checkpoint, "_sync_folder")]
+
+
+def die_at_call(patch, number: int) -> None:
+    """Die right before the call of that number, counted over all of CALLS."""
+    counter = itertools.count()
+
+    def counted(function):
+        def call(*arguments, **options):
+            if next(counter) == number:
+                raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+    for owner, name in CALLS:
+        patch.setattr(owner, name, counted(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_killed_at_any_point_of_a_save_one_is_whole(tmp_path, keep):
+    deaths = 0
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+        save(folder, 1, keep)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                die_at_call(patch, number)
+                save(folder, 2, keep)
+        except Killed:
+            deaths += 1
+        else:
+            break
+        step, found, _ = checkpoint.load_newest(folder)
+        assert step in (1, 2)
+        for name, array in arrays(step).items():
+            np.testing.assert_array_equal(found[name], array)
+        checkpoint.sweep(folder)
+        save(folder, 3, keep)  # the same process, begun again
+        names = sorted(entry.name for entry in folder.iterdir())
+        assert names[-1] == "step-00000003"
+        assert len(names) == keep
+    assert deaths >= 9
 
 
 def test_writing_a_file_replaces_it_as_a_whole(tmp_path):

@@ -26,9 +26,12 @@ def build(
     step            lr decay_rate^floor(s / decay_every)
     exponential     the same: BODY's code (0.96 every 2000 steps, a staircase)
 
-    Beyond `steps`, poly and cosine stay at their last value. An optimizer with
-    `gradient_accumulation_steps` counts batches: give it `steps` and `decay_every` in
-    batches.
+    Beyond `steps`, poly and cosine stay at their last value.
+
+    `steps`, `decay_every` and s are optimizer steps. Keras gives the schedule of an
+    optimizer with `gradient_accumulation_steps=n` batches instead, n to a step:
+    `keras_seg.optimizers` divides them; in a script of your own give `steps` and
+    `decay_every` n times as large.
 
     Args:
         kind: one of the names above.
@@ -36,7 +39,7 @@ def build(
         steps: length of the run in optimizer steps, >= 1.
         power: exponent of poly, > 0.
         lr_min: floor of cosine, 0..lr.
-        decay_every: steps between drops of step and exponential, >= 1.
+        decay_every: optimizer steps between drops of step and exponential, >= 1.
         decay_rate: factor of a drop, > 0.
 
     Raises:

@@ -6,10 +6,13 @@ whose refusals we rely on where a user loads an exported model.
 """
 
 import ast
+import configparser
 import io
 import json
 import os
 import pickle
+import re
+import runpy
 import struct
 import subprocess
 import sys
@@ -273,6 +276,30 @@ def test_links_in_an_output_folder_are_not_followed(tmp_path):
     checkpoint.sweep(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     assert (tmp_path / "elsewhere" / "file").read_text() == "kept"
+
+
+def test_the_keras_that_refuses_is_asked_for():
+    """Older ones load some of the files below (reliability 5)."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    required = settings["options"]["install_requires"].split()
+    (line,) = [line for line in required if line.startswith("keras")]
+    lowest = re.match(r"keras>=(\d+)\.(\d+)\.(\d+),<4$", line).groups()
+    assert tuple(map(int, lowest)) >= (3, 15, 1)
+
+
+def test_names_that_become_folders_lead_nowhere():
+    """Studies, networks, stages and arms: OUT/<study>/<net>/<stage>/<arm>/."""
+    names = set()
+    for path in (ROOT / "ablations" / "studies").glob("*.py"):
+        study = runpy.run_path(str(path))["STUDY"]
+        names |= {study.name, *study.plans}
+        for plan in study.plans.values():
+            base = plan.base("paper", study.data)
+            names |= {stage.name for stage in plan.stages}
+            names |= {arm.name for s in plan.stages for arm in s.arms(base)}
+    assert len(names) > 20
+    assert not [name for name in names if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name)]
 
 
 UNUSED = {"load_model", "load_weights", "get_file", "urlretrieve", "extractall"}

@@ -23,7 +23,7 @@ from keras_seg import (
     event_log,
     run_folder,
 )
-from keras_seg.ablation import executors, protocol, runner
+from keras_seg.ablation import estimate, executors, protocol, runner
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, StorageError, UsageError
@@ -31,6 +31,7 @@ from keras_seg.nets import get, refuse_size
 
 HERE = Path(__file__).resolve().parent
 STUDIES = HERE / "studies"
+COSTS = HERE / "costs.csv"  # of python tools/summary.py --costs
 DEFAULT_DATA = HERE.parent / "datasets" / "prepared" / "synthetic_humans"
 RAW_DATA = HERE.parent / "datasets" / "raw" / "synthetic_humans"
 # The embedded data: many people with few frames each generalise better than few
@@ -38,13 +39,14 @@ RAW_DATA = HERE.parent / "datasets" / "raw" / "synthetic_humans"
 EMBEDDED_CLIPS = (400, 60, 60)
 EMBEDDED_FRAMES = 4
 EMBEDDED_SIZE = (320, 320)
+VALIDATION_SHARE = 6  # training images for one of validation; BODY 2.2
 MOST_JOBS = 64  # tasks given to a cluster at once; it queues what does not fit
 
 
 def main(argv: list[str]) -> int:
     args = parse(argv)
     if args.list:
-        print_studies()
+        print_studies(args)
         return 0
     study = load_study(args.study)
     if args.net is not None and args.net not in study.plans:
@@ -371,19 +373,50 @@ def print_table(stage: protocol.StageResult) -> None:
         print(f"{line} {summary['miou']:7.4f} {summary['pixel_accuracy']:9.4f}{mark}")
 
 
-def print_studies() -> None:
-    """Studies, networks, stages and arms, with the document's mIoU where it has one."""
+def print_studies(args) -> None:
+    """Studies, networks, stages with their time here, arms with the document's mIoU."""
+    costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
+    prepared = open_prepared(args.data) if args.data else None
+    on = f"on {prepared.dataset}, " if prepared else ""
+    print(
+        f"Times: roughly, at scale {args.scale}, {on}one arm at a time, here and now."
+    )
     for path in sorted(STUDIES.glob("*.py")):
         study = load_study(path.stem)
         print(f"--study {study.name}: {study.title}")
         for net, plan in study.plans.items():
+            named = f"--net {net} " if len(study.plans) > 1 else ""
+            facts = facts_of(args, study, prepared) if prepared else study.data
+            images = validation_images(args, study, prepared)
             for stage in plan.stages:
-                print(f"  --net {net} --stage {stage.name}: {stage.question}")
-                for arm in stage.arms(plan.base("paper", study.data)):
+                arms = arms_at(plan, stage, args.scale, facts)
+                time = sum(
+                    estimate.seconds(arm.config, images, costs, speed) for arm in arms
+                )
+                title = f"  {named}--stage {stage.name}: {stage.question}"
+                print(f"{title} (about {command_line.duration(time)})")
+                for arm in arms:
                     miou = arm.published.get("miou")
                     printed = "" if miou is None else f"  (published mIoU {miou:g} %)"
                     printed += f"  [{arm.pretrained}]" if arm.pretrained else ""
                     print(f"      {arm.name}: {arm.title}{printed}")
+        if study.compare:
+            print("  --stage compare: " + ", ".join(study.compare))
+
+
+def validation_images(args, study: protocol.Study, prepared) -> int:
+    """Of the data given; else at scale paper of the document's, else the embedded."""
+    if prepared is not None:
+        return len(prepared.samples("val"))
+    if args.scale == "paper":
+        return study.data.train_images // VALIDATION_SHARE
+    return EMBEDDED_CLIPS[1] * EMBEDDED_FRAMES
+
+
+def arms_at(plan: protocol.Plan, stage: protocol.Stage, scale: str, data):
+    """The arms of a stage at a scale, from the winners that the document names."""
+    base, _ = runner.stage_start(plan, stage, plan.base(scale, data), None, None)
+    return stage.arms(base)
 
 
 def print_plan(net: str, plan: protocol.Plan, stages, base, winner) -> None:

@@ -1,6 +1,6 @@
 """Print the table of networks: paper, parameters, GFLOP, stride, heads.
 
-python tools/summary.py [--markdown]
+python tools/summary.py [--markdown | --costs]
 
 Parameters are the trainable ones, at filter_scale 1 and 2. GFLOP: two operations per
 multiplication of the convolutions and dense layers, one image, at the input size and
@@ -8,11 +8,18 @@ number of classes of the network's document. The input's sides are multiples of 
 stride; a head's size is that of its logits for that input.
 """
 
+import csv
+import io
 import logging
 import math
+import runpy
 import sys
+from pathlib import Path
 
 from keras_seg import backend, command_line, nets
+from keras_seg.ablation import estimate, protocol, runner
+
+STUDIES = Path(__file__).resolve().parents[1] / "ablations" / "studies"
 
 COLUMNS = ("net", "paper", "parameters", "doubled", "input", "GFLOP", "stride", "heads")
 NUMERIC = ("parameters", "doubled", "GFLOP", "stride")
@@ -23,9 +30,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--markdown", action="store_true", help="the table as it stands in the README"
     )
+    parser.add_argument(
+        "--costs",
+        action="store_true",
+        help="what ablations/costs.csv holds: the work of every arm of the studies",
+    )
     args = parser.parse_args(argv)
     backend.configure()
     logging.disable(logging.WARNING)  # of random weights: there are none here
+    if args.costs:
+        print(costs())
+        return 0
     rows = [row(name) for name in nets.NETS]
     print(markdown(rows) if args.markdown else text(rows))
     return 0
@@ -35,6 +50,8 @@ def row(name: str) -> dict[str, str]:
     """What the table says of a network, by column."""
     net = nets.get(name)
     height, width, num_classes = net.reference
+    from keras_seg.nets import flops
+
     model = outline(name, (height, width, 3), num_classes)
     doubled = outline(name, (height, width, 3), num_classes, filter_scale=2)
     heads = (f"{h} {t.shape[1]}x{t.shape[2]}" for h, t in model.output.items())
@@ -44,7 +61,7 @@ def row(name: str) -> dict[str, str]:
         "parameters": f"{parameters(model):,}",
         "doubled": f"{parameters(doubled):,}",
         "input": f"{height}x{width}, {num_classes} classes",
-        "GFLOP": f"{flops(model) / 1e9:.1f}",
+        "GFLOP": f"{flops.forward(model) / 1e9:.1f}",
         "stride": str(net.stride),
         "heads": ", ".join(heads),
     }
@@ -64,23 +81,39 @@ def parameters(model) -> int:
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
-def flops(model) -> int:
-    """Operations of the convolutions and dense layers for one image."""
-    from keras import Model, layers
+def costs() -> str:
+    """CSV: GFLOP per million pixels of every network of every study's arms."""
+    found = {}
+    for config in study_configs():
+        key = estimate.cost_key(config)
+        if key not in found:
+            found[key] = gflop_per_megapixel(config)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["net", "filter_scale", "knobs", "gflop"])
+    writer.writerows([*key, f"{value:.4g}"] for key, value in sorted(found.items()))
+    return text.getvalue().rstrip("\n")
 
-    from keras_seg.nets.fcn_dilated_tanh import StridedDilatedDeconv
 
-    transposed = (layers.Conv2DTranspose, StridedDilatedDeconv)
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, Model):
-            total += flops(layer)
-        elif hasattr(layer, "kernel"):
-            # Each kernel weight is used once per pixel of the smaller side.
-            side = layer.input if isinstance(layer, transposed) else layer.output
-            pixels = math.prod(side.shape[1:-1])
-            total += 2 * pixels * math.prod(layer.kernel.shape)
-    return total
+def study_configs():
+    """The configurations of all arms of all studies, at every scale."""
+    for path in sorted(STUDIES.glob("*.py")):
+        study = runpy.run_path(str(path))["STUDY"]
+        for plan in study.plans.values():
+            for scale in protocol.SCALES:
+                base = plan.base(scale, study.data)
+                for stage in plan.stages:
+                    start, _ = runner.stage_start(plan, stage, base, None, None)
+                    yield from (arm.config for arm in stage.arms(start))
+
+
+def gflop_per_megapixel(config) -> float:
+    from keras_seg.nets import flops
+
+    height, width, num_classes = nets.get(config.net).reference
+    options = {"filter_scale": config.filter_scale, **config.knobs}
+    model = outline(config.net, (height, width, 3), num_classes, **options)
+    return flops.forward(model) / 1e9 / (height * width / 1e6)
 
 
 def markdown(rows) -> str:

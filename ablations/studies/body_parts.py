@@ -397,7 +397,8 @@ def segnet_base(scale: str, data: DataFacts) -> Config:
     if scale == "bench":
         return replace(fast, steps=200, val_every=40)
     if scale == "demo":
-        return replace(fast, steps=80, val_every=20)
+        small = fit_size(data.image_size, 48 * 48, stride=16)
+        return replace(fast, size=small, steps=80, val_every=40)
     size = fit_size(data.image_size, 32 * 32, stride=16)
     smoke = replace(fast, size=size, batch=2, steps=2, val_every=1)
     return replace(smoke, val_samples=4, val_batch=2)

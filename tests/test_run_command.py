@@ -33,7 +33,7 @@ def call(script, *arguments, cwd=None):
         ),
         (
             ["--study", "cats", "--stage", "all"],
-            "error: study: cats; expected one of body_parts",
+            "error: study: cats; expected one of attention_fcn, body_parts, ",
         ),
         (
             ["--net", "icnet", "--stage", "all", "--data", "nowhere"],

@@ -1,0 +1,217 @@
+"""FCN with strided convolutions, attention and skips, against FCN-8s (ATTN).
+
+Question: is the network of ATTN better than the original FCN on Cityscapes and on
+VOC2012, and which of its parts is it: the skips, the attention, the pyramid, the
+strided convolutions? Both data sets have a stage, with the same arms: run `cityscapes`
+on Cityscapes (`prepare.py cityscapes`, 19 classes) and `voc2012` on VOC2012, each with
+its own `--data`. ATTN compares with five other studies and prints no number for FCN:
+
+    MPA / MIOU in percent      Cityscapes       VOC2012
+    Ion et al.                79.3 / 75.6     80.8 / 75.1
+    Xie et al.                85.9 / 79.5     86.5 / 79.4
+    Zhao et al. (PSPNet)      84.6 / 78.1     87.1 / 81.4
+    Wang et al.               89.1 / 82.1     89.5 / 82.1
+    Li et al.                 88.1 / 81.2     88.7 / 81.9
+    ATTN                      90.7 / 82.9     90.2 / 82.7
+
+Not named, therefore ours: the optimizer (Adam), 50 epochs on Cityscapes as on VOC2012,
+whether VGG16's weights are used (both ways are arms), FCN's variant (8s) and its input
+(as ATTN's network's, which VGG16's own weights do not take: their arms get BGR minus
+the mean), decoder widths and the rates of the pyramid. A batch of 256 is 16 batches of
+16, batch norm sees 16.
+
+What the text contradicts: 1.58 and 1.63 million parameters, without and with skips,
+cannot be those of VGG16's convolutions, which have 14.7 million; `width=0.234` has 1.63
+million, and only it is likely to take 256 images of 224 x 224 at once on the GPU named.
+VOC has 20 classes in four groups, not "four classes and 20 small classes". Equation 1
+lacks its "=".
+"""
+
+from dataclasses import replace
+
+from keras_seg.ablation.protocol import Arm, Claim, DataFacts, Plan, Stage, Study
+from keras_seg.config import Config
+
+EPOCHS = 50
+BATCH, ACCUMULATE = 16, 16  # 256 images a step
+VGG16 = "VGG16, ImageNet"
+OTHER_REDUCTIONS = (2, 4, 8, 32)
+CURVES = ("mean_accuracy", "miou")  # MPA and MIOU, Fig. 5 and 8
+
+
+def base(scale: str, data: DataFacts) -> Config:
+    """The original FCN at a scale; paper is ATTN 3.1, spec 7.7."""
+    images = BATCH * ACCUMULATE
+    paper = Config(
+        net="fcn",
+        preprocess="imagenet",
+        size=(224, 224),
+        batch=BATCH,
+        accumulate=ACCUMULATE,
+        steps=data.steps(EPOCHS, images),
+        optimizer="adam",
+        lr=1e-3,
+        schedule="poly",
+        poly_power=0.95,
+        val_every=data.steps(1, images),
+    )
+    if scale == "paper":
+        return paper
+    small = replace(paper, accumulate=1)
+    if scale == "bench":
+        bench = replace(small, size=(96, 96), steps=300, val_every=30)
+        return replace(bench, knobs={"fc": 512})
+    if scale == "demo":
+        demo = replace(small, size=(64, 64), batch=8, steps=50, val_every=10)
+        return replace(demo, knobs={"fc": 256})
+    smoke = replace(small, size=(32, 32), batch=2, steps=2, val_every=1)
+    return replace(smoke, val_samples=4, val_batch=2, knobs={"fc": 16})
+
+
+def attention(base: Config, **knobs) -> Config:
+    """ATTN's network, trained as the FCN is."""
+    return replace(base, net="fcn_attention", knobs=knobs)
+
+
+def against_fcn(mean_accuracy: float, miou: float):
+    """FCN and ATTN's network, from scratch and from VGG16's weights."""
+
+    def arms(base: Config) -> list[Arm]:
+        numbers = {"mean_accuracy": mean_accuracy, "miou": miou}
+        scratch = [
+            Arm("fcn", "FCN-8s", base),
+            Arm("fcn_attention", "FCN with attention", attention(base), numbers),
+        ]
+        pretrained = [
+            Arm(
+                f"{arm.name}_vgg16",
+                f"{arm.title}, from VGG16",
+                replace(arm.config, preprocess="bgr_minus_mean"),
+                note="ATTN does not say whether it begins from VGG16's weights.",
+                pretrained=VGG16,
+            )
+            for arm in scratch
+        ]
+        return scratch + pretrained
+
+    return arms
+
+
+AGAINST_FCN_CLAIMS = (
+    Claim("it is better than the original FCN", "fcn_attention", "fcn", "higher"),
+    Claim(
+        "it finds more of each class than the original FCN",
+        "fcn_attention",
+        "fcn",
+        "higher",
+        metric="mean_accuracy",
+    ),
+)
+
+
+def parts(base: Config) -> list[Arm]:
+    """The network without each of its parts, and the one of ATTN's parameter count."""
+    rows = (
+        ("full", "All parts", {}, "ATTN: 47 ms for a forward pass of 256 images."),
+        ("no_skips", "No skips", {"skips": False}, ""),
+        (
+            "no_attention",
+            "No attention",
+            {"attention": False},
+            "ATTN: 42 ms for a forward pass of 256 images.",
+        ),
+        ("no_aspp", "No pyramid", {"aspp": False}, ""),
+        ("pooling", "Pooling, no strided convolutions", {"downsample": "pool"}, ""),
+        (
+            "narrow",
+            "Width 0.234",
+            {"width": 0.234},
+            "The 1.63 million parameters that ATTN prints for the whole network.",
+        ),
+    )
+    return [
+        Arm(name, title, attention(base, **knobs), note=note)
+        for name, title, knobs, note in rows
+    ]
+
+
+def reductions(base: Config) -> list[Arm]:
+    return [Arm("reduction_16", "C = 16", attention(base))] + [
+        Arm(f"reduction_{ratio}", f"C = {ratio}", attention(base, reduction=ratio))
+        for ratio in OTHER_REDUCTIONS
+    ]
+
+
+PLAN = Plan(
+    base,
+    (
+        Stage(
+            "cityscapes",
+            "Is the FCN with attention better than FCN-8s on Cityscapes?",
+            "ATTN 3.3, Table 2, Fig. 5 and 6",
+            against_fcn(90.7, 82.9),
+            published_winner="fcn_attention",
+            claims=AGAINST_FCN_CLAIMS,
+            curves=CURVES,
+            datasets=("cityscapes",),
+        ),
+        Stage(
+            "voc2012",
+            "Is the FCN with attention better than FCN-8s on VOC2012?",
+            "ATTN 3.4, Table 3, Fig. 8 and 9",
+            against_fcn(90.2, 82.7),
+            published_winner="fcn_attention",
+            claims=AGAINST_FCN_CLAIMS,
+            curves=CURVES,
+            datasets=("voc2012",),
+        ),
+        Stage(
+            "ablation",
+            "Which part of the network is worth how much, and what does it cost?",
+            "ATTN 2.2 and 2.3",
+            parts,
+            published_winner="full",
+            claims=(
+                Claim("skips help", "no_skips", "full", "lower"),
+                Claim("attention helps", "no_attention", "full", "lower"),
+                Claim("the pyramid's context helps", "no_aspp", "full", "lower"),
+                Claim("pooling loses information", "pooling", "full", "lower"),
+                Claim(
+                    "attention takes longer (42 to 47 ms for 256 images)",
+                    "full",
+                    "no_attention",
+                    "higher",
+                    metric="ms_per_image",
+                ),
+            ),
+            curves=CURVES,
+        ),
+        Stage(
+            "reduction",
+            "How far may the attention reduce its channels?",
+            "ATTN 2.2, equation 2",
+            reductions,
+            published_winner="reduction_16",
+            claims=tuple(
+                Claim(
+                    f"a reduction by 16 is better than by {ratio}",
+                    "reduction_16",
+                    f"reduction_{ratio}",
+                    "higher",
+                )
+                for ratio in OTHER_REDUCTIONS
+            ),
+            curves=CURVES,
+        ),
+    ),
+    chained=False,
+)
+
+STUDY = Study(
+    name="attention_fcn",
+    title="FCN with attention: against FCN-8s, part by part",
+    datasets=("cityscapes", "voc2012"),
+    # Cityscapes; VOC2012 has 1464 images of many sizes.
+    data=DataFacts(image_size=(1024, 2048), train_images=2975),
+    plans={"networks": PLAN},
+)

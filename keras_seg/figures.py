@@ -9,6 +9,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -16,11 +17,15 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from PIL import Image, ImageDraw
 
 from keras_seg.checkpoint import write_file
-from keras_seg.labels import IGNORE_ID, colourise
+from keras_seg.data import targets
+from keras_seg.errors import UsageError
+from keras_seg.labels import IGNORE_ID, LabelSpec, colourise
 
 INK, MUTED, RULE = "#1b1c1e", "#686b70", "#d8dade"
 # Okabe and Ito's colours, told apart with any colour vision, without the yellow that
@@ -37,6 +42,10 @@ IGNORED_COLOUR = (224, 224, 192)  # as PASCAL VOC paints void
 LOG_RATIO = 25  # a loss that spans more than this is drawn on a logarithmic axis
 MOST_LABELS = 8  # lines that can be told apart; the others are grey
 SHORT = 26  # characters of a name in a figure
+LOSS_COLOUR, MIOU_COLOUR = COLOURS[5], COLOURS[0]
+JOINT_COLOUR, CENTROID_COLOUR = (255, 170, 0), (40, 190, 255)
+LEGEND_COLUMNS = 3
+SHEET_PX = 420  # long side of a picture that is drawn upon
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -94,16 +103,26 @@ def save_samples(
     write_file(path, png(figure))
 
 
-def arm_colours(arms: Sequence[str], base: str | None) -> dict[str, tuple]:
-    """{arm: (colour, dash)}: the base in ink, the others different from each other."""
-    others = [arm for arm in arms if arm != base]
+def arm_colours(
+    arms: Sequence[str], base: str | None, given: Mapping[str, str] | None = None
+) -> dict[str, tuple]:
+    """{arm: (colour, dash)}: the base in ink, the others different from each other.
+
+    Args:
+        arms, base: names.
+        given: {arm: colour} that are settled already.
+    """
+    given = {} if given is None else given
+    free = [colour for colour in COLOURS if colour not in given.values()]
+    others = [arm for arm in arms if arm != base and arm not in given]
     styles = {
         arm: (
-            COLOURS[position % len(COLOURS)],
-            DASHES[position // len(COLOURS) % len(DASHES)],
+            free[position % len(free)],
+            DASHES[position // len(free) % len(DASHES)],
         )
         for position, arm in enumerate(others)
     }
+    styles |= {arm: (colour, "-") for arm, colour in given.items()}
     return {arm: styles.get(arm, (INK, "-")) for arm in arms}
 
 
@@ -144,6 +163,51 @@ def curves(
     return figure
 
 
+def curves_of_one(histories: Sequence[Rows], title: str) -> Figure:
+    """Loss and mIoU of one arm: training as lines, validation as crosses (BODY Fig. 4).
+
+    Args:
+        histories: of the arm's seeds.
+        title: its name.
+    """
+    training, validation = ("-", ""), ("", "x")
+    lines = [
+        ("training loss", "loss", LOSS_COLOUR, training),
+        ("validation loss", "val_loss", LOSS_COLOUR, validation),
+        ("training mIoU", "train_miou", MIOU_COLOUR, training),
+        ("validation mIoU", "val_miou", MIOU_COLOUR, validation),
+    ]
+    drawn = [(column, *style, histories) for _, column, *style in lines]
+    figure = _loss_and_miou(drawn, title, len(lines))
+    _line_legend(figure, [(name, colour, style) for name, _, colour, style in lines])
+    return figure
+
+
+def curves_together(
+    histories: Mapping[str, Sequence[Rows]], styles: Mapping[str, tuple], title: str
+) -> Figure:
+    """Validation loss, dashed, and mIoU, solid, of several arms (BODY Fig. 17).
+
+    Args:
+        histories: {arm: one history for each seed}.
+        styles: of `arm_colours`.
+        title: above the axes.
+    """
+    dashed, solid = (DASHES[1], ""), ("-", "")
+    figure = _loss_and_miou(
+        [
+            (column, styles[arm][0], style, runs)
+            for arm, runs in histories.items()
+            for column, style in (("val_loss", dashed), ("val_miou", solid))
+        ],
+        title,
+        len(histories) + 2,
+    )
+    entries = [(arm, styles[arm][0], solid) for arm in histories]
+    _line_legend(figure, [*entries, ("loss", MUTED, dashed), ("mIoU", MUTED, solid)])
+    return figure
+
+
 def per_class_bars(
     names: Sequence[str],
     values: Mapping[str, Sequence[float]],
@@ -171,7 +235,7 @@ def per_class_bars(
         for place, score in zip(places, scores):
             text = "absent" if np.isnan(score) else f"{score:.0f}"
             _text(axes, 1.0 + np.nan_to_num(score), place, text, size=7, colour=MUTED)
-    axes.set_yticks(rows, [_short(name) for name in names])
+    _name_ticks(axes.yaxis, [_short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 106)
     axes.set_xticks(range(0, 101, 20))
@@ -207,8 +271,8 @@ def confusion_matrix(
         text = f"{100 * shares[row, column]:.0f}"
         _text(axes, column, row, text, size=7.5, colour=INK, align="center")
     short = [_short(name) for name in names]
-    axes.set_xticks(range(len(names)), short, rotation=90)
-    axes.set_yticks(range(len(names)), short)
+    _name_ticks(axes.xaxis, short, rotation=90)
+    _name_ticks(axes.yaxis, short)
     _finish_axes(axes, title)
     axes.set_xlabel("prediction", color=MUTED, fontsize=9)
     axes.set_ylabel("truth", color=MUTED, fontsize=9)
@@ -244,7 +308,7 @@ def class_weights(
     labels = [
         f"{_short(names[k])} {100 * share:.2g} %" for k, share in zip(order, shares)
     ]
-    axes.set_xticks(range(len(names)), labels, rotation=90)
+    _name_ticks(axes.xaxis, labels, rotation=90)
     _finish_axes(axes, title, grid="y")
     _legend(figure, [(scheme, styles[scheme][0]) for scheme in weights])
     return figure
@@ -267,18 +331,44 @@ def sample_grid(
         palette, names: of the classes, in id order.
         ids: N names to write beside the rows.
     """
-    titles = ["image", "truth", *predictions]
+    maps = [labels, *predictions.values()]
+    rows = [
+        (
+            ids[row] if ids is not None else "",
+            [
+                image,
+                *(None if m[row] is None else paint(m[row], palette) for m in maps),
+            ],
+        )
+        for row, image in enumerate(images)
+    ]
     legend = legend_entries([*labels, *_flat(predictions)], palette, names)
-    width = max(5.0, 1.75 * len(titles))
-    picture = (width - 0.3) / len(titles)
-    aspect = max((image.shape[0] / image.shape[1] for image in images), default=1.0)
+    return picture_grid(["image", "truth", *predictions], rows, legend)
+
+
+def picture_grid(
+    header: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[np.ndarray | None]]],
+    legend: Sequence[tuple[str, tuple[int, int, int]]],
+) -> Figure:
+    """Pictures in rows and columns, a legend of colours below.
+
+    Args:
+        header: titles of the columns.
+        rows: (name or "", pictures uint8 [H, W, 3], or None for an empty place).
+        legend: (name, colour).
+    """
+    width = max(5.0, 1.75 * len(header))
+    picture = (width - 0.3) / len(header)
+    shapes = [image.shape for _, images in rows for image in images[:1]]
+    aspect = max((shape[0] / shape[1] for shape in shapes), default=1.0)
     per_line = max(1, int(width / 1.45))
     legend_height = 0.2 * math.ceil(len(legend) / per_line) + 0.15
-    height = 0.35 + len(images) * (picture * aspect + 0.05) + legend_height
+    height = 0.35 + len(rows) * (picture * aspect + 0.05) + legend_height
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(
-        max(1, len(images)),
-        len(titles),
+        max(1, len(rows)),
+        len(header),
         squeeze=False,
         gridspec_kw={
             "left": 0.28 / width,
@@ -289,20 +379,17 @@ def sample_grid(
             "hspace": 0.03,
         },
     )
-    for column, title in enumerate(titles):
+    for column, title in enumerate(header):
         text = grid[0, column].set_title(_wrap(title), fontsize=8, color=INK)
         text.set_parse_math(False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for row, image in enumerate(images):
-        cells = [image, paint(labels[row], palette)]
-        for maps in predictions.values():
-            cells.append(None if maps[row] is None else paint(maps[row], palette))
-        for axes, cell in zip(grid[row], cells):
-            if cell is not None:
-                axes.imshow(cell, interpolation="nearest", aspect="auto")
-        if ids is not None:
-            _row_name(grid[row, 0], ids[row])
+    for line, (name, images) in zip(grid, rows):
+        for axes, image in zip(line, images):
+            if image is not None:
+                axes.imshow(image, interpolation="nearest", aspect="auto")
+        if name:
+            _row_name(line[0], name)
     handles = [
         Patch(facecolor=np.divide(colour, 255), edgecolor=MUTED, linewidth=0.4)
         for _, colour in legend
@@ -315,6 +402,151 @@ def sample_grid(
         ncols=min(per_line, max(1, len(legend))),
     )
     return figure
+
+
+# Sheets: pictures of the data that belong to a stage's question
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled image to be shown.
+
+    Attributes:
+        id: its name.
+        image: uint8 RGB [H, W, 3].
+        label: uint8 [H, W], 255 = ignored.
+        joints: float32 [24, 2], (x, y) in pixels, NaN where missing; or None.
+    """
+
+    id: str
+    image: np.ndarray
+    label: np.ndarray
+    joints: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled grid of pictures, as of `picture_grid`, and a sentence about it."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]]
+    legend: Sequence[tuple[str, tuple[int, int, int]]]
+
+
+def hierarchy_sheet(
+    examples: Sequence[Example],
+    labels: LabelSpec,
+    lookups: Sequence[Sequence[int] | None],
+) -> Sheet:
+    """The truth at every level of a coarse-to-fine labelling (BODY Fig. 14).
+
+    Args:
+        examples: the images.
+        labels: of the dataset.
+        lookups: from coarse to fine, the level's id of each class (`nets.Head`); None
+            is the dataset's own classes. A coarse class has the colour of its first.
+
+    Raises:
+        UsageError: no network of the stage learns such labels.
+    """
+    if all(lookup is None for lookup in lookups):
+        expected = "an arm that learns labels from coarse to fine"
+        raise UsageError("levels of the labels", "none", expected)
+    own = tuple(range(labels.num_classes))
+    levels = [own if lookup is None else tuple(lookup) for lookup in lookups]
+    rows = []
+    for example in examples:
+        pictures = [example.image]
+        for level in levels:
+            palette = [labels.palette[level.index(coarse)] for coarse in level]
+            pictures.append(paint(example.label, palette))
+        rows.append((example.id, pictures))
+    maps = [example.label for example in examples]
+    return Sheet(
+        "What each stack of the network learns",
+        "The truth from coarse to fine; parts of one coarse class have one colour.",
+        ["image", *(f"{len(set(level))} classes" for level in levels)],
+        rows,
+        legend_entries(maps, labels.palette, labels.names),
+    )
+
+
+def joint_sheet(
+    examples: Sequence[Example],
+    labels: LabelSpec,
+    lookups: Sequence[Sequence[int] | None],
+) -> Sheet:
+    """The data's joints against the centroids of the parts (BODY Fig. 16).
+
+    Args:
+        examples, labels: with joints and SURREAL's 25 classes.
+        lookups: not used.
+
+    Raises:
+        UsageError: they have none, or other classes.
+    """
+    if labels.num_classes != targets.PARTS + 1:
+        raise UsageError("classes of the data", labels.num_classes, "SURREAL's 25")
+    if any(example.joints is None for example in examples):
+        raise UsageError("joints of the data", "none", "24 for each image")
+    rows, distances = [], []
+    for example in examples:
+        joints, centroids = example.joints, targets.part_centroids(example.label)
+        distances.append(np.hypot(*(joints - centroids).T) / len(example.label))
+        joint_dots, dots = (joints, JOINT_COLOUR), (centroids, CENTROID_COLOUR)
+        pictures = [
+            marked(example.image),
+            marked(example.image, joint_dots),
+            marked(example.image, dots),
+            marked(example.image, joint_dots, dots),
+        ]
+        rows.append((example.id, pictures))
+    far = np.concatenate(distances)
+    far = far[np.isfinite(far)]
+    note = "A joint lies at the end of its part, the centroid in the middle."
+    if far.size:
+        note += f" The median distance is {100 * np.median(far):.1f} % of the height."
+    return Sheet(
+        "Joints and centroids of the parts",
+        note,
+        ["image", "joints", "centroids", "both, joined"],
+        rows,
+        [("joint", JOINT_COLOUR), ("centroid of the part", CENTROID_COLOUR)],
+    )
+
+
+SHEETS = {"hierarchy": hierarchy_sheet, "joints": joint_sheet}
+
+
+def marked(
+    image: np.ndarray, *marks: tuple[np.ndarray, tuple[int, int, int]]
+) -> np.ndarray:
+    """An image made as large as SHEET_PX with dots on it; dots of two sets joined.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        marks: (places (x, y) in pixels [N, 2], NaN for none; colour).
+
+    Returns:
+        uint8 RGB [h, w, 3].
+    """
+    zoom = max(1, round(SHEET_PX / max(image.shape[:2])))
+    height, width = (side * zoom for side in image.shape[:2])
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    sets = [(zoom * (np.asarray(places) + 0.5), colour) for places, colour in marks]
+    if len(sets) == 2:
+        for ends in np.stack([sets[0][0], sets[1][0]], axis=1):
+            if np.isfinite(ends).all():
+                draw.line(ends.ravel().tolist(), fill=(255, 255, 255), width=2)
+    radius = 4
+    for places, colour in sets:
+        for x, y in places[np.isfinite(places).all(axis=1)]:
+            box = (x - radius, y - radius, x + radius, y + radius)
+            draw.ellipse(box, fill=colour, outline=(0, 0, 0))
+    return np.asarray(picture)
 
 
 def paint(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
@@ -347,6 +579,7 @@ def png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.set_dpi(144)
     FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    figure.set_layout_engine("none")  # half of the time is finding the layout
     return content.getvalue()
 
 
@@ -365,6 +598,7 @@ def svg(figure: Figure, name: str) -> str:
     settings = {"svg.fonttype": "none", "svg.hashsalt": name}
     with matplotlib.rc_context(settings):
         FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})
+    figure.set_layout_engine("none")
     text = content.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -419,6 +653,54 @@ def _draw_lines(axes, title: str, lines: Sequence[tuple], percent: bool) -> None
     if percent:
         axes.set_ylim(bottom=0)
     _name_lines(axes, drawn)
+
+
+def _loss_and_miou(lines: Sequence[tuple], title: str, entries: int) -> Figure:
+    """Columns of histories on two axes, the loss on the left, the mIoU on the right.
+
+    Args:
+        lines: (column, colour, (dash, marker), histories).
+        title: above the axes.
+        entries: of the legend below, for which room is left.
+    """
+    below = 0.55 + 0.2 * math.ceil(entries / LEGEND_COLUMNS)
+    height = 2.9 + below
+    figure = Figure(figsize=(5.5, height))
+    margins = {"bottom": below / height, "top": 1 - 0.35 / height}
+    left = figure.subplots(gridspec_kw={"left": 0.115, "right": 0.9, **margins})
+    right = left.twinx()
+    losses = []
+    for column, colour, (dash, marker), histories in lines:
+        percent = column.endswith("miou")
+        axes = right if percent else left
+        for rows in histories:
+            steps, values = _points(rows, column, percent)
+            losses += [] if percent else values
+            if len(steps) == 1 and not marker:
+                dash, marker = "", "o"
+            axes.plot(
+                steps,
+                values,
+                color=colour,
+                linestyle=dash,
+                linewidth=1.5,
+                marker=marker,
+                markersize=4.5,
+            )
+    if losses and min(losses) > 0 and max(losses) > LOG_RATIO * min(losses):
+        _log_axis(left)
+    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    left.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _finish_axes(left, title, grid="y")
+    _finish_axes(right, "")
+    right.spines["right"].set_visible(True)
+    right.spines["right"].set_color(MUTED)
+    left.set_xlabel("step", color=MUTED, fontsize=9)
+    left.set_ylabel("loss", color=MUTED, fontsize=9)
+    right.set_ylabel("mIoU (%)", color=MUTED, fontsize=9)
+    left.set_xlim(left=0)
+    right.set_ylim(bottom=0)
+    return figure
 
 
 def _name_lines(axes, lines: Sequence[tuple]) -> None:
@@ -496,18 +778,40 @@ def _finish_axes(axes, title: str, grid: str = "") -> None:
         axes.spines[side].set_color(MUTED)
         axes.spines[side].set_linewidth(0.8)
     axes.tick_params(colors=MUTED, labelsize=8.5, which="both", width=0.8)
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_parse_math(False)
     if grid:
         axes.grid(axis=grid, color=RULE, linewidth=0.8)
         axes.set_axisbelow(True)
+
+
+def _name_ticks(axis, names: Sequence[str], **style) -> None:
+    """Names, drawn as they are, at 0, 1, 2, ... of an axis."""
+    axis.set_ticks(range(len(names)), names, **style)
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
 
 
 def _legend(figure: Figure, entries: Sequence[tuple]) -> None:
     handles = [Patch(color=colour) for _, colour in entries]
     names = [name for name, _ in entries]
     _place_legend(
-        figure, handles, names, loc="outside lower center", ncols=min(3, len(names))
+        figure,
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(LEGEND_COLUMNS, len(names)),
+    )
+
+
+def _line_legend(figure: Figure, entries: Sequence[tuple]) -> None:
+    """Entries are (name, colour, (dash, marker))."""
+    handles = [
+        Line2D([], [], color=colour, linestyle=dash, marker=marker, markersize=4.5)
+        for _, colour, (dash, marker) in entries
+    ]
+    names = [name for name, *_ in entries]
+    columns = min(LEGEND_COLUMNS, len(entries))
+    _place_legend(
+        figure, handles, names, loc="lower center", ncols=columns, handlelength=2.2
     )
 
 
@@ -518,11 +822,10 @@ def _place_legend(figure: Figure, handles, names: Sequence[str], **where) -> Non
         [str(k) for k in range(len(names))],
         frameon=False,
         fontsize=8,
-        handlelength=1.1,
         handleheight=0.9,
         columnspacing=1.2,
         borderaxespad=0.1,
-        **where,
+        **{"handlelength": 1.1, **where},
     )
     for text, name in zip(legend.get_texts(), names):
         text.set_parse_math(False)

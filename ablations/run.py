@@ -39,6 +39,7 @@ RAW_DATA = HERE.parent / "datasets" / "raw" / "synthetic_humans"
 EMBEDDED_CLIPS = (400, 60, 60)
 EMBEDDED_FRAMES = 4
 EMBEDDED_SIZE = (320, 320)
+EXAMPLES = 4  # images in the report's pictures of the data
 VALIDATION_SHARE = 6  # training images for one of validation; BODY 2.2
 MOST_JOBS = 64  # tasks given to a cluster at once; it queues what does not fit
 
@@ -325,16 +326,31 @@ def write(study, net, args, execution, results) -> None:
         command=shlex.join(["python", "ablations/run.py", *sys.argv[1:]]),
         scale=args.scale,
         study=study.name,
-        net=net,
         dataset=prepared.dataset,
         labels=prepared.labels,
         train_pixels=counts.pixels,
         environment=environment(results),
-        show_published=args.scale == "paper" and prepared.dataset in study.datasets,
+        datasets=study.datasets,
         groups=study.groups.get(prepared.dataset, {}),
         weights=weights,
+        sequences={split: prepared.sequences(split) for split in prepared.splits},
+        examples=examples(prepared, results),
     )
     report.write(execution.folder, title=study.title, stages=results, context=context)
+
+
+def examples(prepared, results) -> list:
+    """A few validation images, evenly spread, for stages with pictures of the data."""
+    sizes = [r.arm.config.size for s in results if s.stage.sheets for r in s.results]
+    if not sizes:
+        return []
+    from keras_seg import figures
+    from keras_seg.data import pipeline
+
+    samples = pipeline.Samples(prepared, "val", prepared.image_size or sizes[0])
+    number = min(EXAMPLES, len(samples))
+    chosen = [(2 * k + 1) * len(samples) // (2 * number) for k in range(number)]
+    return [figures.Example(samples.ids[k], *samples.plain(k)) for k in chosen]
 
 
 def environment(results) -> dict:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_seg import figures, run_folder
 from keras_seg.ablation import report, scores
-from keras_seg.ablation.protocol import Arm, ArmResult, Stage, StageResult
+from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.ablation.protocol import choose_winner as winner_of
 from keras_seg.config import Config
 from keras_seg.errors import StorageError
@@ -107,9 +108,14 @@ def failed(folder, arm, seed=0, state="diverged", reason="loss at step 9: nan"):
     return ArmResult(arm, seed, run, state, reason, history=history(0.1, [5.0]))
 
 
-def stage_of(results, name="weighting", published_winner=None):
+def stage_of(results, name="weighting", published_winner=None, **more):
     stage = Stage(
-        name, "Does weighting help?", "BODY, table 2", lambda _: (), published_winner
+        name,
+        "Does weighting help?",
+        "BODY, table 2",
+        lambda _: (),
+        published_winner,
+        **more,
     )
     start = "Starts from the network as it is."
     return StageResult(stage, tuple(results), winner_of(results), start)
@@ -120,7 +126,6 @@ def context(**changes):
         "command": "python ablations/run.py --net icnet --stage weighting",
         "scale": "demo",
         "study": "body_parts",
-        "net": "icnet",
         "dataset": "camvid",
         "labels": LABELS,
         "train_pixels": [500, 300, 200, 0],
@@ -223,7 +228,9 @@ def test_page_is_self_contained_and_escaped(written):
     assert links == ["stage-weighting", "stage-final"]
     assert set(links) <= set(page.ids)
     assert page.tags.count("h2") == 3
-    assert page.tags.count("svg") == 2 * 4 + 3 + 2
+    # Four curves of each stage, those of the documents (together and of each arm),
+    # class figures.
+    assert page.tags.count("svg") == 2 * 4 + (1 + 3) + 1 + 3 + 2
 
 
 def test_pictures_of_the_page_can_be_decoded(written):
@@ -381,7 +388,7 @@ def test_published_numbers_seeds_and_groups(tmp_path):
         failed(tmp_path, LOST, seed=1, state="missing", reason=""),
     ]
     given = context(
-        scale="paper", show_published=True, groups={"Arms": (1, 2), "Bg": (0,)}
+        scale="paper", datasets=("camvid",), groups={"Arms": (1, 2), "Bg": (0,)}
     )
     (tmp_path / "w1/seed0/samples.npz").write_bytes(b"PK\x03\x04 cut short")
 
@@ -402,7 +409,7 @@ def test_published_numbers_seeds_and_groups(tmp_path):
     assert row(page, "Arms") == ["Arms", f"{expected:.1f}published 12.5", "100.0"]
     assert ["image", "truth", "Normal"] in page.rows  # the other's cannot be read
     header = (tmp_path / "tables/weighting.csv").read_text().split("\n")[0]
-    assert "published_miou,published_pixel_accuracy,published_f1" in header
+    assert header.endswith("published_miou,published_f1,published_Arms")
 
 
 def test_many_arms(tmp_path):
@@ -521,3 +528,225 @@ def test_nothing_temporary_is_left(written):
         "report.md",
     ]
     assert not list(written.rglob(".tmp-*"))
+
+
+# Intervals and claims
+
+
+def keep_counts(result, images):
+    """per_image.npz of a run: `images` copies of its confusion matrix."""
+    confusion = np.array(result.metrics["confusion"])
+    sums = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    counts = [np.tile(one, (images, 1)) for one in sums]
+    ids = tuple(f"image{k}" for k in range(images))
+    metrics = {**result.metrics, "confusion": (images * confusion).tolist()}
+    path = run_folder.per_image_file(result.run, None)
+    run_folder.write_per_image(path, run_folder.PerImage(ids, *counts))
+    return dataclasses.replace(result, metrics=metrics)
+
+
+CLAIMS = (
+    Claim("weighting hurts", "w1", "normal", "lower"),
+    Claim("it narrows the gap", "w1", "normal", "lower", "train_val_gap"),
+    Claim("W2 is like none", "w2", "normal", "same"),
+)
+
+
+@pytest.fixture(scope="module")
+def claimed(tmp_path_factory):
+    """Two arms whose images are all alike, so that the interval has no width."""
+    folder = tmp_path_factory.mktemp("claimed")
+    results = [
+        keep_counts(done(folder, ARM, POOR), 8),
+        keep_counts(done(folder, WEIGHTED, GOOD), 8),
+        failed(folder, LOST),
+    ]
+    stage = stage_of(results, claims=CLAIMS)
+    report.write(folder, title="x", stages=[stage], context=context())
+    return folder, stage
+
+
+def test_interval_stands_below_the_difference(claimed):
+    folder, stage = claimed
+    page = Page((folder / "report.html").read_text())
+    poor, good = summarise(POOR)["summary"]["miou"], summarise(GOOD)["summary"]["miou"]
+    gain = f"+{100 * (good - poor):.2f}"
+    assert row(page, EVIL)[:3] == [
+        f"{EVIL} winner clear",
+        f"{100 * good:.2f}",
+        f"{gain}[{gain}, {gain}]",
+    ]
+    said = report.verdict(stage, context())
+    assert f"This is clear: the 95 % interval of the difference is {gain}" in said
+    assert "8 images were resampled, the randomness of training was not" in said
+    (line,) = [
+        line
+        for line in csv.DictReader(
+            (folder / "tables/weighting.csv").read_text().split("\n")
+        )
+        if line["arm"] == "w1"
+    ]
+    assert line["certainty"] == "clear"
+    for name in ("difference_to_base", "interval_low", "interval_high"):
+        assert float(line[name]) == pytest.approx(good - poor)
+
+
+def test_claims_are_held_against_the_runs(claimed):
+    folder, stage = claimed
+    page = Page((folder / "report.html").read_text())
+    # The claimed lower mIoU is higher; the gap is 4 points in both arms (`history`).
+    hurts, gap, same = (row(page, claim.text) for claim in CLAIMS)
+    assert hurts[1:3] == [f"{EVIL} against Normal", "mIoU lower"]
+    assert hurts[4] == "does not hold"
+    assert gap[2:] == ["train − val lower", "+0.00", "seems not to hold (no interval)"]
+    assert same[2:] == ["mIoU about the same", "–", "not run"]
+    said = report.verdict(stage, context())
+    assert "Of the document's 3 claims, 1 does not hold: “weighting hurts”" in said
+    assert "1 was not run: “W2 is like none”" in said
+    lines = list(
+        csv.DictReader((folder / "tables/weighting-claims.csv").read_text().split("\n"))
+    )
+    assert [line["verdict"] for line in lines] == [hurts[4], gap[4], "not run"]
+    assert float(lines[0]["interval_low"]) > 0
+    assert lines[2]["difference"] == lines[2]["interval_low"] == ""
+
+
+def test_damaged_counts_are_named_and_the_report_is_written(tmp_path):
+    results = [
+        keep_counts(done(tmp_path, arm, confusion), 8)
+        for arm, confusion in ((ARM, POOR), (WEIGHTED, GOOD))
+    ]
+    (results[0].run / "per_image.npz").write_bytes(b"PK\x03\x04")
+
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=context())
+
+    page = Page((tmp_path / "report.html").read_text())
+    assert any(text.startswith("No interval: ") for text in page.texts)
+    assert "[" not in row(page, EVIL)[2].replace(EVIL, "")
+
+
+def test_iou_per_batch_by_hand(tmp_path):
+    """VOC07's average: of 5 images in batches of 4, the last one is a batch alone."""
+    run = done(tmp_path, ARM, POOR)
+    first, last = np.array(POOR), np.array(GOOD)
+    total = 4 * first + last
+    run = dataclasses.replace(run, metrics={**run.metrics, "confusion": total.tolist()})
+    counts = [
+        np.stack([function(one) for one in [first] * 4 + [last]])
+        for function in (np.diag, lambda m: m.sum(1), lambda m: m.sum(0))
+    ]
+    path = run_folder.per_image_file(run.run, None)
+    run_folder.write_per_image(path, run_folder.PerImage(tuple("abcde"), *counts))
+
+    mious = [summarise(m)["summary"]["miou"] for m in (POOR, GOOD)]
+    assert scores.batch_iou(run, batch=4) == pytest.approx(statistics.fmean(mious))
+    assert math.isnan(scores.batch_iou(done(tmp_path / "other", ARM, POOR)))
+
+
+# What a document prints, and where it may stand
+
+
+@pytest.mark.parametrize(
+    ("scale", "of_stage", "of_study", "is_shown"),
+    [
+        ("paper", ("camvid",), (), True),
+        ("paper", ("surreal",), ("camvid",), False),
+        ("paper", (), ("camvid",), True),
+        ("bench", (), ("camvid",), False),
+    ],
+)
+def test_published_numbers_stand_beside_ours(
+    tmp_path, scale, of_stage, of_study, is_shown
+):
+    printed = {"iou right|arm": 3.25, "f1_micro_fg": 41.5, "f1_micro_fg ±": 0.5}
+    arm = dataclasses.replace(ARM, published=printed)
+    stage = stage_of([done(tmp_path, arm, GOOD)], datasets=of_stage)
+    given = context(scale=scale, datasets=of_study)
+
+    report.write(tmp_path, title="x", stages=[stage], context=given)
+
+    page = Page((tmp_path / "report.html").read_text())
+    # IoU of class 2: 7 of 10 + 13 - 7; this table is the open one, as it is printed.
+    number = row(page, "right|arm")[2]
+    assert number == "43.8" + ("published 3.25" if is_shown else "")
+    assert "IoU of each class (%)" in page.texts
+    assert (["Arm", "f1_micro_fg\u00a0%"] in page.rows) == is_shown
+    if is_shown:
+        assert row(page, "Normal", 1) == ["Normal", "–published 41.5 ± 0.5"]
+
+
+def test_cost_and_networks_of_the_arms(tmp_path):
+    wide = Arm("wide", "Wide", dataclasses.replace(BASE, net="unet"))
+    results = [done(tmp_path, ARM, POOR), done(tmp_path, wide, GOOD)]
+    results[1] = dataclasses.replace(
+        results[1], metrics={**results[1].metrics, "gflop": 697.447}
+    )
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=context())
+
+    page = Page((tmp_path / "report.html").read_text())
+    column = row(page, "Arm").index("GFLOP")
+    assert row(page, "Normal")[column] == "–"
+    assert row(page, "Wide")[column] == "697"
+    assert any(text.startswith("Networks icnet, unet on camvid") for text in page.texts)
+
+
+# Curves, sheets, export
+
+
+def test_curves_that_the_stage_names(tmp_path):
+    run = done(tmp_path, ARM, POOR)
+    rows = [row | {"val_f1_micro_fg": 0.25} for row in run.history]
+    run = dataclasses.replace(run, history=rows)
+    stage = stage_of([run], curves=("f1_micro_fg", "precision_micro_fg"))
+
+    report.write(tmp_path, title="x", stages=[stage], context=context())
+
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "weighting-val-f1-micro-fg.png" in names
+    assert not [name for name in names if "precision" in name or "val-miou" in name]
+
+
+def test_sheets_or_why_they_are_left_out(tmp_path):
+    """Three classes and no joints: neither sheet; then SURREAL's levels and joints."""
+    knobs = {"targets": "hierarchy", "stacks": 2}
+    config = dataclasses.replace(BASE, net="hourglass", knobs=knobs)
+    arm = Arm("hierarchy", "Coarse to fine", config)
+    stage = stage_of([failed(tmp_path, arm)], sheets=("hierarchy", "joints"))
+    labels = LabelSpec(
+        tuple(f"part {k}" for k in range(25)), tuple((9 * k, 7, k) for k in range(25))
+    )
+    joints = np.full((24, 2), 3.0, np.float32)
+    example = figures.Example(
+        "one", np.zeros((24, 36, 3), np.uint8), np.ones((24, 36), np.uint8), joints
+    )
+    place = tmp_path / "without"
+
+    report.write(place, title="x", stages=[stage], context=context())
+    page = Page((place / "report.html").read_text())
+    left_out = [text for text in page.texts if "is left out" in text]
+    assert len(left_out) == 2
+
+    given = context(labels=labels, train_pixels=[1] * 25, examples=[example])
+    report.write(tmp_path, title="x", stages=[stage], context=given)
+    page = Page((tmp_path / "report.html").read_text())
+    assert ["image", "2 classes", "25 classes"] in page.rows
+    assert ["image", "joints", "centroids", "both, joined"] in page.rows
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"weighting-sheet-hierarchy.png", "weighting-sheet-joints.png"} <= names
+
+
+def test_export_of_the_winner_is_named(tmp_path):
+    run = done(tmp_path, ARM, POOR)
+    folder = run.run / "export" / "saved_model"
+    folder.mkdir(parents=True)
+    check = {"images": 8, "largest_difference": 2.5e-7}
+    run_folder.write_json(folder / "export.json", {"size": [32, 48], "check": check})
+
+    for exports in (True, False):
+        stage = stage_of([run], exports=exports)
+        report.write(tmp_path, title="x", stages=[stage], context=context())
+        text = (tmp_path / "report.md").read_text()
+        assert ("normal/seed0/export/saved" in text.replace("\\", "")) == exports
+        assert ("on 8 images, its probabilities differ by at most 2.5e-07" in text) == (
+            exports
+        )

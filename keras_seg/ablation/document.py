@@ -121,6 +121,8 @@ class Pictures:
         rows: (name of the row, pictures uint8 [H, W, 3] or None), photograph first.
         legend: (name, colour) of the classes.
         figure: the same as one figure, for Markdown.
+        photographs: how many columns, from the first, are photographs.
+        blends: whether the others can be laid over the photograph of their row.
     """
 
     name: str
@@ -128,6 +130,8 @@ class Pictures:
     rows: Sequence[tuple[str, Sequence[np.ndarray | None]]]
     legend: Sequence[tuple[str, Colour]]
     figure: Figure
+    photographs: int = 1
+    blends: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,15 +259,23 @@ def _html_pictures(block: Pictures) -> str:
             if image is None:
                 cells.append(f"<td>{NONE}</td>")
                 continue
-            address = _photo(image) if position == 0 else _label_map(image)
-            cells.append(f'<td><img src="{address}" alt="{_text(f"{name}: {title}")}">')
-            cells.append("</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+            is_photo = position < block.photographs
+            address = _photo(image) if is_photo else _label_map(image)
+            picture = f'<img src="{address}" alt="{_text(f"{name}: {title}")}">'
+            kind = "" if is_photo else ' class="map"'
+            cells.append(f"<td><div{kind}>{picture}</div></td>")
+        photo = f' style="--photo:url({_photo(images[0])})"' if block.blends else ""
+        lines.append(f"<tr{photo}>{''.join(cells)}</tr>")
     legend = "".join(
         f"<span>{_square(colour)}{_text(name)}</span>" for name, colour in block.legend
     )
     width = f' style="max-width:{COLUMN_PX * len(block.header)}px"'
     grid = _html_scrolled(f' class="pictures"{width}', head, "".join(lines))
+    if block.blends:
+        mark = _text(f"{block.name}-blend")
+        switch = f'<input type="checkbox" class="blend" id="{mark}">'
+        label = f'<label for="{mark}">Lay the classes over the photograph</label>'
+        grid = f"<div>{switch}{label}{grid}</div>"
     return f'{grid}<p class="legend">{legend}</p>'
 
 
@@ -427,7 +439,12 @@ figure svg { display:block; width:100%; height:auto; }
 .pictures th:first-child { min-width:0; text-align:center; }
 .pictures td { min-width:120px; vertical-align:middle; color:var(--muted); }
 .pictures img { display:block; width:100%; border-radius:3px; }
-.pictures td + td img { image-rendering:pixelated; }
+.map img { image-rendering:pixelated; }
+.blend { margin:0 .5em 0 0; accent-color:var(--accent); vertical-align:-.1em; }
+.blend + label { font-size:.9rem; color:var(--muted); cursor:pointer; }
+.blend:checked ~ .scroll .map { border-radius:3px;
+  background:var(--photo) center / 100% 100%; }
+.blend:checked ~ .scroll .map img { opacity:.55; }
 .legend { display:flex; flex-wrap:wrap; gap:.2rem 1.1rem; max-width:none;
   font-size:.85rem; }
 pre { white-space:pre-wrap; overflow-wrap:anywhere; padding:.8rem 1rem;

@@ -130,6 +130,29 @@ def _per_image(result: ArmResult) -> run_folder.PerImage | None:
     return counts if np.array_equal(counts.intersection.sum(0), expected) else None
 
 
+def batch_iou(result: ArmResult, batch: int = 16) -> float:
+    """Mean over batches of the mean IoU of the classes present in each (VOC07).
+
+    Args:
+        result: a run that is done.
+        batch: images of each, in the order of the split.
+
+    Returns:
+        NaN where the run has no counts per image.
+    """
+    counts = _per_image(result)
+    if counts is None:
+        return math.nan
+    ids = result.metrics.get("scored_ids")
+    arrays = _stacked(counts)[..., slice(None) if ids is None else list(ids)]
+    ious = []
+    for first in range(0, len(counts.ids), batch):
+        hits, truth, predicted = arrays[:, first : first + batch].sum(axis=1)
+        union = truth + predicted - hits
+        ious.append(mean((hits[union > 0] / union[union > 0]).tolist()))
+    return mean(ious)
+
+
 def per_class(result: StageResult, name: str, key: str) -> list[float]:
     """[C]: mean over the seeds that have a value."""
     runs = [numbers(run.metrics["per_class"][key]) for run in done(result, name)]

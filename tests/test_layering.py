@@ -48,6 +48,7 @@ FORBIDDEN = {
     "training": {"ablation"},
     "fitting": {"ablation", "training"},
     "evaluation": {"ablation", "training", "fitting"},
+    "export": {"ablation", "training", "fitting"},
 }
 
 
@@ -105,6 +106,7 @@ LIGHT = (
     *("keras_seg", "keras_seg.nets", "keras_seg.data", "keras_seg.config"),
     *("keras_seg.labels", "keras_seg.errors", "keras_seg.training"),
     *("keras_seg.run_folder", "keras_seg.ablation.runner", "keras_seg.figures"),
+    "keras_seg.export",
 )
 
 

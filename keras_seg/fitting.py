@@ -39,6 +39,7 @@ from keras_seg.errors import (
     UsageError,
 )
 from keras_seg.evaluation import Network, save_samples, scores, weights_of
+from keras_seg.event_log import EventLog
 
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
 SAVING_SHARE = 0.01  # of the wall time, at the default interval
@@ -76,6 +77,7 @@ class Run:
         self.identity = run_folder.identity(config, prepared)
         self.total = config.steps * config.accumulate
         self.window = config.val_every * config.accumulate
+        self.event_log: EventLog | None = None
 
     def carry_out(self) -> dict:
         """Train what is left, evaluate the best, write the records.
@@ -87,6 +89,8 @@ class Run:
             self._build()
             self._restore()
             self._write_identity()
+            if self.options.tensorboard:
+                self.event_log = EventLog(self.out / "tensorboard", self.state.history)
             while self.state.step < self.total:
                 self._fit_segment()
             return self._finish()
@@ -272,6 +276,8 @@ class Run:
             best = self.out / "best"
             checkpoint.save(best, updates, arrays, self.identity, keep=1)
         run_folder.write_table(self.out / "history.csv", self.state.history)
+        if self.event_log is not None:
+            self.event_log.add(row)
 
     def validate(self, samples) -> dict:
         """{"loss", "confusion" int64 [C, C], "summary", "counts" `PerImage`} of the

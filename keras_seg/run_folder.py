@@ -30,6 +30,7 @@ FORMAT_VERSION = 1
 ENTRIES = ("metrics.json", "config.json", "environment.json", "history.csv")
 ENTRIES += ("timing.csv", "failure.json", "wanted.json", "curves.png", "samples.png")
 ENTRIES += ("samples.npz", "per_image.npz", "checkpoints", "best", "evaluation")
+ENTRIES += ("tensorboard", "export")
 
 
 @dataclass(frozen=True)

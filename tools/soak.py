@@ -377,6 +377,8 @@ def soak_memory(name: str, args, chance: random.Random) -> Tally:
             early = early or late
         time.sleep(0.2)
     finish(process)
+    if not early:
+        return Tally(runs=1, differences=("memory was not measured",))
     growth = () if late <= MEMORY_GROWTH * early else (f"{early:,} to {late:,} bytes",)
     return Tally(runs=1, differences=growth)
 

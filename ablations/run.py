@@ -233,7 +233,10 @@ def execution_of(args, study: protocol.Study, net: str, prepared) -> runner.Exec
 def carry_out(study, net, plan, stages, base, execution, args) -> list:
     """Run the stages of one network and write its report; export what is final."""
 
+    written = []
+
     def write_report(results):
+        written[:] = results
         write(study, net, args, execution, results)
 
     with checkpoint.lock(execution.folder):
@@ -244,6 +247,7 @@ def carry_out(study, net, plan, stages, base, execution, args) -> list:
         for stage in results:
             if stage.stage.exports and stage.winner is not None:
                 export_winner(stage, execution)
+                write_report(list(written))  # which names the export
     return results
 
 
@@ -344,13 +348,13 @@ def examples(prepared, results) -> list:
     sizes = [r.arm.config.size for s in results if s.stage.sheets for r in s.results]
     if not sizes:
         return []
-    from keras_seg import figures
     from keras_seg.data import pipeline
+    from keras_seg.sheets import Example
 
     samples = pipeline.Samples(prepared, "val", prepared.image_size or sizes[0])
     number = min(EXAMPLES, len(samples))
     chosen = [(2 * k + 1) * len(samples) // (2 * number) for k in range(number)]
-    return [figures.Example(samples.ids[k], *samples.plain(k)) for k in chosen]
+    return [Example(samples.ids[k], *samples.plain(k)) for k in chosen]
 
 
 def environment(results) -> dict:

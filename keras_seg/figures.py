@@ -9,7 +9,6 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -20,12 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from PIL import Image, ImageDraw
 
 from keras_seg.checkpoint import write_file
-from keras_seg.data import targets
-from keras_seg.errors import UsageError
-from keras_seg.labels import IGNORE_ID, LabelSpec, colourise
+from keras_seg.labels import IGNORE_ID, colourise
 
 INK, MUTED, RULE = "#1b1c1e", "#686b70", "#d8dade"
 # Okabe and Ito's colours, told apart with any colour vision, without the yellow that
@@ -43,9 +39,7 @@ LOG_RATIO = 25  # a loss that spans more than this is drawn on a logarithmic axi
 MOST_LABELS = 8  # lines that can be told apart; the others are grey
 SHORT = 26  # characters of a name in a figure
 LOSS_COLOUR, MIOU_COLOUR = COLOURS[5], COLOURS[0]
-JOINT_COLOUR, CENTROID_COLOUR = (255, 170, 0), (40, 190, 255)
 LEGEND_COLUMNS = 3
-SHEET_PX = 420  # long side of a picture that is drawn upon
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -179,7 +173,8 @@ def curves_of_one(histories: Sequence[Rows], title: str) -> Figure:
     ]
     drawn = [(column, *style, histories) for _, column, *style in lines]
     figure = _loss_and_miou(drawn, title, len(lines))
-    _line_legend(figure, [(name, colour, style) for name, _, colour, style in lines])
+    entries = [(name, colour, style) for name, _, colour, style in lines]
+    _line_legend(figure, entries, columns=2)
     return figure
 
 
@@ -402,151 +397,6 @@ def picture_grid(
         ncols=min(per_line, max(1, len(legend))),
     )
     return figure
-
-
-# Sheets: pictures of the data that belong to a stage's question
-
-
-@dataclass(frozen=True)
-class Example:
-    """A labelled image to be shown.
-
-    Attributes:
-        id: its name.
-        image: uint8 RGB [H, W, 3].
-        label: uint8 [H, W], 255 = ignored.
-        joints: float32 [24, 2], (x, y) in pixels, NaN where missing; or None.
-    """
-
-    id: str
-    image: np.ndarray
-    label: np.ndarray
-    joints: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A titled grid of pictures, as of `picture_grid`, and a sentence about it."""
-
-    title: str
-    note: str
-    header: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[np.ndarray]]]
-    legend: Sequence[tuple[str, tuple[int, int, int]]]
-
-
-def hierarchy_sheet(
-    examples: Sequence[Example],
-    labels: LabelSpec,
-    lookups: Sequence[Sequence[int] | None],
-) -> Sheet:
-    """The truth at every level of a coarse-to-fine labelling (BODY Fig. 14).
-
-    Args:
-        examples: the images.
-        labels: of the dataset.
-        lookups: from coarse to fine, the level's id of each class (`nets.Head`); None
-            is the dataset's own classes. A coarse class has the colour of its first.
-
-    Raises:
-        UsageError: no network of the stage learns such labels.
-    """
-    if all(lookup is None for lookup in lookups):
-        expected = "an arm that learns labels from coarse to fine"
-        raise UsageError("levels of the labels", "none", expected)
-    own = tuple(range(labels.num_classes))
-    levels = [own if lookup is None else tuple(lookup) for lookup in lookups]
-    rows = []
-    for example in examples:
-        pictures = [example.image]
-        for level in levels:
-            palette = [labels.palette[level.index(coarse)] for coarse in level]
-            pictures.append(paint(example.label, palette))
-        rows.append((example.id, pictures))
-    maps = [example.label for example in examples]
-    return Sheet(
-        "What each stack of the network learns",
-        "The truth from coarse to fine; parts of one coarse class have one colour.",
-        ["image", *(f"{len(set(level))} classes" for level in levels)],
-        rows,
-        legend_entries(maps, labels.palette, labels.names),
-    )
-
-
-def joint_sheet(
-    examples: Sequence[Example],
-    labels: LabelSpec,
-    lookups: Sequence[Sequence[int] | None],
-) -> Sheet:
-    """The data's joints against the centroids of the parts (BODY Fig. 16).
-
-    Args:
-        examples, labels: with joints and SURREAL's 25 classes.
-        lookups: not used.
-
-    Raises:
-        UsageError: they have none, or other classes.
-    """
-    if labels.num_classes != targets.PARTS + 1:
-        raise UsageError("classes of the data", labels.num_classes, "SURREAL's 25")
-    if any(example.joints is None for example in examples):
-        raise UsageError("joints of the data", "none", "24 for each image")
-    rows, distances = [], []
-    for example in examples:
-        joints, centroids = example.joints, targets.part_centroids(example.label)
-        distances.append(np.hypot(*(joints - centroids).T) / len(example.label))
-        joint_dots, dots = (joints, JOINT_COLOUR), (centroids, CENTROID_COLOUR)
-        pictures = [
-            marked(example.image),
-            marked(example.image, joint_dots),
-            marked(example.image, dots),
-            marked(example.image, joint_dots, dots),
-        ]
-        rows.append((example.id, pictures))
-    far = np.concatenate(distances)
-    far = far[np.isfinite(far)]
-    note = "A joint lies at the end of its part, the centroid in the middle."
-    if far.size:
-        note += f" The median distance is {100 * np.median(far):.1f} % of the height."
-    return Sheet(
-        "Joints and centroids of the parts",
-        note,
-        ["image", "joints", "centroids", "both, joined"],
-        rows,
-        [("joint", JOINT_COLOUR), ("centroid of the part", CENTROID_COLOUR)],
-    )
-
-
-SHEETS = {"hierarchy": hierarchy_sheet, "joints": joint_sheet}
-
-
-def marked(
-    image: np.ndarray, *marks: tuple[np.ndarray, tuple[int, int, int]]
-) -> np.ndarray:
-    """An image made as large as SHEET_PX with dots on it; dots of two sets joined.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        marks: (places (x, y) in pixels [N, 2], NaN for none; colour).
-
-    Returns:
-        uint8 RGB [h, w, 3].
-    """
-    zoom = max(1, round(SHEET_PX / max(image.shape[:2])))
-    height, width = (side * zoom for side in image.shape[:2])
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
-    sets = [(zoom * (np.asarray(places) + 0.5), colour) for places, colour in marks]
-    if len(sets) == 2:
-        for ends in np.stack([sets[0][0], sets[1][0]], axis=1):
-            if np.isfinite(ends).all():
-                draw.line(ends.ravel().tolist(), fill=(255, 255, 255), width=2)
-    radius = 4
-    for places, colour in sets:
-        for x, y in places[np.isfinite(places).all(axis=1)]:
-            box = (x - radius, y - radius, x + radius, y + radius)
-            draw.ellipse(box, fill=colour, outline=(0, 0, 0))
-    return np.asarray(picture)
 
 
 def paint(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
@@ -802,14 +652,15 @@ def _legend(figure: Figure, entries: Sequence[tuple]) -> None:
     )
 
 
-def _line_legend(figure: Figure, entries: Sequence[tuple]) -> None:
+def _line_legend(
+    figure: Figure, entries: Sequence[tuple], columns: int = LEGEND_COLUMNS
+) -> None:
     """Entries are (name, colour, (dash, marker))."""
     handles = [
         Line2D([], [], color=colour, linestyle=dash, marker=marker, markersize=4.5)
         for _, colour, (dash, marker) in entries
     ]
     names = [name for name, *_ in entries]
-    columns = min(LEGEND_COLUMNS, len(entries))
     _place_legend(
         figure, handles, names, loc="lower center", ncols=columns, handlelength=2.2
     )

@@ -19,6 +19,7 @@ from keras_seg.ablation.document import (
 )
 from keras_seg.ablation.view import StageView
 from keras_seg.errors import UsageError
+from keras_seg.sheets import SHEETS
 
 SAMPLE_ROWS = 4
 LOSS_SETTINGS = ("loss", "l1", "l2", "class_weights", "strategy", "normalise")
@@ -151,7 +152,7 @@ def sheets(view: StageView) -> list:
     for name in view.stage.sheets:
         try:
             lookups = _lookups(view) if name == "hierarchy" else ()
-            sheet = figures.SHEETS[name](view.context.examples, labels, lookups)
+            sheet = SHEETS[name](view.context.examples, labels, lookups)
         except UsageError as error:
             text = f"A picture of the data ({name}) is left out: {error}."
             blocks.append(Paragraph(text, "note"))

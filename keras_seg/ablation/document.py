@@ -415,6 +415,8 @@ th:first-child { text-align:left; position:sticky; left:0; background:var(--page
 tbody th { font-weight:500; }
 tbody th.named { white-space:nowrap; }
 .words td, .words th { text-align:left; white-space:normal; overflow-wrap:normal; }
+.words th:first-child { max-width:34rem; }
+.words small { line-height:1.35; }
 td { background:rgba(var(--heat-colour), calc(var(--heat, 0%) * .62)); }
 td b { font-weight:700; border-bottom:2px solid var(--accent); }
 small { display:block; color:var(--muted); font-size:.78rem; }
@@ -457,7 +459,7 @@ summary { cursor:pointer; font-weight:600; }
   h1 { font-size:1.4rem; }
   th, td { padding:.34rem .5rem; }
   th:first-child { min-width:6.5rem; max-width:9rem; }
-  .words th:first-child { max-width:14rem; }
+  .words th:first-child { min-width:10.5rem; max-width:13rem; }
 }
 @media print { .scroll { overflow:visible; } details { break-inside:avoid; } }
 """

@@ -99,7 +99,7 @@ class Stage:
         curves: columns of history.csv, after "train_" and "val_", that are drawn
             beside the loss.
         sheets: pictures of the data that belong to the question: keys of
-            `keras_seg.figures.SHEETS`.
+            `keras_seg.sheets.SHEETS`.
         datasets: names (meta.json) on which published numbers may stand beside
             ours; empty: those of the study.
     """

@@ -152,23 +152,16 @@ def _contents(views: Sequence[StageView]) -> Table:
             gain = wording.points(difference)
             interval = tables.bracketed(view.interval(result.winner, view.base.name))
         lead = view.lead()
-        rows.append(
-            Row(
-                [
-                    Cell(view.stage.name, link=view.anchor()),
-                    Cell(view.stage.question),
-                    Cell(winner),
-                    Cell(
-                        wording.percent(
-                            scores.mean_score(result, result.winner, "miou")
-                        )
-                    ),
-                    Cell(gain, small=interval),
-                    Cell("" if lead is None else lead.verdict),
-                ]
-            )
-        )
-    header = ["Stage", "Question", "Winner", "mIoU %"]
+        miou = scores.mean_score(result, result.winner, "miou")
+        cells = [
+            Cell(view.stage.name, link=view.anchor(), small=view.stage.question),
+            Cell(winner),
+            Cell(wording.percent(miou)),
+            Cell(gain, small=interval),
+            Cell("" if lead is None else lead.verdict),
+        ]
+        rows.append(Row(cells))
+    header = ["Stage", "winner", "mIoU %"]
     header += [f"points above the base [{tables.LEVEL}]", "the winner is"]
     return Table(header, rows, numbers=False)
 

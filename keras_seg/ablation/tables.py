@@ -266,19 +266,16 @@ def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
         metric = column.title.removesuffix(" %").removesuffix(", points")
         expected = "about the same" if claim.expected == "same" else claim.expected
         write = wording.points if column.is_share else wording.signed
-        rows.append(
-            Row(
-                [
-                    Cell(claim.text),
-                    Cell(f"{arm} against {than}"),
-                    Cell(f"{metric} {expected}"),
-                    Cell(write(one.difference), small=bracketed(one.interval)),
-                    Cell(one.verdict, best=one.verdict in (claims.HOLDS, claims.FAILS)),
-                ]
-            )
-        )
-    header = ["What the document says", "compared", "expected"]
-    header += [f"difference found, points [{LEVEL}]", "verdict"]
+        text = claim.text[:1].upper() + claim.text[1:]
+        tested = f"{metric} {expected}: {arm} against {than}"
+        is_certain = one.verdict in (claims.HOLDS, claims.FAILS)
+        cells = [
+            Cell(text, small=tested),
+            Cell(write(one.difference), small=bracketed(one.interval)),
+            Cell(one.verdict, best=is_certain),
+        ]
+        rows.append(Row(cells))
+    header = ["Claim", f"difference, points [{LEVEL}]", "verdict"]
     return Table(header, rows, numbers=False)
 
 

@@ -7,8 +7,9 @@ from keras_seg.ablation import scores
 from keras_seg.ablation.bootstrap import Interval
 from keras_seg.ablation.protocol import Arm, StageResult
 from keras_seg.errors import StorageError
-from keras_seg.figures import COLOURS, MOST_LABELS, Example, arm_colours
+from keras_seg.figures import COLOURS, MOST_LABELS, arm_colours
 from keras_seg.labels import LabelSpec
+from keras_seg.sheets import Example
 
 # BODY Fig. 17: red hierarchy, blue joints, green plain.
 DOCUMENT_COLOURS = {

@@ -27,6 +27,7 @@ EVERYTHING = Augment(
 class Head:
     target: str = "labels"
     lookup: tuple[int, ...] | None = None
+    stride: int = 1
 
 
 class Folder:
@@ -275,6 +276,24 @@ def test_heatmaps_follow_the_augmented_joints(tmp_path):
         peak = np.unravel_index(maps[row, ..., right_hip].argmax(), (40, 40))
         assert abs(peak[0] - y) <= 0.51
         assert abs(peak[1] - (39 - x)) <= 0.51
+
+
+def test_heatmaps_of_a_head_of_lower_resolution(tmp_path):
+    joints = np.random.default_rng(1).uniform(2, 37, (3, 24, 2)).astype(np.float32)
+    folder = Folder(tmp_path, [(40, 56)] * 3, joints=joints)
+    samples = Samples(folder, "train", (40, 56), padded_size=(48, 64))
+    heads = {"joints0_heatmaps": Head("heatmaps", stride=2)}
+    (_, targets), *_ = train(samples, stop=1, heads=heads, augment=Augment())
+    maps = targets["joints0_heatmaps"]
+    assert maps.shape == (3, 24, 32, 24)
+    # A pixel of half the resolution lies between two of the image's: at 2 k + 1/2.
+    rows, columns = np.mgrid[0:24, 0:32] * 2 + 0.5
+    sigma = 5 * 40 / 320
+    for row, found in enumerate(maps):
+        for joint, (x, y) in enumerate(joints[pipeline.sample_at(5, row, 3)]):
+            squared = (columns - x) ** 2 + (rows - y) ** 2
+            expected = np.exp(-squared / (2 * sigma**2)) * (squared <= 9 * sigma**2)
+            np.testing.assert_allclose(found[..., joint], expected, atol=1e-4)
 
 
 def test_heatmaps_of_part_centres_follow_the_augmented_label(tmp_path):

@@ -482,7 +482,7 @@ def hourglass_base(scale: str, data: DataFacts) -> Config:
     smoke = replace(fast, size=size, batch=2, steps=2, val_every=1)
     return replace(
         smoke,
-        knobs=narrow | {"features": 8, "stem": 8},
+        knobs=narrow | {"features": 8, "stem": 8, "stacks": 2, "depth": 2},
         val_samples=4,
         val_batch=2,
     )

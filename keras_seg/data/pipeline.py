@@ -203,15 +203,17 @@ def training_batches(
         augment: what may happen to a sample.
         start_step, stop_step: whole numbers from 0.
         preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
-        heads: the network's `keras_seg.nets.Head` by name; `target` and `lookup` count.
+        heads: the network's `keras_seg.nets.Head` by name; `target`, `lookup` and, of
+            heatmaps, `stride` count.
         joint_targets: what "heatmaps" show: the dataset's joints ("surreal") or the
             centre of each part of the augmented label ("centroid").
         workers: batches made at a time; never changes a bit.
 
     Returns:
         tf.data.Dataset of (image float32 [batch, H, W, 3], {head: target}). A target
-        is uint8 [batch, H, W] (ids and 255) or float32 [batch, H, W, 24] (heatmaps,
-        -1 throughout where the joint is not visible). [H, W] is `padded_size`.
+        is uint8 [batch, H, W] (ids and 255) or float32 [batch, h, w, 24] (heatmaps,
+        -1 throughout where the joint is not visible). [H, W] is `padded_size`; h and w
+        are those of the head.
 
     Raises:
         UsageError: an unknown preprocess or target, "surreal" without joints.
@@ -290,14 +292,17 @@ class _Collate:
             raise UsageError("preprocess", preprocess, f"one of {known}")
         self.size, self.padded_size = samples.size, samples.padded_size
         self.preprocess, self.joint_targets = preprocess, joint_targets
-        kinds = {head: (spec.target, spec.lookup) for head, spec in heads.items()}
+        kinds = {
+            head: (spec.target, spec.lookup, spec.stride)
+            for head, spec in heads.items()
+        }
         self.kinds = tuple(dict.fromkeys(kinds.values()))  # different ones, in order
         self.heads = {head: self.kinds.index(kind) for head, kind in kinds.items()}
         self.tables = [
             targets.lookup_table(lookup, samples.labels.num_classes)
-            for _, lookup in self.kinds
+            for _, lookup, _ in self.kinds
         ]
-        for target, _ in self.kinds:
+        for target, _, _ in self.kinds:
             if target not in ("labels", "heatmaps"):
                 raise UsageError("target of a head", target, "labels or heatmaps")
         if joint_targets not in ("surreal", "centroid"):
@@ -309,7 +314,7 @@ class _Collate:
 
     @property
     def has_heatmaps(self):
-        return any(target == "heatmaps" for target, _ in self.kinds)
+        return any(target == "heatmaps" for target, _, _ in self.kinds)
 
     def __call__(self, batch):
         images, labels, joints = zip(*batch)
@@ -320,9 +325,9 @@ class _Collate:
         if self.has_heatmaps and self.joint_targets == "centroid":
             joints = [targets.part_centroids(one) for one in labels]
         arrays = [image]
-        for (target, _), table in zip(self.kinds, self.tables):
+        for (target, _, stride), table in zip(self.kinds, self.tables):
             if target == "heatmaps":
-                arrays.append(self._heatmaps(joints))
+                arrays.append(self._heatmaps(joints, stride))
             else:
                 arrays.append(label if table is None else table[label])
         return arrays
@@ -335,11 +340,14 @@ class _Collate:
         padded[:, :height, :width] = array
         return padded
 
-    def _heatmaps(self, joints):
-        shape = (len(joints), *self.padded_size, targets.PARTS)
+    def _heatmaps(self, joints, stride):
+        """float32 [N, H / stride, W / stride, 24], rounded up."""
+        size, padded_size = (_reduced(s, stride) for s in (self.size, self.padded_size))
+        shape = (len(joints), *padded_size, targets.PARTS)
         maps = np.zeros(shape, dtype=np.float32)
         for one, out in zip(joints, maps):
-            targets.draw_heatmaps(one, self.size, out)
+            # A pixel's centre is at a whole number, at every resolution.
+            targets.draw_heatmaps((one + 0.5) / stride - 0.5, size, out)
         return maps
 
     def structured(self, arrays):
@@ -350,12 +358,17 @@ class _Collate:
     def signature(self):
         """(dtype, shape without the batch) of every array a call returns."""
         signature = [(np.float32, (*self.padded_size, 3))]
-        for target, _ in self.kinds:
+        for target, _, stride in self.kinds:
             if target == "heatmaps":
-                signature.append((np.float32, (*self.padded_size, targets.PARTS)))
+                size = _reduced(self.padded_size, stride)
+                signature.append((np.float32, (*size, targets.PARTS)))
             else:
                 signature.append((np.uint8, self.padded_size))
         return signature
+
+
+def _reduced(size, stride):
+    return tuple(-(-side // stride) for side in size)
 
 
 def _training_maker(samples, collate, batch, seed, augment) -> Callable:

@@ -27,11 +27,13 @@ class Head:
         target: "labels" or "heatmaps". What the head is trained on.
         lookup: for "labels", None (the dataset's own ids) or a tuple [C] that maps
             each dataset id to the head's id (coarse-to-fine targets).
+        stride: int. Heatmaps have 1 / stride of the input's height and width.
     """
 
     loss_weight: float = 1.0
     target: str = "labels"
     lookup: tuple[int, ...] | None = None
+    stride: int = 1
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,19 @@ def build(
     return keras.Model(image, outputs, name="hourglass")
 
 
-def heads(num_classes, *, stacks=4, targets="full", joints=None, aux_modules=1, **_):
+def heads(
+    num_classes,
+    *,
+    stacks=4,
+    targets="full",
+    joints=None,
+    aux_modules=1,
+    stem_stride=1,
+    stem_pool=False,
+    **_,
+):
     """The outputs of `build` with these knobs; every stack's loss has weight 1."""
+    stride = stem_stride * (2 if stem_pool else 1)
     result = {}
     for i, classes in enumerate(_classes(num_classes, stacks, targets)):
         lookup = LEVELS[classes] if classes != num_classes else None
@@ -144,7 +155,7 @@ def heads(num_classes, *, stacks=4, targets="full", joints=None, aux_modules=1, 
             lookup=lookup
         )
     for j in range(aux_modules if joints else 0):
-        result[f"joints{j}_heatmaps"] = Head(target="heatmaps")
+        result[f"joints{j}_heatmaps"] = Head(target="heatmaps", stride=stride)
     return result
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from keras_seg.data.surreal import LABELS
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.labels import LabelSpec
 
@@ -153,6 +154,22 @@ def folder(root: Path, count=10, num_classes=3, size=(16, 20)) -> dict:
         save(ids, root / "labels" / f"{name}.png")
         expected[name] = ids
     return expected
+
+
+def bodies(out: Path, counts=(("train", 6), ("val", 4), ("test", 3))) -> Path:
+    """A prepared folder with SURREAL's 25 classes and 24 joints; 40 x 48 px."""
+    rng = np.random.default_rng(8)
+    size = (40, 48)
+    samples = []
+    for split, count in counts:
+        for number in range(count):
+            label = blobs(rng, size, range(25))
+            image = LABELS.colourise(label)
+            joints = rng.uniform(0, size[::-1], (24, 2)).astype("float32")
+            name = f"{split}{number}"
+            samples.append(NewSample(split, name, image, label, joints=joints))
+    write_prepared(out, "bodies", LABELS, samples, lambda s: [s], Options(), {})
+    return out
 
 
 def shapes(out: Path, counts=(("train", 10), ("val", 6), ("test", 3))) -> Path:

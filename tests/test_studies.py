@@ -1,0 +1,87 @@
+"""The studies train: every kind of network and loss here, every stage when asked.
+
+The arms are those of scale smoke: two steps at the smallest size.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+
+from keras_seg import run_folder, training
+from keras_seg.ablation.protocol import DataFacts
+from keras_seg.ablation.runner import stage_start
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = {
+    path.stem: runpy.run_path(str(path))["STUDY"]
+    for path in sorted((ROOT / "ablations" / "studies").glob("*.py"))
+}
+FACTS = DataFacts(image_size=(40, 48), train_images=6)
+
+
+@pytest.fixture(scope="module")
+def bodies(tmp_path_factory) -> Path:
+    return miniatures.bodies(tmp_path_factory.mktemp("data") / "bodies")
+
+
+def stages():
+    """(study, plan's name, plan, stage) of everything that is declared."""
+    for study in STUDIES.values():
+        for net, plan in study.plans.items():
+            for stage in plan.stages:
+                yield study, net, plan, stage
+
+
+def kinds():
+    """{what is new about it: configuration}, one for each distinct net and loss."""
+    found: dict = {}
+    for _, _, plan, stage in stages():
+        base, _ = stage_start(plan, stage, plan.base("smoke", FACTS), None, None)
+        for arm in stage.arms(base):
+            config = arm.config
+            weighted = config.class_weights != "none" and config.strategy
+            targets = config.knobs.get("targets", "full")
+            joints = (
+                f"{config.joint_targets}_joints" if config.knobs.get("joints") else ""
+            )
+            kind = (config.net, config.loss, weighted or "plain", targets, joints)
+            if not arm.pretrained:
+                found.setdefault("-".join(kind).rstrip("-"), config)
+    return found
+
+
+KINDS = kinds()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_two_steps_of_every_network_and_loss(kind, bodies, tmp_path):
+    config = dataclasses.replace(KINDS[kind], steps=2, val_every=1)
+    result = training.train(config, bodies, tmp_path / "run")
+    assert result["steps"] == 2
+    # Every pixel of the four validation images is scored: none is void.
+    pixels = np.array(result["confusion"]).sum()
+    height, width = config.size
+    assert pixels == 4 * height * width
+    losses = [row["loss"] for row in run_folder.read_history(tmp_path / "run")]
+    assert len(losses) == 2
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("study", "net", "stage"),
+    [(study.name, net, stage.name) for study, net, _, stage in stages()],
+)
+def test_every_stage_at_scale_smoke(study, net, stage, bodies, tmp_path):
+    run = runpy.run_path(str(ROOT / "ablations" / "run.py"))
+    arguments = ["--study", study, "--stage", stage, "--scale", "smoke"]
+    arguments += ["--data", str(bodies), "--out", str(tmp_path)]
+    plan_is_named = len(STUDIES[study].plans) > 1
+    run["main"](arguments + (["--net", net] if plan_is_named else []))
+    folder = tmp_path / study / net
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "tables" / f"{stage}.csv").is_file()

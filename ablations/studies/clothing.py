@@ -85,7 +85,7 @@ def base(scale: str, data: DataFacts) -> Config:
     """The FCN with cross-entropy at a scale; paper is CLOTH 4.1 and spec 7.5."""
     paper = Config(
         net="fcn",
-        size=fit_size(data.image_size, 256 * 256, stride=32),
+        size=(256, 256),
         batch=BATCH,
         steps=data.steps(EPOCHS, BATCH),
         optimizer="adam",

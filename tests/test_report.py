@@ -586,9 +586,9 @@ def test_interval_stands_below_the_difference(claimed):
     poor, good = summarise(POOR)["summary"]["miou"], summarise(GOOD)["summary"]["miou"]
     gain = f"+{100 * (good - poor):.2f}"
     assert row(page, EVIL)[:3] == [
-        f"{EVIL} winner clear",
+        f"{EVIL} winner clear, one seed",
         f"{100 * good:.2f}",
-        f"{gain}[{gain}, {gain}]",
+        f"{gain}[{gain},\u00a0{gain}]",
     ]
     said = report.verdict(stage, context())
     assert f"This is clear: the 95 % interval of the difference is {gain}" in said
@@ -613,7 +613,7 @@ def test_claims_are_held_against_the_runs(claimed):
     hurts, gap, same = (row(page, text) for text in starts)
     assert hurts[0] == f"Weighting hurtsmIoU lower: {EVIL} against Normal"
     assert hurts[2] == "does not hold"
-    assert "train − val lower" in gap[0]
+    assert "train\u00a0−\u00a0val lower" in gap[0]
     assert gap[1:] == ["+0.00", "seems not to hold (no interval)"]
     assert same[0].endswith("mIoU about the same: W2 against Normal")
     assert same[1:] == ["–", "not run"]
@@ -687,7 +687,7 @@ def test_published_numbers_stand_beside_ours(
     number = row(page, "right|arm")[2]
     assert number == "43.8" + ("published 3.25" if is_shown else "")
     assert "IoU of each class (%)" in page.texts
-    assert (["Arm", "f1_micro_fg\u00a0%"] in page.rows) == is_shown
+    assert (["Arm", "F1 of the foreground\u00a0%"] in page.rows) == is_shown
     if is_shown:
         assert row(page, "Normal", 1) == ["Normal", "–published 41.5 ± 0.5"]
 

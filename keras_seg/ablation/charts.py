@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_seg import figures
-from keras_seg.ablation import scores
+from keras_seg.ablation import scores, wording
 from keras_seg.ablation.document import (
     Chart,
     Charts,
@@ -24,15 +24,6 @@ from keras_seg.sheets import SHEETS
 SAMPLE_ROWS = 4
 LOSS_SETTINGS = ("loss", "l1", "l2", "class_weights", "strategy", "normalise")
 SETS = {"val": "Validation", "train": "Training"}
-CURVES = {
-    "miou": "mIoU",
-    "pixel_accuracy": "accuracy",
-    "mean_accuracy": "mean class accuracy",
-    "f1_macro": "macro F1",
-    "f1_micro_fg": "F1 of the foreground",
-    "precision_micro_fg": "precision of the foreground",
-    "recall_micro_fg": "recall of the foreground",
-}
 
 
 def curves(view: StageView, styles: Mapping[str, tuple]) -> list:
@@ -46,7 +37,7 @@ def curves(view: StageView, styles: Mapping[str, tuple]) -> list:
         return []
     shown = [arm.title for arm in view.drawn() if arm.title in histories]
     drawn = [
-        (f"{part}_{key}", f"{SETS[part]} {CURVES.get(key, key)} (%)", True)
+        (f"{part}_{key}", f"{SETS[part]} {wording.metric(key)} (%)", True)
         for key in view.stage.curves
         for part in SETS
         if _has(histories, f"{part}_{key}")

@@ -151,14 +151,13 @@ def _contents(views: Sequence[StageView]) -> Table:
             difference = scores.difference(result, result.winner, view.base.name)
             gain = wording.points(difference)
             interval = tables.bracketed(view.interval(result.winner, view.base.name))
-        lead = view.lead()
         miou = scores.mean_score(result, result.winner, "miou")
         cells = [
             Cell(view.stage.name, link=view.anchor(), small=view.stage.question),
             Cell(winner),
             Cell(wording.percent(miou)),
             Cell(gain, small=interval),
-            Cell("" if lead is None else lead.verdict),
+            Cell(tables.certainty(view.lead())),
         ]
         rows.append(Row(cells))
     header = ["Stage", "winner", "mIoU %"]
@@ -192,7 +191,7 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
             Heading(3, "What the document says"),
             tables.claims_table(view, found),
         ]
-        if note := _claims_note(view):
+        if note := _claims_note(view, found):
             blocks.append(Paragraph(note, "note"))
     if notes := _notes(view):
         blocks.append(Items(notes))
@@ -339,14 +338,23 @@ def _plural(said: str) -> str:
     return said
 
 
-def _claims_note(view: StageView) -> str:
-    """Why a verdict here may not be one on the document."""
+def _claims_note(view: StageView, found: Sequence[Finding]) -> str:
+    """Why a verdict here may not be one on the document, nor on other seeds."""
+    sentences = []
     if view.context.scale in REDUCED:
-        return (
+        sentences.append(
             "The claims are held against these runs, which are smaller and shorter "
             "than the document's: what does not hold here may hold there."
         )
-    return "" if view.shows_published else "The claims are held against other data."
+    elif not view.shows_published:
+        sentences.append("The claims are held against other data.")
+    intervals = [one.interval for one in found if one.interval is not None]
+    if any(interval.seeds == 1 for interval in intervals):
+        sentences.append(
+            "With one seed per arm, the intervals know of other images, not of other "
+            "trainings."
+        )
+    return " ".join(sentences)
 
 
 def _notes(view: StageView) -> list[str]:

@@ -88,7 +88,11 @@ def columns_of(labels: LabelSpec) -> list[Column]:
         score_column("f1_macro", "macro F1 %", "f1"),
         score_column("mean_accuracy", "mean class accuracy %"),
         Column(
-            "train_val_gap", "train − val, points", scores.gap, points, is_share=True
+            "train_val_gap",
+            "train\u00a0−\u00a0val, points",
+            scores.gap,
+            points,
+            is_share=True,
         ),
         Column(
             "left_right_swapped",
@@ -211,15 +215,23 @@ def bracketed(interval: Interval | None) -> str:
     """[low, high] in points; "" without an interval."""
     if interval is None or math.isnan(interval.low):
         return ""
-    return f"[{wording.points(interval.low)}, {wording.points(interval.high)}]"
+    return f"[{wording.points(interval.low)},\u00a0{wording.points(interval.high)}]"
+
+
+def certainty(interval: Interval | None) -> str:
+    """Clear or within noise; with one seed, clear for these trainings only."""
+    if interval is None:
+        return ""
+    alone = ", one seed" if interval.is_clear and interval.seeds == 1 else ""
+    return interval.verdict + alone
 
 
 def _tags(view: StageView, arm: Arm) -> list[str]:
     tags = []
     if len(view.arms) > 1 and arm.name == view.result.winner:
         tags.append("winner")
-        if (lead := view.lead()) is not None:
-            tags.append(lead.verdict)
+        if lead := certainty(view.lead()):
+            tags.append(lead)
     if len(view.arms) > 1 and arm.name == view.base.name:
         tags.append("base")
     if arm.name == view.stage.published_winner:
@@ -262,7 +274,8 @@ def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
     for one in found:
         claim = one.claim
         arm, than = (view.titles.get(n, n) for n in (claim.arm, claim.than))
-        column = columns.get(claim.metric) or score_column(claim.metric, claim.metric)
+        title = wording.metric(claim.metric)
+        column = columns.get(claim.metric) or score_column(claim.metric, title)
         metric = column.title.removesuffix(" %").removesuffix(", points")
         expected = "about the same" if claim.expected == "same" else claim.expected
         write = wording.points if column.is_share else wording.signed
@@ -315,7 +328,7 @@ def other_published(view: StageView) -> Table | None:
             Cell(wording.percent(one), small=text) for one, text in zip(ours, small)
         ]
         rows.append(Row([Cell(arm.title), *cells]))
-    return Table(["Arm", *(f"{key} %" for key in rest)], rows)
+    return Table(["Arm", *(f"{wording.metric(key)} %" for key in rest)], rows)
 
 
 # Settings

@@ -6,6 +6,26 @@ points.
 
 import math
 
+METRICS = {  # keys of `keras_seg.metrics.summary`
+    "miou": "mIoU",
+    "miou_fg": "mIoU of the foreground",
+    "iou_ovr2": "IoU as the mean of each class and its rest",
+    "fwiou": "frequency-weighted IoU",
+    "pixel_accuracy": "accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+    "f1_body": "F1 of foreground against background",
+    "f1_micro_fg": "F1 of the foreground",
+    "precision_micro_fg": "precision of the foreground",
+    "recall_micro_fg": "recall of the foreground",
+}
+
+
+def metric(key: str) -> str:
+    """A metric's name in words; the key where it has none."""
+    return METRICS.get(key, key)
+
 
 def percent(value: float) -> str:
     return "" if math.isnan(value) else f"{100 * value:.2f}"

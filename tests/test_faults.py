@@ -1,13 +1,16 @@
 """What can happen to a run from outside, and what it leaves.
 
-Kills between saves and by a real SIGKILL are in test_training.py and test_runner.py,
-damaged checkpoints in test_checkpoint.py, damaged data in the tests of preparation
-and of the pipeline; `tools/soak.py` kills many runs at random moments.
+Stops between saves are in test_training.py, a death at every point of a save and
+damaged checkpoints in test_checkpoint.py, killed stages in test_runner.py, damaged
+data in the tests of preparation and of the pipeline; `tools/soak.py` kills many runs
+at random moments.
 """
 
 import contextlib
+import csv
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -16,21 +19,26 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from test_training import CONFIG as LARGER
 from test_training import assert_same_run
 
-from keras_seg import backend, checkpoint, run_folder
-from keras_seg.ablation import runner
-from keras_seg.ablation.protocol import Arm, Plan, Stage
-from keras_seg.config import to_dict
-from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import StorageError, UsageError
+from keras_seg import backend, checkpoint, command_line, run_folder, training
+from keras_seg.ablation import executors, runner
+from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
+from keras_seg.config import Config, to_dict
+from keras_seg.errors import (
+    INTERRUPTED_EXIT_CODES,
+    KerasSegError,
+    StorageError,
+    UsageError,
+)
 from keras_seg.training import Options, train
 
 CONFIG = replace(
@@ -58,63 +66,74 @@ def leftovers(run: Path) -> list[Path]:
     return list(run.rglob(".tmp-*"))
 
 
-class Killed(BaseException):
-    """Nobody catches it, so that nothing is cleaned up, as after SIGKILL."""
-
-
-def killed(shapes: Path, run: Path, spoil) -> None:
-    """Train until what `spoil` changed kills the run."""
-    with pytest.MonkeyPatch.context() as patch:
-        spoil(patch)
-        with pytest.raises(Killed):
-            train(CONFIG, shapes, run, OPTIONS)
-
-
-def die_at_rename(name: str, after: bool):
-    """Die right before or after a checkpoint gets its name."""
-    replace = os.replace
-
-    def dying(source, target):
-        here = str(target).endswith(name)
-        if after or not here:
-            replace(source, target)
-        if here:
-            raise Killed
-
-    return lambda patch: patch.setattr(checkpoint.os, "replace", dying)
-
-
-def half_a_file(file, **arrays) -> None:
-    """np.savez up to the middle of an archive."""
-    savez(file, **arrays)
-    file.truncate(file.tell() // 2)
-    raise Killed
-
-
-savez = np.savez
-
-
-def test_killed_inside_three_saves_the_run_has_the_same_bits(
-    shapes, uninterrupted, tmp_path
-):
-    run = tmp_path / "run"
-    killed(shapes, run, die_at_rename("best/step-00000004", after=False))
-    assert leftovers(run)
-    assert checkpoint.steps(run / "checkpoints") == [3]
-    killed(shapes, run, die_at_rename("checkpoints/step-00000006", after=True))
-    assert checkpoint.steps(run / "checkpoints") == [3, 6]
-    killed(shapes, run, lambda patch: patch.setattr(np, "savez", half_a_file))
-    assert leftovers(run)
-    train(CONFIG, shapes, run, OPTIONS)
-    assert not leftovers(run)
-    assert_same_run(run, uninterrupted)
-
-
 def command(shapes: Path, run: Path, config: Path, threads: int = 2) -> list[str]:
     config.write_text(json.dumps(to_dict(CONFIG)))
     words = ["-m", "keras_seg.training", "--config", config, "--data", shapes]
     words += ["--out", run, "--threads", threads, "--checkpoint-every", 1]
     return [sys.executable, *map(str, words)]
+
+
+DYING = """
+import os, signal, sys
+import numpy as np
+from keras_seg import checkpoint, command_line, training
+
+moment, folder, step, *arguments = sys.argv[1:]
+save, savez, rename = checkpoint.save, np.savez, os.replace
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def half_a_file(file, **arrays):
+    savez(file, **arrays)
+    file.truncate(file.tell() // 2)
+    die()
+
+def no_name(source, target):
+    if "step-" in str(target):
+        die()
+    rename(source, target)
+
+def dying(place, at, *rest, **options):
+    if (place.name, at) == (folder, int(step)):
+        if moment == "in the file":
+            np.savez = half_a_file
+        else:
+            os.replace = no_name
+    return save(place, at, *rest, **options)
+
+checkpoint.save = dying
+sys.exit(command_line.run(training.main, arguments))
+"""
+
+
+def test_three_kills_two_inside_saves_and_the_same_bits(
+    shapes, uninterrupted, tmp_path
+):
+    run = tmp_path / "run"
+    plain = command(shapes, run, tmp_path / "config.json")
+    process = subprocess.Popen(plain, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.steps(run / "checkpoints"):  # then wherever it happens to be
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert max(checkpoint.steps(run / "checkpoints")) < 6, "the kill came too late"
+    for moment, folder, step in (
+        ("in the file", "checkpoints", 7),
+        ("before its name", "best", 8),
+    ):
+        words = ["-c", DYING, moment, folder, str(step), *plain[3:]]
+        done = subprocess.run([sys.executable, *words], stderr=subprocess.DEVNULL)
+        assert done.returncode == -signal.SIGKILL, moment
+        (half,) = leftovers(run)
+        assert (half.parent.name, half.name[-8:]) == (folder, f"{step:08d}")
+        assert not (run / "metrics.json").exists()
+    subprocess.run(plain, check=True, stderr=subprocess.DEVNULL)
+    assert not leftovers(run)
+    assert_same_run(run, uninterrupted)
 
 
 def test_ctrl_c_saves_and_leaves_with_130_wherever_it_runs(
@@ -128,6 +147,8 @@ def test_ctrl_c_saves_and_leaves_with_130_wherever_it_runs(
         text=True,
         cwd="/",
         env={**os.environ, "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Kathmandu"},
+        # A shell's background jobs, this test among them, may ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not checkpoint.steps(run / "checkpoints"):
@@ -268,52 +289,154 @@ def test_another_number_of_threads_is_refused_by_name(shapes, uninterrupted, tmp
     assert re.match(r"error: environment threads: 1; expected 2", done.stderr)
 
 
-def test_an_arm_without_memory_is_marked_and_the_others_finish(shapes, tmp_path):
+RUN_SCRIPT = Path(__file__).resolve().parents[1] / "ablations" / "run.py"
+
+
+@pytest.fixture
+def stage(shapes, tmp_path, monkeypatch, capsys):
+    """A function that runs a stage of the given arms by ablations/run.py, here.
+
+    It returns the exit code, the lines on stderr and the table's states by arm.
+    """
+    spec = importlib.util.spec_from_file_location("run", RUN_SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    folder = tmp_path / "out" / "faults" / "hourglass"
+
+    def run_stage(arms: dict[str, Config], *options: str, data: Path = shapes):
+        made = [Arm(name, name, config) for name, config in arms.items()]
+        stage = Stage("width", "Wider?", "test", lambda base: made)
+        plan = Plan(lambda scale, facts: replace(CONFIG, size=(32, 48)), (stage,))
+        facts = DataFacts((24, 40), 10)
+        study = Study("faults", "Faults", (), facts, {"hourglass": plan})
+        monkeypatch.setattr(script, "load_study", lambda name: study)
+        words = ["--study", "faults", "--stage", "width", "--data", data]
+        words += ["--out", tmp_path / "out", "--threads", 2]
+        words += options or ("--scale", "smoke")
+        try:
+            exit_code = command_line.run(script.main, [str(word) for word in words])
+        except SystemExit as leaving:  # what sys.exit(run(...)) makes of SIGTERM
+            exit_code = leaving.code
+        errors = capsys.readouterr().err.splitlines()
+        with open(folder / "tables" / "width.csv", newline="") as file:
+            states = {line["arm"]: line["state"] for line in csv.DictReader(file)}
+        return exit_code, errors, {name: states[name] for name in arms}
+
+    run_stage.folder = folder
+    return run_stage
+
+
+def test_an_arm_without_memory_is_marked_and_the_others_finish(stage, uninterrupted):
     huge = replace(CONFIG, knobs=CONFIG.knobs | {"features": 300_000})
-
-    def arms(base):
-        return [Arm("huge", "Huge", huge), Arm("small", "Small", base)]
-
-    stage = Stage("width", "Wider?", "test", arms)
-    where = runner.Execution(tmp_path, open_prepared(shapes), threads=2, isolate=False)
-    (result,) = runner.run_stages(
-        Plan(lambda scale, size: CONFIG, (stage,)),
-        [stage],
-        CONFIG,
-        where,
-        None,
-        lambda results: None,
+    exit_code, errors, states = stage({"huge": huge, "small": CONFIG})
+    assert exit_code == 6
+    assert states == {"huge": "oom", "small": "done"}
+    assert any(line.startswith("width 1/2 huge: oom: memory: ") for line in errors)
+    assert errors[-1] == "error: arms: huge (oom); expected every arm done; see report"
+    assert json.loads((stage.folder / "width" / "winner.json").read_text())["arm"] == (
+        "small"
     )
-    assert [r.state for r in result.results] == ["oom", "done"]
-    assert result.results[0].reason.startswith("memory: ")
-    assert result.winner == "small"
+    for name in ("metrics.json", "history.csv"):
+        place = stage.folder / "width" / "small" / "seed0" / name
+        assert place.read_bytes() == (uninterrupted / name).read_bytes()
 
 
-@pytest.fixture(scope="module")
-def soak():
-    path = Path(__file__).parents[1] / "tools" / "soak.py"
-    spec = importlib.util.spec_from_file_location("soak", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_data_that_break_in_the_middle_of_a_stage_end_it_with_3(
+    stage, shapes, tmp_path, monkeypatch
+):
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    train_one = training.train
+
+    def train_and_break(*arguments):
+        result = train_one(*arguments)
+        for path in (data / "images" / "train").iterdir():
+            path.write_bytes(b"no image")
+        return result
+
+    monkeypatch.setattr(training, "train", train_and_break)
+    short = replace(CONFIG, steps=2, val_every=2)
+    arms = {f"lr{k}": replace(short, lr=k / 1000) for k in (1, 2, 3)}
+    exit_code, errors, states = stage(arms, data=data)
+    assert exit_code == 3
+    assert re.match(r"error: .*images/train/train\d\.png: ", errors[-1])
+    assert states == {"lr1": "done", "lr2": "failed", "lr3": "missing"}
+    assert not (stage.folder / "width" / "winner.json").exists()
 
 
-def test_the_soak_finds_a_difference_of_one_bit(soak, uninterrupted, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(uninterrupted, run)
-    assert soak.differ(run, uninterrupted) == []
-    step, arrays, meta = checkpoint.load_newest(run / "checkpoints")
-    name = next(name for name in arrays if name.endswith("kernel"))
-    arrays[name].view("uint32").flat[0] ^= 1
-    checkpoint.save(run / "checkpoints", step, arrays, meta, 1)
-    history = run / "history.csv"
-    history.write_bytes(history.read_bytes().replace(b"1", b"2", 1))
-    assert soak.differ(run, uninterrupted) == ["history.csv", f"checkpoints: {name}"]
+@pytest.mark.parametrize(
+    ("number", "exit_code", "last"),
+    [(signal.SIGINT, 130, ["interrupted"]), (signal.SIGTERM, 143, [])],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_an_interrupted_stage_asks_its_arms_to_stop(
+    stage, monkeypatch, number, exit_code, last
+):
+    """The arms are pretended: they end when they are asked to, as arms do, with 143."""
+    started = []
+
+    class Process:
+        def __init__(self, arguments):
+            self.asked = threading.Event()
+            started.append(self)
+            if len(started) == 2:
+                os.kill(os.getpid(), number)
+
+        def terminate(self):
+            self.asked.set()
+
+        def wait(self):
+            assert self.asked.wait(30), "nobody asked the arm to stop"
+            return 143
+
+    monkeypatch.setattr(executors, "local", Process)
+    arms = {f"lr{k}": replace(CONFIG, lr=k / 1000) for k in (1, 2, 3)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found, errors, states = stage(arms, "--scale", "demo", "--jobs", "2")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == exit_code
+    assert errors == last
+    assert states == {"lr1": "interrupted", "lr2": "interrupted", "lr3": "missing"}
+    assert len(started) == 2
+    with checkpoint.lock(stage.folder):  # nobody holds it any more
+        pass
 
 
-@pytest.mark.slow
-def test_the_soak_kills_and_finds_nothing(soak, tmp_path, capsys):
-    options = ["--kills", "3", "--runs", "1", "--steps", "24", "--every", "4"]
-    out = str(tmp_path / "out")
-    assert soak.main(["--out", out, "--only", "dropout", *options]) == 0
-    assert re.search(r"dropout +1 +3 +[1-3]  none", capsys.readouterr().out)
+def test_an_arm_that_another_process_still_saves_is_waited_for(stage, monkeypatch):
+    """A killed runner's arm holds its folder until it has saved itself."""
+    ends = {"lr1": [75, 75, 4], "lr2": [75] * 99}
+    slept = []
+
+    class Process:
+        def __init__(self, arguments):
+            self.arm = Path(arguments[arguments.index("--out") + 1]).parent.name
+
+        def wait(self):
+            return ends[self.arm].pop(0)
+
+    clock = itertools.count(step=100)
+    monkeypatch.setattr(
+        runner,
+        "time",
+        SimpleNamespace(monotonic=lambda: next(clock), sleep=slept.append),
+    )
+    monkeypatch.setattr(executors, "local", Process)
+    arms = {f"lr{k}": replace(CONFIG, lr=k / 1000) for k in (1, 2)}
+    exit_code, errors, states = stage(arms, "--scale", "demo")
+    assert states == {"lr1": "diverged", "lr2": "failed"}
+    assert any("lr2: failed: exit code 75" in line for line in errors)
+    assert exit_code == 6
+    assert 90 < len(ends["lr2"]) < 99  # not for ever
+    assert slept[:3] == [2, 2, 2]
+
+
+def test_the_readme_lists_every_exit_code():
+    readme = (RUN_SCRIPT.parents[1] / "README.md").read_text()
+    section = readme.partition("## Exit codes")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| ([\d, ]+) \|", section, re.MULTILINE)
+    kinds = KerasSegError.__subclasses__()
+    codes = {kind.exit_code for kind in kinds} | {0, 1}
+    codes |= set(INTERRUPTED_EXIT_CODES.values())
+    assert {int(code) for line in listed for code in line.split(",")} == codes

@@ -3,12 +3,9 @@
 The network is a tiny hourglass: batch norm, dropout and two supervised heads.
 """
 
-import json
+import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_seg import checkpoint, run_folder
-from keras_seg.config import Augment, Config, to_dict
+from keras_seg.config import Augment, Config
 from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.errors import (
     DataError,
@@ -34,7 +31,7 @@ CONFIG = Config(
     steps=11,
     knobs={
         "stacks": 2,
-        "depth": 2,
+        "depth": 1,
         "features": 8,
         "stem": 4,
         "stem_stride": 2,
@@ -51,7 +48,7 @@ CONFIG = Config(
     val_samples=4,
     val_batch=3,
 )
-OPTIONS = Options(threads=2, checkpoint_every=3)
+OPTIONS = Options(threads=2, workers=1, checkpoint_every=3)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +153,7 @@ def test_the_counts_per_image_belong_to_the_scores(uninterrupted, shapes, tmp_pa
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     interrupted, uninterrupted, shapes, tmp_path, monkeypatch
 ):
+    """In another folder and time zone, with four loader threads instead of one."""
     run = tmp_path / "elsewhere" / "resumed"
     shutil.copytree(interrupted, run)
     assert checkpoint.steps(run / "checkpoints") == [6, 7]
@@ -174,26 +172,6 @@ def test_a_damaged_checkpoint_costs_steps_but_no_bits(
     arrays.write_bytes(arrays.read_bytes()[:-1000])
     train(CONFIG, shapes, run, OPTIONS)
     assert "skipped" in capsys.readouterr().err
-    assert_same_run(run, uninterrupted)
-
-
-def test_a_killed_process_goes_on_to_the_same_bits(uninterrupted, shapes, tmp_path):
-    run = tmp_path / "killed"
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(to_dict(CONFIG)))
-    command = [sys.executable, "-m", "keras_seg.training", "--config", str(config)]
-    command += ["--data", str(shapes), "--out", str(run), "--threads", "2"]
-    command += ["--checkpoint-every", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while max(checkpoint.steps(run / "checkpoints"), default=0) < 2:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    assert not (run / "metrics.json").exists()
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert_same_run(run, uninterrupted)
 
 
@@ -303,18 +281,60 @@ def test_a_file_that_broke_since_preparation_is_named(shapes, tmp_path):
         train(CONFIG, data, tmp_path / "run", OPTIONS)
 
 
-def test_batch_norm_rests_in_full_mode_until_the_switch(shapes, tmp_path):
-    config = replace(CONFIG, steps=4, val_every=2, bn_start=2, bn_mode="full")
-    train(config, shapes, tmp_path / "run", replace(OPTIONS, checkpoint_every=2))
+def test_accumulated_steps_and_a_full_switch_are_gone_on_with(shapes, tmp_path):
+    """Stopped inside a step of three batches, before the switch and after it."""
+    knobs = CONFIG.knobs | {"stacks": 1}
+    config = replace(CONFIG, steps=5, val_every=2, accumulate=3, knobs=knobs)
+    config = replace(config, bn_start=2, bn_mode="full")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(config, shapes, whole, OPTIONS)
     at = {}
-    for step in (2, 4):
-        place = tmp_path / "run" / "checkpoints" / f"step-{step:08d}"
-        at[step], _ = checkpoint.load(place)
+    for batch in (4, 11):  # of 15; the switch is at 6
+        with pytest.MonkeyPatch.context() as patch:
+            ask_to_stop_at(patch, batch)
+            with pytest.raises(InterruptedRunError, match=f"at step {batch // 3} by"):
+                train(config, shapes, run, OPTIONS)
+        assert checkpoint.steps(run / "checkpoints")[-1] == batch
+        at[batch], _ = checkpoint.load(run / "checkpoints" / f"step-{batch:08d}")
+    train(config, shapes, run, OPTIONS)
+    assert_same_run(run, whole)
+    # Batch norm rests until the switch, the rest of the net does not.
     rests = {"moving_mean": 0.0, "moving_variance": 1.0, "gamma": 1.0, "beta": 0.0}
     for kind, initial in rests.items():
-        names = [n for n in at[2] if n.startswith("model/") and n.endswith("/" + kind)]
+        names = [n for n in at[4] if n.startswith("model/") and n.endswith("/" + kind)]
         assert names
-        assert all((at[2][name] == initial).all() for name in names)
-        assert all((at[4][name] != initial).any() for name in names)
-    kernels = [n for n in at[2] if n.startswith("model/") and n.endswith("/kernel")]
-    assert all((at[2][name] != at[4][name]).any() for name in kernels)
+        assert all((at[4][name] == initial).all() for name in names)
+        assert all((at[11][name] != initial).any() for name in names)
+    kernels = [n for n in at[4] if n.startswith("model/") and n.endswith("/kernel")]
+    biases = [n for n in at[4] if n.startswith("model/") and n.endswith("/bias")]
+    assert all((at[4][name] != at[11][name]).any() for name in kernels)
+    assert any((at[4][name] != 0).any() for name in biases)  # 0 before the first step
+
+
+def test_weights_that_are_not_finite_are_not_saved(shapes, tmp_path):
+    """Statistics of batch norm, which no loss of a training step shows."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        spoil_at(patch, 5)
+        with pytest.raises(DivergedError) as caught:
+            train(CONFIG, shapes, run, OPTIONS)
+    line = r"model/\d+/.*moving_variance at step 6: not finite; expected a finite"
+    assert re.match(line, str(caught.value))
+    assert "last good checkpoint: step 3" in str(caught.value)
+    assert checkpoint.steps(run / "checkpoints") == [3]
+
+
+def spoil_at(patch, step: int) -> None:
+    """A variance becomes infinite after `step`."""
+    from keras_seg import fitting
+
+    count = fitting._Windows.on_train_batch_end
+
+    def counted(self, batch, logs=None):
+        count(self, batch, logs)
+        if self.run.state.step == step:
+            variables = self.run.net.variables
+            spoilt = next(v for v in variables if v.path.endswith("moving_variance"))
+            spoilt.assign(np.full(spoilt.shape, np.inf, "float32"))
+
+    patch.setattr(fitting._Windows, "on_train_batch_end", counted)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from keras_seg import checkpoint
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "ablations" / "run.py"
 TRAIN = ROOT / "tools" / "train.py"
@@ -71,6 +73,19 @@ def test_wrong_use_is_one_line_and_exit_code_2(arguments, line, shapes, tmp_path
     assert done.stdout == ""
     assert [entry.name for entry in tmp_path.iterdir()] == ["FILE"]
     assert time.monotonic() - began < 30  # 5 s on a machine that is not busy
+
+
+def test_a_study_that_another_process_runs_is_left_alone(shapes, tmp_path):
+    folder = tmp_path / "out" / "body_parts" / "icnet"
+    with checkpoint.lock(folder):
+        arguments = ("--net", "icnet", "--stage", "filters", "--data", shapes)
+        began = time.monotonic()
+        done = call(RUN, *arguments, "--size", 32, 64, "--out", "out", cwd=tmp_path)
+        assert time.monotonic() - began < 30  # 5 s on a machine that is not busy
+        assert [entry.name for entry in folder.iterdir()] == [".lock"]
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.startswith("error: output folder: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_list_and_plan_need_no_data(tmp_path):

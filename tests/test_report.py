@@ -364,6 +364,7 @@ def test_csv_has_the_numbers_and_no_formulas(written):
     assert float(floor["miou"]) == pytest.approx(0.2)
     assert all(None not in line for line in rows)
     assert "published_miou" not in rows[0]
+    assert [line["winner"] for line in rows[:3]] == ["", "no interval", ""]
     cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
     assert not [
         cell
@@ -600,7 +601,7 @@ def test_interval_stands_below_the_difference(claimed):
         )
         if line["arm"] == "w1"
     ]
-    assert line["certainty"] == "clear"
+    assert (line["certainty"], line["winner"]) == ("clear", "clear, one seed")
     for name in ("difference_to_base", "interval_low", "interval_high"):
         assert float(line[name]) == pytest.approx(good - poor)
 

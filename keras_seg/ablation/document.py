@@ -420,6 +420,7 @@ tbody th.named { white-space:nowrap; }
 td { background:rgba(var(--heat-colour), calc(var(--heat, 0%) * .62)); }
 td b { font-weight:700; border-bottom:2px solid var(--accent); }
 small { display:block; color:var(--muted); font-size:.78rem; }
+td[style] small { color:var(--ink); }
 .winner th, .winner td { background:var(--win); }
 .floor th, .floor td { color:var(--muted); font-style:italic; }
 .failed td { color:var(--bad); text-align:left; white-space:normal; }

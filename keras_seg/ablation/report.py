@@ -51,6 +51,8 @@ GLOSSARY = (
     "Class accuracy: the share of a class' true pixels that are found (recall); the "
     "mean gives a rare class as much say as a frequent one. Macro F1: the mean over "
     "the classes of 2 x shared pixels / (true + predicted pixels).",
+    "Two-class IoU: the mean over the foreground classes of (IoU of the class + IoU of "
+    "all the rest) / 2, as CLOTH seems to have it.",
     "A class that occurs neither in truth nor in prediction is left out of the means "
     f"and shown as “{'–'}”. Pixels without a label count nowhere.",
     "95 % interval: where the difference of mIoU lies in 95 % of 2000 new draws of the "

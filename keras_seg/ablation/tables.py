@@ -482,6 +482,7 @@ def scores_csv(view: StageView, folder: Path) -> str:
     header += [column.name for column in columns]
     header += [f"{kind} {name}" for kind in CLASS_SCORES for name in names]
     header += ["difference_to_base", "interval_low", "interval_high", "certainty"]
+    header.append("winner")
     header += [f"published_{key}" for key in printed]
     lines = []
     for run in result.results:
@@ -497,6 +498,8 @@ def scores_csv(view: StageView, folder: Path) -> str:
             numbers = len(keys) + len(columns) + len(CLASS_SCORES) * len(names)
             line += [""] * numbers
         line += _difference_fields(view, arm)
+        is_winner = arm.name == result.winner
+        line.append((certainty(view.lead()) or "no interval") if is_winner else "")
         line += [arm.published.get(key, "") for key in printed]
         lines.append(line)
     for name, floor in view.floors:

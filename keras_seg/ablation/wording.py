@@ -9,7 +9,7 @@ import math
 METRICS = {  # keys of `keras_seg.metrics.summary`
     "miou": "mIoU",
     "miou_fg": "mIoU of the foreground",
-    "iou_ovr2": "IoU as the mean of each class and its rest",
+    "iou_ovr2": "two-class IoU",
     "fwiou": "frequency-weighted IoU",
     "pixel_accuracy": "accuracy",
     "mean_accuracy": "mean class accuracy",

@@ -20,7 +20,7 @@ from keras_seg import figures
 
 Colour = tuple[int, int, int]
 PICTURE_PX = 420  # long side of a photograph in the page
-COLUMN_PX = 300  # widest column of a grid of pictures
+LEAST_PX, COLUMN_PX = 116, 300  # narrowest and widest column of a grid of pictures
 WIDE_INCHES = 7  # a wider chart has a line of its own and is not made small
 NONE = "–"  # stands where there is no value
 
@@ -269,7 +269,9 @@ def _html_pictures(block: Pictures) -> str:
     legend = "".join(
         f"<span>{_square(colour)}{_text(name)}</span>" for name, colour in block.legend
     )
-    width = f' style="max-width:{COLUMN_PX * len(block.header)}px"'
+    columns = len(block.header)
+    width = f' style="min-width:{LEAST_PX * columns}px;'
+    width += f'max-width:{COLUMN_PX * columns}px"'
     grid = _html_scrolled(f' class="pictures"{width}', head, "".join(lines))
     if block.blends:
         mark = _text(f"{block.name}-blend")
@@ -436,11 +438,11 @@ figure { margin:0; max-width:610px; }
 figure svg { display:block; width:100%; height:auto; }
 .wide { grid-column:1 / -1; max-width:900px; overflow-x:auto; }
 .wide svg { min-width:680px; }
-.pictures { width:100%; }
+.pictures { width:100%; table-layout:fixed; }
 .pictures th, .pictures td { border:0; padding:0 6px 6px 0; text-align:center;
   position:static; min-width:0; vertical-align:bottom; }
 .pictures th:first-child { min-width:0; text-align:center; }
-.pictures td { min-width:120px; vertical-align:middle; color:var(--muted); }
+.pictures td { vertical-align:middle; color:var(--muted); }
 .pictures img { display:block; width:100%; border-radius:3px; }
 .map img { image-rendering:pixelated; }
 .blend { margin:0 .5em 0 0; accent-color:var(--accent); vertical-align:-.1em; }

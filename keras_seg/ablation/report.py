@@ -156,14 +156,13 @@ def _contents(views: Sequence[StageView]) -> Table:
         miou = scores.mean_score(result, result.winner, "miou")
         cells = [
             Cell(view.stage.name, link=view.anchor(), small=view.stage.question),
-            Cell(winner),
+            Cell(winner, small=tables.certainty(view.lead())),
             Cell(wording.percent(miou)),
             Cell(gain, small=interval),
-            Cell(tables.certainty(view.lead())),
         ]
         rows.append(Row(cells))
     header = ["Stage", "winner", "mIoU %"]
-    header += [f"points above the base [{tables.LEVEL}]", "the winner is"]
+    header.append(f"points above the base [{tables.LEVEL}]")
     return Table(header, rows, numbers=False)
 
 

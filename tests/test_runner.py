@@ -351,7 +351,8 @@ def main(argv):
     stage = Stage("rate", "Which?", "test", arms)
     plan = Plan(lambda scale, size: BASE, (stage,))
     folder = Path(argv[1])
-    where = runner.Execution(folder, open_prepared(argv[0]), threads=2)
+    jobs = int(argv[2])
+    where = runner.Execution(folder, open_prepared(argv[0]), threads=2, jobs=jobs)
     with checkpoint.lock(folder):
         runner.run_stages(plan, [stage], BASE, where, None, lambda results: None)
 
@@ -364,7 +365,7 @@ def uninterrupted(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     script = folder / "study.py"
     script.write_text(STUDY_SCRIPT)
-    command = [sys.executable, str(script), str(shapes), str(folder / "out")]
+    command = [sys.executable, str(script), str(shapes), str(folder / "out"), "1"]
     subprocess.run(command, check=True)
     return folder / "out"
 
@@ -379,14 +380,15 @@ def uninterrupted(shapes, tmp_path_factory):
 def test_killed_in_the_middle_of_an_arm_the_same_command_finishes(
     shapes, tmp_path, group, uninterrupted
 ):
-    """SIGKILL; the arm of a killed runner saves itself and ends before the next."""
+    """SIGKILL; the arms of a killed runner save themselves and end before the next."""
     script, folder = tmp_path / "study.py", tmp_path / "out"
     script.write_text(STUDY_SCRIPT)
-    command = [sys.executable, str(script), str(shapes), str(folder)]
+    command = [sys.executable, str(script), str(shapes), str(folder), "2"]
     process = subprocess.Popen(command, start_new_session=True)
     second = folder / "rate" / "lr2" / "seed0" / "config.json"
     deadline = time.monotonic() + 180
-    while not second.is_file():
+    first = folder / "rate" / "lr1" / "seed0" / "config.json"
+    while not (first.is_file() and second.is_file()):  # both at work
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -129,7 +129,9 @@ def parse(argv: list[str]):
         help="for the arms that begin from pretrained weights; see --list",
     )
     parser.add_argument(
-        "--winner", metavar="ARM", help="start from this arm of an earlier stage"
+        "--winner",
+        metavar="[STAGE/]ARM",
+        help="start from this arm of an earlier stage",
     )
     parser.add_argument(
         "--restart", action="store_true", help="train every arm of the stage anew"

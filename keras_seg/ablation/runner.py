@@ -140,14 +140,15 @@ def stage_start(
 
     The winner of every earlier stage is taken along: the one found in the output
     folder (none where `execution` is None), else the one the document chose. `winner`
-    (an arm of an earlier stage) overrides both.
+    (an arm of an earlier stage, "arm" or "stage/arm") overrides both.
     """
     config, sentences = base, []
     for previous in plan.before(stage):
         arms = {arm.name: arm for arm in arms_of(previous, config, execution)}
         found = _read_winner(execution, previous, arms) if execution else None
-        if winner in arms:
-            name, source = winner, "as --winner says"
+        named = next((n for n in arms if winner in (n, f"{previous.name}/{n}")), None)
+        if named is not None:
+            name, source = named, "as --winner says"
         elif found is not None:
             name, source = found, "the winner of the stage run here"
         elif previous.published_winner is not None:
@@ -189,10 +190,16 @@ def refuse_unknown_winner(
 ) -> None:
     """UsageError unless `winner` is None or an arm before the stages asked for."""
     first = min(asked, key=plan.stages.index)
-    names = [arm.name for stage in plan.before(first) for arm in stage.arms(base)]
-    if winner is not None and winner not in names:
+    earlier = [
+        (stage.name, arm.name)
+        for stage in plan.before(first)
+        for arm in stage.arms(base)
+    ]
+    names = list(dict.fromkeys(arm for _, arm in earlier))
+    if winner not in (None, *names, *map("/".join, earlier)):
         known = ", ".join(names) or "none, since it starts from no other stage"
-        raise UsageError("winner", winner, f"an arm of an earlier stage ({known})")
+        expected = f"an arm of an earlier stage ({known}), or stage/arm"
+        raise UsageError("winner", winner, expected)
 
 
 def _missing(stage: Stage, config: Config, execution: Execution) -> list["_Task"]:

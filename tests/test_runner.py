@@ -119,6 +119,13 @@ def test_the_documents_winner_where_no_earlier_stage_was_run(trainer, shapes, tm
 def test_winner_given_by_hand(trainer, shapes, tmp_path):
     (result,) = run(execution(tmp_path, shapes), WEIGHTING, winner="doubled")
     assert {r.arm.config.filter_scale for r in result.results} == {2}
+    # Both stages may have an arm of that name: the stage tells which one is meant.
+    config, start = runner.stage_start(PLAN, FINAL, BASE, None, "width/doubled")
+    assert (config.filter_scale, config.class_weights) == (2, "none")
+    assert "Doubled (as --winner says); weighting: None (the doc" in start
+    runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "width/doubled")
+    with pytest.raises(UsageError, match="winner: weighting/doubled; expected an arm"):
+        runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "weighting/doubled")
     with pytest.raises(UsageError, match=r"winner: w2; expected an arm of an earlier"):
         runner.refuse_unknown_winner(PLAN, [WEIGHTING], BASE, "w2")
 

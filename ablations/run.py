@@ -388,7 +388,7 @@ def print_table(stage: protocol.StageResult) -> None:
     for result in stage.results:
         line = f"  {result.arm.name:24s} {result.seed:4d}"
         if result.metrics is None:
-            print(f"{line} {result.state}: {result.reason}")
+            print(f"{line} {': '.join(filter(None, (result.state, result.reason)))}")
             continue
         summary = result.metrics["summary"]
         mark = "  <- winner" if result.arm.name == stage.winner else ""

@@ -5,6 +5,8 @@ or value concerned. `keras_seg.command_line.run` prints it as ``error: ...`` on
 stderr and leaves with `exit_code`. Anything else that is raised is a bug (1).
 """
 
+from contextlib import contextmanager
+
 INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
@@ -85,3 +87,23 @@ class ArmsFailedError(KerasSegError):
     """A stage finished, but some of its arms failed."""
 
     exit_code = 6
+
+
+@contextmanager
+def memory_failure_named():
+    """Turn what Python or a backend raises for want of memory into OutOfMemoryError."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        expected = "a smaller batch, size or net"
+        raise OutOfMemoryError("memory", line, expected) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ in ("ResourceExhaustedError", "XlaRuntimeError")
+        and ("OOM" in str(error) or "RESOURCE_EXHAUSTED" in str(error))
+    )

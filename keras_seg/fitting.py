@@ -35,8 +35,8 @@ from keras_seg.errors import (
     DataError,
     DivergedError,
     InterruptedRunError,
-    OutOfMemoryError,
     UsageError,
+    memory_failure_named,
 )
 from keras_seg.evaluation import Network, save_samples, scores, weights_of
 from keras_seg.event_log import EventLog
@@ -85,7 +85,7 @@ class Run:
         Returns:
             The content of metrics.json.
         """
-        try:
+        with memory_failure_named():
             self._build()
             self._restore()
             self._write_identity()
@@ -94,12 +94,6 @@ class Run:
             while self.state.step < self.total:
                 self._fit_segment()
             return self._finish()
-        except Exception as error:
-            if _is_out_of_memory(error):
-                raise OutOfMemoryError(
-                    "memory", _first_line(error), "a smaller batch, size or net"
-                ) from error
-            raise
 
     # Building and restoring
 
@@ -539,17 +533,6 @@ def base_loss(config: Config, prepared: Prepared) -> Callable:
     if config.l1 or config.l2:
         loss = losses.WithErrorPenalty(loss, l1=config.l1, l2=config.l2)
     return loss
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (
-        type(error).__name__ in ("ResourceExhaustedError", "XlaRuntimeError")
-        and ("OOM" in str(error) or "RESOURCE_EXHAUSTED" in str(error))
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _write_stderr(text: str):

@@ -23,7 +23,7 @@ from pathlib import Path
 from keras_seg import backend, checkpoint, command_line, nets, run_folder
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import UsageError
+from keras_seg.errors import UsageError, memory_failure_named
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def train(
     with checkpoint.lock(out):
         for folder in (out, out / "checkpoints", out / "best"):
             checkpoint.sweep(folder)
-        (out / "failure.json").unlink(missing_ok=True)
         if options.restart:
             run_folder.forget(out)
         identity = run_folder.identity(config, prepared)
         run_folder.refuse_another_identity(out, identity)
+        (out / "failure.json").unlink(missing_ok=True)
         finished = run_folder.read_metrics(out)
         if finished is not None:
             print(f"{options.title}{out}: finished already", file=sys.stderr)
@@ -210,6 +210,7 @@ def evaluate(
     Raises:
         UsageError: no such run, or data with other classes.
         DataError: no such split, or damaged data.
+        OutOfMemoryError: the network and a batch do not fit.
     """
     arrays, identity = run_folder.load_best(run)
     config = from_dict(identity["config"])
@@ -224,9 +225,10 @@ def evaluate(
     backend.start(config.seed, threads, config.precision)
     from keras_seg import evaluation
 
-    network = evaluation.Network(config, prepared.labels.num_classes)
-    checkpoint.assign(network.net.variables, arrays, "model")
-    result, counts = evaluation.evaluate(network, prepared, split, full_size)
+    with memory_failure_named():
+        network = evaluation.Network(config, prepared.labels.num_classes)
+        checkpoint.assign(network.net.variables, arrays, "model")
+        result, counts = evaluation.evaluate(network, prepared, split, full_size)
     trained = run_folder.read_metrics(run) or {}
     result |= {key: trained.get(key) for key in ("step", "steps")}
     result["manifest"] = prepared.manifest_hash

@@ -413,7 +413,7 @@ class _Task:
         if state in ("begun", "done"):  # killed without a word, or deleted since
             state = "interrupted" if state == "begun" else "missing"
         history = run_folder.read_history(self.run)
-        reason = last.get("reason", "") or "not finished"
+        reason = last.get("reason", "")
         return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
 
     def _metrics(self, run: Path) -> dict:

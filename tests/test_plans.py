@@ -382,9 +382,7 @@ CAMVID_STAGES = {
         "hourglass": OURS_ON_CAMVID
         | {
             "net": "hourglass",
-            "knobs": {"features": 64, "remat": True},
-            "batch": 1,
-            "accumulate": 4,
+            "knobs": {"features": 64},
         },
     },
     "weighting": rows(

@@ -130,6 +130,22 @@ def test_winner_given_by_hand(trainer, shapes, tmp_path):
         runner.refuse_unknown_winner(PLAN, [WEIGHTING], BASE, "w2")
 
 
+def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(
+    trainer, shapes, tmp_path
+):
+    aside = replace(WIDTH, decides=False)
+    plan = replace(PLAN, stages=(aside, WEIGHTING, FINAL))
+    results = runner.run_stages(
+        plan, plan.stages, BASE, execution(tmp_path, shapes), None, lambda results: None
+    )
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    final = results[-1]
+    assert final.results[0].arm.config.filter_scale == 1
+    assert final.start.startswith("Starts from weighting: W1")
+    with pytest.raises(UsageError, match=r"earlier stage \(none, w1, w2\), or stage"):
+        runner.refuse_unknown_winner(plan, [FINAL], BASE, "doubled")
+
+
 def test_no_stage_of_an_unchained_plan_starts_from_a_winner(trainer, shapes, tmp_path):
     plan = replace(PLAN, chained=False)
     results = runner.run_stages(

@@ -71,6 +71,14 @@ def test_two_steps_of_every_network_and_loss(kind, bodies, tmp_path):
     assert losses[0] != losses[1]
 
 
+def test_the_hourglass_goes_on_from_its_comparison_alone():
+    """Not from one of its arms that was run by itself, nor from a sweep of one."""
+    plan = STUDIES["body_parts"].plans["hourglass"]
+    assert plan.before(plan.stage("targets")) == ()
+    for name in ("joint_weight", "final"):
+        assert plan.before(plan.stage(name)) == (plan.stage("targets"),)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "net", "stage"),

@@ -534,6 +534,7 @@ HOURGLASS = Plan(
             "BODY 4.1.3",
             only("plain"),
             in_chain=False,
+            decides=False,
         ),
         Stage(
             "hierarchy",
@@ -541,6 +542,7 @@ HOURGLASS = Plan(
             "BODY 4.1.3, Fig. 14",
             only("hierarchy"),
             in_chain=False,
+            decides=False,
             sheets=("hierarchy",),
         ),
         Stage(
@@ -549,6 +551,7 @@ HOURGLASS = Plan(
             "BODY 4.1.3, Fig. 15 and 16",
             only("joints"),
             in_chain=False,
+            decides=False,
             sheets=("joints",),
         ),
         Stage(
@@ -557,6 +560,7 @@ HOURGLASS = Plan(
             "BODY 4.1.3, Fig. 16",
             only("joints_centroid"),
             in_chain=False,
+            decides=False,
             sheets=("joints",),
         ),
         Stage(
@@ -577,6 +581,7 @@ HOURGLASS = Plan(
             "BODY 4.1.3: the weight is not named",
             joint_weights,
             in_chain=False,
+            decides=False,
         ),
         Stage(
             "final",

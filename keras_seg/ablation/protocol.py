@@ -93,6 +93,7 @@ class Stage:
             Later stages start from it where this stage was not run.
         split: the split the final numbers are on.
         in_chain: whether --stage all runs it.
+        decides: whether later stages start from its winner.
         full_size: whether the final numbers are at the labels' own size.
         exports: whether the winner is exported (`keras_seg.export`).
         claims: what the document says the stage shows.
@@ -111,6 +112,7 @@ class Stage:
     published_winner: str | None = None
     split: str = "val"
     in_chain: bool = True
+    decides: bool = True
     full_size: bool = False
     exports: bool = False
     claims: tuple[Claim, ...] = ()
@@ -143,7 +145,8 @@ class Plan:
 
     def before(self, stage: Stage) -> tuple[Stage, ...]:
         """The stages whose winners a stage starts from."""
-        return self.stages[: self.stages.index(stage)] if self.chained else ()
+        earlier = self.stages[: self.stages.index(stage)] if self.chained else ()
+        return tuple(each for each in earlier if each.decides)
 
 
 @dataclass(frozen=True)

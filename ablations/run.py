@@ -270,7 +270,7 @@ def compare(study, results, args, prepared) -> protocol.StageResult:
             result, arm=dataclasses.replace(result.arm, name=net, title=net)
         )
         for net, stage in zip(study.compare, results)
-        for result in stage.of(stage.winner)
+        for result in stage.of(stage.winner) or stage.results  # all of them failed
     ]
     stage = protocol.Stage(
         name="compare",

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from keras_seg import run_folder, training
-from keras_seg.ablation.protocol import DataFacts
+from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.ablation.runner import stage_start
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import ArmsFailedError
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = {
@@ -77,6 +79,24 @@ def test_the_hourglass_goes_on_from_its_comparison_alone():
     assert plan.before(plan.stage("targets")) == ()
     for name in ("joint_weight", "final"):
         assert plan.before(plan.stage(name)) == (plan.stage("targets"),)
+
+
+def test_a_comparison_shows_the_network_that_failed(shapes, tmp_path):
+    study, run = STUDIES["body_parts"], runpy.run_path(str(ROOT / "ablations/run.py"))
+    stages = []
+    for net, name in study.compare.items():
+        stage = study.plans[net].stage(name)
+        (arm,) = stage.arms(study.plans[net].base("smoke", FACTS))
+        lost = ArmResult(arm, 0, tmp_path, "diverged", f"loss of {net}: nan")
+        stages.append(StageResult(stage, (lost,), None, "Starts from the network."))
+    args = run["parse"](["--stage", "compare", "--scale", "smoke"])
+    args.out = tmp_path / "out"
+    found = run["compare"](study, stages, args, open_prepared(shapes))
+    assert [result.arm.name for result in found.results] == list(study.compare)
+    report = (args.out / "body_parts" / "compare" / "report.html").read_text()
+    assert all(f"diverged: loss of {net}: nan" in report for net in study.compare)
+    with pytest.raises(ArmsFailedError, match=r"icnet \(diverged\), segnet_basic"):
+        run["refuse_failures"]([found])
 
 
 @pytest.mark.slow

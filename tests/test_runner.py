@@ -287,6 +287,22 @@ def test_other_stages_keep_their_winner_and_seeds(trainer, shapes, tmp_path):
     assert [len(stage.results) for stage in reports[-1]] == [4, 3]
 
 
+def test_the_report_has_every_stage_that_was_run_and_no_other(
+    trainer, shapes, tmp_path
+):
+    where, reports = execution(tmp_path, shapes), []
+
+    def report_of(*stages):
+        runner.run_stages(PLAN, stages, BASE, where, "normal", reports.append)
+        return [result.stage.name for result in reports[-1]]
+
+    # The arm "none" of weighting is the arm "normal" of width, which was not asked.
+    assert report_of(WEIGHTING) == ["weighting"]
+    assert report_of(WEIGHTING) == ["weighting"]
+    assert report_of(WIDTH) == ["width", "weighting"]
+    assert report_of(WEIGHTING) == ["width", "weighting"]
+
+
 def test_scores_on_a_split_of_its_own_only_where_the_stage_says_so(
     trainer, shapes, tmp_path
 ):

@@ -108,25 +108,41 @@ def run_stages(
         DataError: an arm found the data damaged; the others would too.
     """
     results: dict[str, StageResult] = {}
-    for stage in plan.stages:
+    for stage in sorted(asked, key=plan.stages.index):
         config, start = stage_start(plan, stage, base, execution, winner)
-        if stage in asked:
-            waiting = _missing(stage, config, execution)
-            try:
-                _carry_out(stage, waiting, execution)
-            finally:
-                found = collect(stage, config, start, execution)
-                if all(result.state in FINAL_STATES for result in found.results):
-                    _write_winner(execution, found)
-                results[stage.name] = found
-                write_report(list(results.values()))
-        else:
+        waiting = _missing(stage, config, execution)
+        try:
+            _carry_out(stage, waiting, execution)
+        finally:
+            found = collect(stage, config, start, execution)
+            if all(result.state in FINAL_STATES for result in found.results):
+                _write_winner(execution, found)
+            results[stage.name] = found
+            write_report(_with_others(results, plan, base, execution, winner))
+    return [results[stage.name] for stage in asked]
+
+
+def _with_others(
+    results: Mapping[str, StageResult],
+    plan: Plan,
+    base: Config,
+    execution: Execution,
+    winner: str | None,
+) -> list[StageResult]:
+    """The results given, and those of the other stages that were run before.
+
+    A stage without a folder was not, although it may share a run with one that was.
+    """
+    found = dict(results)
+    for stage in plan.stages:
+        if stage.name not in found and (execution.folder / stage.name).is_dir():
+            config, start = stage_start(plan, stage, base, execution, winner)
             seeds = {run.name for run in execution.folder.glob(f"{stage.name}/*/seed*")}
             as_run = dataclasses.replace(execution, seeds=max(1, len(seeds)))
-            found = collect(stage, config, start, as_run)
-            if found.winner is not None:
-                results[stage.name] = found
-    return [results[stage.name] for stage in asked]
+            other = collect(stage, config, start, as_run)
+            if other.winner is not None:
+                found[stage.name] = other
+    return [found[stage.name] for stage in plan.stages if stage.name in found]
 
 
 def stage_start(

@@ -348,6 +348,7 @@ ICNET = Plan(
             "BODY 3.2.3, Table 3",
             long_run(scores(45.14, 95.76, 89.73)),
             split="test",
+            full_size=True,  # the networks' sizes differ but at scale paper
             exports=True,
         ),
         Stage(
@@ -440,6 +441,7 @@ SEGNET_BASIC = Plan(
             "BODY 3.3.3, Table 6",
             long_run(scores(33.59, 94.62, 44.32)),
             split="test",
+            full_size=True,  # the networks' sizes differ but at scale paper
             exports=True,
         ),
     ),
@@ -589,6 +591,7 @@ HOURGLASS = Plan(
             "BODY 4.1.4, empty in the thesis",
             lambda base: [Arm("winner", "Winner", base)],
             split="test",
+            full_size=True,  # the networks' sizes differ but at scale paper
             exports=True,
         ),
     ),

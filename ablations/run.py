@@ -23,7 +23,7 @@ from keras_seg import (
     event_log,
     run_folder,
 )
-from keras_seg.ablation import estimate, executors, protocol, runner
+from keras_seg.ablation import estimate, executors, protocol, runner, wording
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, StorageError, UsageError
@@ -396,7 +396,7 @@ def print_table(stage: protocol.StageResult) -> None:
 
 
 def print_studies(args) -> None:
-    """Studies, networks, stages with their time here, arms with the document's mIoU."""
+    """Studies, networks, stages with their time here, arms with a published score."""
     costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
     prepared = open_prepared(args.data) if args.data else None
     on = f"on {prepared.dataset}, " if prepared else ""
@@ -418,12 +418,18 @@ def print_studies(args) -> None:
                 title = f"  {named}--stage {stage.name}: {stage.question}"
                 print(f"{title} (about {command_line.duration(time)})")
                 for arm in arms:
-                    miou = arm.published.get("miou")
-                    printed = "" if miou is None else f"  (published mIoU {miou:g} %)"
-                    printed += f"  [{arm.pretrained}]" if arm.pretrained else ""
-                    print(f"      {arm.name}: {arm.title}{printed}")
+                    weights = f"  [{arm.pretrained}]" if arm.pretrained else ""
+                    print(f"      {arm.name}: {arm.title}{published(arm)}{weights}")
         if study.compare:
             print("  --stage compare: " + ", ".join(study.compare))
+
+
+def published(arm: protocol.Arm) -> str:
+    """The document's mIoU of an arm, or the first number it has instead."""
+    if not arm.published:
+        return ""
+    key = "miou" if "miou" in arm.published else next(iter(arm.published))
+    return f"  (published {wording.metric(key)} {arm.published[key]:g} %)"
 
 
 def validation_images(args, study: protocol.Study, prepared) -> int:

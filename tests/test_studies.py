@@ -81,6 +81,16 @@ def test_the_hourglass_goes_on_from_its_comparison_alone():
         assert plan.before(plan.stage(name)) == (plan.stage("targets"),)
 
 
+def test_the_list_has_a_number_of_every_arm_that_a_document_scores(capsys):
+    run = runpy.run_path(str(ROOT / "ablations/run.py"))
+    assert run["main"](["--list"]) == 0
+    listed = capsys.readouterr().out
+    # CLOTH Table 1 has no mIoU, ATTN Table 2 has it beside the mean accuracy.
+    assert "unet_bn_focal: U-Net BN, focal  (published two-class IoU 73.1 %)" in listed
+    assert "fcn_attention: FCN with attention  (published mIoU 82.9 %)" in listed
+    assert "fcn_ce: FCN, cross-entropy\n" in listed
+
+
 def test_a_comparison_shows_the_network_that_failed(shapes, tmp_path):
     study, run = STUDIES["body_parts"], runpy.run_path(str(ROOT / "ablations/run.py"))
     stages = []

@@ -127,7 +127,8 @@ def test_a_stage_from_any_directory_and_again(shapes, tmp_path):
     for name in ("report.html", "report.md", "tables/final.csv", "journal.jsonl"):
         assert (folder / name).is_file(), name
     assert (folder / "final" / "winner.json").is_file()
-    evaluated = folder / "final" / "winner" / "seed0" / "evaluation" / "test-full-size.json"
+    run = folder / "final" / "winner" / "seed0"
+    evaluated = run / "evaluation" / "test-full-size.json"
     assert json.loads(evaluated.read_text())["images"] == 3
     assert "<- winner" in done.stdout
     table = (folder / "tables" / "final.csv").read_bytes()

@@ -400,9 +400,8 @@ def print_studies(args) -> None:
     costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
     prepared = open_prepared(args.data) if args.data else None
     on = f"on {prepared.dataset}, " if prepared else ""
-    print(
-        f"Times: roughly, at scale {args.scale}, {on}one arm at a time, here and now."
-    )
+    runs = f"{on}{wording.count(args.seeds, 'seed')}, one run at a time"
+    print(f"Times: roughly, at scale {args.scale}, {runs}, here and now.")
     for path in sorted(STUDIES.glob("*.py")):
         study = load_study(path.stem)
         print(f"--study {study.name}: {study.title}")
@@ -412,7 +411,7 @@ def print_studies(args) -> None:
             images = validation_images(args, study, prepared)
             for stage in plan.stages:
                 arms = arms_at(plan, stage, args.scale, facts)
-                time = sum(
+                time = args.seeds * sum(
                     estimate.seconds(arm.config, images, costs, speed) for arm in arms
                 )
                 title = f"  {named}--stage {stage.name}: {stage.question}"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_seg import run_folder, training
+from keras_seg.ablation import estimate
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.ablation.runner import stage_start
 from keras_seg.data.prepared import open_prepared
@@ -89,6 +90,17 @@ def test_the_list_has_a_number_of_every_arm_that_a_document_scores(capsys):
     assert "unet_bn_focal: U-Net BN, focal  (published two-class IoU 73.1 %)" in listed
     assert "fcn_attention: FCN with attention  (published mIoU 82.9 %)" in listed
     assert "fcn_ce: FCN, cross-entropy\n" in listed
+
+
+def test_the_list_counts_the_seeds(capsys, monkeypatch):
+    monkeypatch.setattr(estimate, "machine_speed", lambda: 20.0)
+    monkeypatch.setattr(estimate, "seconds", lambda *_: 120.0)
+    run = runpy.run_path(str(ROOT / "ablations/run.py"))
+    assert run["main"](["--list", "--seeds", "3"]) == 0
+    listed = capsys.readouterr().out
+    assert "3 seeds, one run at a time" in listed
+    # Two arms of two minutes
+    assert "doubling every convolution's filters help? (about 12 min 00 s)" in listed
 
 
 def test_a_comparison_shows_the_network_that_failed(shapes, tmp_path):

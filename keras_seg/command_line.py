@@ -10,6 +10,7 @@ Standard library only, so that `--help` and wrong use answer at once. A script i
 
 import argparse
 import errno
+import math
 import os
 import re
 import signal
@@ -230,7 +231,9 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 7 s, 3 min 20 s, 2 h 05 min."""
+    """Seconds as people say them: 7 s, 3 min 20 s, 2 h 05 min; NaN is unknown."""
+    if math.isnan(seconds):
+        return "an unknown time"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

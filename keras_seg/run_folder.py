@@ -109,6 +109,11 @@ def forget(run: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
+def drop_checkpoints(run: Path) -> None:
+    """Drop what a finished run could have gone on from; its best weights are kept."""
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
 def read_metrics(run: Path) -> dict | None:
     """metrics.json of a finished run; None while it is not finished."""
     path = run / "metrics.json"

@@ -177,7 +177,8 @@ def test_progress_on_a_terminal_rewrites_one_line():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(7.4, "7 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (59.6, "1 min 00 s")],
+    [(7.4, "7 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (59.6, "1 min 00 s")]
+    + [(float("nan"), "an unknown time")],
 )
 def test_duration(seconds, text):
     assert command_line.duration(seconds) == text

@@ -71,6 +71,7 @@ class Trainer:
             "summary": {"miou": miou_of(config)},
             "parameters": {"trainable": 100 * config.filter_scale},
         }
+        (run / "checkpoints").mkdir(exist_ok=True)
         run_folder.write_json(run / "metrics.json", metrics)
 
     def evaluate(self, run, data, split, threads, full_size=False):
@@ -231,6 +232,8 @@ def test_a_failed_arm_is_shown_and_the_others_finish(trainer, shapes, tmp_path):
     assert [r.state for r in result.results] == ["diverged", "done", "oom"]
     assert result.results[0].reason.startswith("loss at step 3: nan")
     assert result.winner == "w1"
+    # What is done needs no checkpoint to go on from, what failed might.
+    assert not (tmp_path / "weighting" / "w1" / "seed0" / "checkpoints").exists()
     trainer.failures.clear()
     trainer.trained.clear()
     (result,) = run(where, WEIGHTING)

@@ -394,6 +394,8 @@ class _Task:
         carry_out = self._in_a_process if self.execution.isolate else self._in_this_one
         exit_code, reason = carry_out(title)
         state = "done" if exit_code == 0 else state_of(exit_code)
+        if state == "done":  # a study of many arms would fill the disk; best/ is kept
+            run_folder.drop_checkpoints(self.run)
         journal.add(
             run=self.name,
             event=state,

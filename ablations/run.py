@@ -318,31 +318,39 @@ def write(study, net, args, execution, results) -> None:
     from keras_seg.ablation import report  # its metrics import Keras
 
     prepared = execution.prepared
-    counts = prepared.counts("train")
-    used = {
-        result.arm.config.class_weights for stage in results for result in stage.results
-    }
-    weights = {
-        name: class_weights.from_counts(
-            name, counts.pixels, counts.presence_pixels, counts.images
-        )
-        for name in sorted(used - {"none"})
-    }
     context = report.Context(
         command=shlex.join(["python", "ablations/run.py", *sys.argv[1:]]),
         scale=args.scale,
         study=study.name,
         dataset=prepared.dataset,
         labels=prepared.labels,
-        train_pixels=counts.pixels,
+        train_pixels=prepared.counts("train").pixels,
         environment=environment(results),
         datasets=study.datasets,
         groups=study.groups.get(prepared.dataset, {}),
-        weights=weights,
+        weights=weights_of(prepared, results),
         sequences={split: prepared.sequences(split) for split in prepared.splits},
         examples=examples(prepared, results),
     )
     report.write(execution.folder, title=study.title, stages=results, context=context)
+
+
+def weights_of(prepared, results) -> dict:
+    """{name: [C]} of every class weighting of the arms, as the report draws them."""
+    counts = prepared.counts("train")
+    configs = [result.arm.config for stage in results for result in stage.results]
+    return {
+        wording.weighting(config): class_weights.from_counts(
+            config.class_weights,
+            counts.pixels,
+            counts.presence_pixels,
+            counts.images,
+            background=config.background_weight,
+            occurrences=config.weight_occurrences,
+        )
+        for config in sorted(configs, key=wording.weighting)
+        if config.class_weights != "none"
+    }
 
 
 def examples(prepared, results) -> list:

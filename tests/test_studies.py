@@ -121,6 +121,27 @@ def test_a_comparison_shows_the_network_that_failed(shapes, tmp_path):
         run["refuse_failures"]([found])
 
 
+def test_each_class_weighting_is_drawn_as_its_arm_has_it(shapes, tmp_path):
+    plan = STUDIES["voc2007"].plans["networks"]
+    stages = []
+    for name in ("table4", "occurrences"):
+        arms = plan.stage(name).arms(plan.base("smoke", FACTS))
+        results = [ArmResult(arm, 0, tmp_path, "missing") for arm in arms]
+        stages.append(StageResult(plan.stage(name), tuple(results), None, ""))
+    run = runpy.run_path(str(ROOT / "ablations/run.py"))
+    prepared = open_prepared(shapes)
+    weights = run["weights_of"](prepared, stages)
+    pixels = prepared.counts("train").pixels
+    # Every one of the ten images has the classes 0 to 2; class 3 never occurs.
+    assert {name: list(values) for name, values in weights.items()} == {
+        "voc07 (images, background 0.15)": [0.15, 1.9, 1.9, 1.0],
+        "voc07 (none, background 0.1)": [0.1, 1.0, 1.0, 1.0],
+        "voc07 (pixels, background 0.15)": pytest.approx(
+            [0.15, 2 - 1 / pixels[1], 2 - 1 / pixels[2], 1.0]
+        ),
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "net", "stage"),

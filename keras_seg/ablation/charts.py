@@ -201,7 +201,7 @@ def classes(view: StageView, styles: Mapping[str, tuple]) -> Details:
             f"Confusion matrix of {winner}, in percent of the true class' pixels",
         ),
     ]
-    used = {arm.config.class_weights for arm in view.arms}
+    used = {wording.weighting(arm.config) for arm in view.arms}
     weights = {name: w for name, w in context.weights.items() if name in used}
     if weights:
         heading = "Weights, most frequent class first"

@@ -33,7 +33,7 @@ class Context:
         datasets: those on which the study's published numbers may stand beside ours;
             a stage may name its own.
         groups: {name: class ids} of grouped accuracies; empty if none.
-        weights: {value of the setting class_weights: weights [C]} to be drawn.
+        weights: {`wording.weighting` of an arm: weights [C]} to be drawn.
         sequences: {split: {image id: sequence}}, as of `Prepared.sequences`.
         examples: images for the sheets of a stage (`Stage.sheets`).
     """

@@ -6,6 +6,8 @@ points.
 
 import math
 
+from keras_seg.config import Config
+
 METRICS = {  # keys of `keras_seg.metrics.summary`
     "miou": "mIoU",
     "miou_fg": "mIoU of the foreground",
@@ -25,6 +27,14 @@ METRICS = {  # keys of `keras_seg.metrics.summary`
 def metric(key: str) -> str:
     """A metric's name in words; the key where it has none."""
     return METRICS.get(key, key)
+
+
+def weighting(config: Config) -> str:
+    """The class weights of a configuration; those of VOC07 with their settings."""
+    if config.class_weights != "voc07":
+        return config.class_weights
+    counted = f"{config.weight_occurrences}, background {config.background_weight:g}"
+    return f"voc07 ({counted})"
 
 
 def percent(value: float) -> str:

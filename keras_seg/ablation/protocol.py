@@ -66,7 +66,8 @@ class Claim:
         text: the claim in the document's sense, a clause without a full stop.
         arm, than: names of the arms.
         expected: one of EXPECTED: the metric of `arm` against that of `than`.
-        metric: a key of `keras_seg.metrics.summary`.
+        metric: a key of `keras_seg.metrics.summary`, or the name of another column of
+            the table of scores (`tables.columns_of`).
     """
 
     text: str

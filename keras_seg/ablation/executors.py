@@ -10,12 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from keras_seg.errors import UsageError
 
 EXECUTORS = ("local", "ray")
+POLL_SECONDS = 0.2
 
 
 class Process(Protocol):
@@ -80,7 +82,9 @@ def _carry_out(arguments: Sequence[str]) -> int:
     """On a machine of the cluster: run an arm to its end, or until it is cancelled."""
     process = subprocess.Popen(_command(arguments))
     try:
-        return process.wait()
+        while process.poll() is None:  # Ray cannot interrupt a wait
+            time.sleep(POLL_SECONDS)
+        return process.returncode
     except KeyboardInterrupt:
         process.terminate()
         return process.wait()

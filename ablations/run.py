@@ -279,7 +279,8 @@ def compare(study, results, args, prepared) -> protocol.StageResult:
         arms=lambda base: [result.arm for result in compared],
         split=results[0].stage.split,
     )
-    start = "Each network's winner of its own stages."
+    started = zip(study.compare, results)
+    start = " ".join(f"{net}: {stage.start}" for net, stage in started)
     winner = protocol.choose_winner(compared)
     found = protocol.StageResult(stage, tuple(compared), winner, start)
     execution = execution_of(args, study, "compare", prepared)

@@ -110,11 +110,12 @@ def test_a_comparison_shows_the_network_that_failed(shapes, tmp_path):
         stage = study.plans[net].stage(name)
         (arm,) = stage.arms(study.plans[net].base("smoke", FACTS))
         lost = ArmResult(arm, 0, tmp_path, "diverged", f"loss of {net}: nan")
-        stages.append(StageResult(stage, (lost,), None, "Starts from the network."))
+        stages.append(StageResult(stage, (lost,), None, f"Starts from a {net}."))
     args = run["parse"](["--stage", "compare", "--scale", "smoke"])
     args.out = tmp_path / "out"
     found = run["compare"](study, stages, args, open_prepared(shapes))
     assert [result.arm.name for result in found.results] == list(study.compare)
+    assert found.start.startswith("icnet: Starts from a icnet. segnet_basic: Starts")
     report = (args.out / "body_parts" / "compare" / "report.html").read_text()
     assert all(f"diverged: loss of {net}: nan" in report for net in study.compare)
     with pytest.raises(ArmsFailedError, match=r"icnet \(diverged\), segnet_basic"):

@@ -239,10 +239,11 @@ class StageResult:
 
 
 def choose_winner(results: Sequence[ArmResult]) -> str | None:
-    """The arm with the higher mean validation mIoU; ties: the fewer parameters.
+    """The arm with the higher mean mIoU; ties: the fewer parameters.
 
-    Means are over the seeds that are done (BODY 3.1: "regarding validation results").
-    None if no arm is done.
+    Means are over the seeds that are done, on the split of the stage: the validation
+    images wherever later stages start from it (BODY 3.1: "regarding validation
+    results"). None if no arm is done.
     """
     done: dict[str, list[ArmResult]] = {}
     for result in results:

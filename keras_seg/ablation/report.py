@@ -44,8 +44,8 @@ OTHER_DATA = "Not comparable with the published numbers: other data."
 EXPORT = Path("export") / "saved_model"  # in a run folder
 GLOSSARY = (
     "IoU of a class: the pixels that truth and prediction share, divided by the pixels "
-    "that either has. mIoU: its mean over the classes; the arm with the highest "
-    "validation mIoU wins.",
+    "that either has. mIoU: its mean over the classes; the arm with the highest wins, "
+    "on the validation images unless the stage is scored on others.",
     "Accuracy: the share of all labelled pixels that are right. It is high wherever a "
     "large class is easy.",
     "Class accuracy: the share of a class' true pixels that are found (recall); the "
@@ -57,7 +57,9 @@ GLOSSARY = (
     f"and shown as “{'–'}”. Pixels without a label count nowhere.",
     "95 % interval: where the difference of mIoU lies in 95 % of 2000 new draws of the "
     "images (those of one sequence together) and, with several seeds, of the seeds. "
-    "“Clear”: it lies on one side of 0. “Within noise”: it includes 0.",
+    "“Clear”: it lies on one side of 0. “Within noise”: it includes 0. That the winner "
+    "is the best of several arms is not allowed for: of many equal ones, the luckiest "
+    "may look clear.",
     "A claim “holds” or “does not hold” where the interval says so; “about the same” "
     f"where it lies within ±{100 * claims.MARGIN:g} point. “Seems to” is said of a "
     "difference without an interval: other images or seeds may turn it round.",

@@ -214,6 +214,14 @@ def test_an_arm_with_pretrained_weights_needs_their_file(trainer, shapes, tmp_pa
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
     assert result.arms[0].config.init_weights_sha256 is None
+    # What was run is there without the file as well, and is not run again.
+    trained = list(trainer.trained)
+    where = replace(where, init_weights=None)
+    (again,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [(r.arm, r.state) for r in again.results] == [
+        (r.arm, "done") for r in result.results
+    ]
+    assert trainer.trained == trained
 
 
 def test_steps_of_epochs():

@@ -62,7 +62,7 @@ class Execution:
         allow_inexact: let a run go on although the machine or a library changed.
         restart: train the arms of the stages that are asked for anew.
         init_weights: file for the arms that begin from pretrained weights; without
-            one they are left out.
+            one those that were not run yet are left out.
         tensorboard: let every arm keep a log for TensorBoard.
         launch: starts the process of an arm (`keras_seg.ablation.executors`).
     """
@@ -183,22 +183,33 @@ def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[A
     """The arms of a stage that can be run; all of them where `execution` is None.
 
     An arm with pretrained weights takes the hash of their file into its configuration;
-    without a file it is left out.
+    without a file it is left out, unless it was run before.
     """
     arms = list(stage.arms(config))
     if execution is None:
         return arms
-    if execution.init_weights is None:
-        return [arm for arm in arms if not arm.pretrained]
-    found = sha256(execution.init_weights)
-    return [
-        dataclasses.replace(
-            arm, config=dataclasses.replace(arm.config, init_weights_sha256=found)
-        )
-        if arm.pretrained
-        else arm
-        for arm in arms
-    ]
+    file = execution.init_weights
+    given = None if file is None else sha256(file)
+    found = []
+    for arm in arms:
+        if arm.pretrained:
+            weights = given or _weights_begun_from(arm, execution)
+            if weights is None:
+                continue
+            config = dataclasses.replace(arm.config, init_weights_sha256=weights)
+            arm = dataclasses.replace(arm, config=config)
+        found.append(arm)
+    return found
+
+
+def _weights_begun_from(arm: Arm, execution: Execution) -> str | None:
+    """The hash of the weights that a finished run of the arm began from."""
+    for run in sorted(execution.folder.glob(f"*/{arm.name}/seed*")):
+        if (run / "metrics.json").is_file() and (run / "config.json").is_file():
+            config = run_folder.read_json(run / "config.json").get("config", {})
+            if config.get("init_weights_sha256"):
+                return config["init_weights_sha256"]
+    return None
 
 
 def refuse_unknown_winner(

@@ -22,11 +22,13 @@ from keras_seg import (
     command_line,
     event_log,
     run_folder,
+    training,
 )
 from keras_seg.ablation import estimate, executors, protocol, runner, wording
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import ArmsFailedError, StorageError, UsageError
+from keras_seg.errors import ArmsFailedError, UsageError
+from keras_seg.export import RECORD, read_record
 from keras_seg.nets import get, refuse_size
 
 HERE = Path(__file__).resolve().parent
@@ -55,6 +57,8 @@ def main(argv: list[str]) -> int:
     plans = chosen_plans(study, args)
     check_out(args.out)
     prepared = open_data(args)
+    if args.stage == "all" and prepared is not None:
+        plans = [(net, plan, about(stages, prepared)) for net, plan, stages in plans]
     bases = {
         net: base_of(plan, args, facts_of(args, study, prepared))
         for net, plan, _ in plans
@@ -65,9 +69,8 @@ def main(argv: list[str]) -> int:
         for net, plan, stages in plans:
             print_plan(net, plan, stages, bases[net], args.winner)
         return 0
-    backend.require_installed()
-    if args.tensorboard:
-        event_log.require_installed()
+    require_what_is_asked(args)
+    refuse_sizes(args, plans, bases)
     if prepared is None:
         make_embedded_data()
         prepared = open_prepared(DEFAULT_DATA)
@@ -186,6 +189,42 @@ def chosen_stages(plan: protocol.Plan, name: str) -> list[protocol.Stage]:
     return [plan.stage(name)]
 
 
+def about(stages: list[protocol.Stage], prepared) -> list[protocol.Stage]:
+    """Of all stages those that ask about these data, where some ask about certain."""
+    certain = [stage for stage in stages if prepared.dataset in stage.datasets]
+    return certain and [s for s in stages if s in certain or not s.datasets] or stages
+
+
+def require_what_is_asked(args) -> None:
+    """UsageError, before anything is made, for what is not installed or cannot be read.
+
+    TensorFlow, TensorBoard and Ray where they are asked for, pretrained weights.
+    """
+    backend.require_installed()
+    if args.tensorboard:
+        event_log.require_installed()
+    if args.executor == "ray":
+        executors.require_ray()
+    if args.init_weights is not None:
+        training.sha256(args.init_weights)
+
+
+def refuse_sizes(args, plans, bases) -> None:
+    """UsageError where an arm's network cannot take the size given with --size.
+
+    With knobs, asking imports Keras; the studies' own sizes are known to fit.
+    """
+    if args.size is None:
+        return
+    backend.configure()
+    for net, plan, stages in plans:
+        for stage in stages:
+            base, _ = runner.stage_start(plan, stage, bases[net], None, args.winner)
+            for arm in stage.arms(base):
+                if not arm.config.pad:
+                    refuse_size(arm.config.net, arm.config.size, **arm.config.knobs)
+
+
 def open_data(args):
     """The prepared folder; None where the embedded data are still to be made."""
     if args.data is None and not DEFAULT_DATA.is_dir():
@@ -215,20 +254,22 @@ def base_of(plan: protocol.Plan, args, facts: protocol.DataFacts):
 
 
 def execution_of(args, study: protocol.Study, net: str, prepared) -> runner.Execution:
+    jobs, threads, launch = args.jobs or 1, args.threads, executors.local
+    if args.executor == "ray":  # every arm gets the cores that are reserved for it
+        threads = args.threads or os.cpu_count() or 1
+        jobs, launch = args.jobs or MOST_JOBS, executors.Ray(threads)
     return runner.Execution(
         folder=args.out / study.name / net,
         prepared=prepared,
         seeds=args.seeds,
-        jobs=args.jobs or (1 if args.executor == "local" else MOST_JOBS),
-        threads=args.threads,
+        jobs=jobs,
+        threads=threads,
         isolate=args.scale != "smoke" or args.executor != "local",
         allow_inexact=args.allow_inexact,
         restart=args.restart,
         init_weights=args.init_weights,
         tensorboard=args.tensorboard,
-        launch=executors.local
-        if args.executor == "local"
-        else executors.Ray(args.threads or 1),
+        launch=launch,
     )
 
 
@@ -256,11 +297,22 @@ def carry_out(study, net, plan, stages, base, execution, args) -> list:
 def export_winner(stage: protocol.StageResult, execution: runner.Execution) -> None:
     """A SavedModel of the winner's first seed, in its run folder (tools/export.py)."""
     run = next(r.run for r in stage.of(stage.winner) if r.state == "done")
+    if is_exported(run):
+        return
     command = [sys.executable, str(HERE.parent / "tools" / "export.py"), str(run)]
     command += ["--format", "saved_model", "--data", str(execution.prepared.folder)]
-    failed = subprocess.run(command).returncode
-    if failed:  # it said why, in a line of its own
-        raise StorageError("export", run, f"a model that {command[1]} can export")
+    exit_code = subprocess.run(command).returncode
+    if exit_code:  # it said why, in a line of its own
+        sys.exit(exit_code)
+
+
+def is_exported(run: Path) -> bool:
+    """Whether the run's export holds the weights that were scored."""
+    folder = run / "export" / "saved_model"
+    if not (folder / RECORD).is_file():
+        return False
+    record, metrics = read_record(folder), run_folder.read_metrics(run)
+    return run_folder.same(run, record["run"]) and record["step"] == metrics["step"]
 
 
 def compare(study, results, args, prepared) -> protocol.StageResult:
@@ -278,6 +330,7 @@ def compare(study, results, args, prepared) -> protocol.StageResult:
         source=study.compare_source,
         arms=lambda base: [result.arm for result in compared],
         split=results[0].stage.split,
+        full_size=results[0].stage.full_size,
     )
     started = zip(study.compare, results)
     start = " ".join(f"{net}: {stage.start}" for net, stage in started)
@@ -459,8 +512,11 @@ def print_plan(net: str, plan: protocol.Plan, stages, base, winner) -> None:
     """Every arm that would be run, with all its settings, as JSON lines."""
     for stage in stages:
         config, start = runner.stage_start(plan, stage, base, None, winner)
-        print(f"{net} {stage.name}: {start}")
-        for arm in stage.arms(config):
+        arms = stage.arms(config)
+        needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]
+        only = f" Only with --init-weights: {', '.join(needs)}." if needs else ""
+        print(f"{net} {stage.name}: {start}{only}")
+        for arm in arms:
             print(f"  {arm.name}: {json.dumps(to_dict(arm.config))}")
 
 

@@ -1,7 +1,6 @@
 """Processes of arms, on this machine and on a Ray cluster of one machine."""
 
 import signal
-import sys
 import time
 
 import pytest
@@ -47,7 +46,6 @@ def test_exit_code_and_termination_on_a_cluster(tmp_path):
 
 
 def test_without_ray_it_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install -e '\.\[ray\]'"):
-        executors.Ray(cpus=1)
+        executors.require_ray()

@@ -10,12 +10,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import miniatures
 import pytest
 
 from keras_seg import run_folder, training
 from keras_seg.ablation import protocol, runner
 from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
-from keras_seg.config import Config
+from keras_seg.config import Augment, Config
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import DataError, DivergedError, OutOfMemoryError, UsageError
 
@@ -222,6 +223,58 @@ def test_an_arm_with_pretrained_weights_needs_their_file(trainer, shapes, tmp_pa
         (r.arm, "done") for r in result.results
     ]
     assert trainer.trained == trained
+
+
+def test_other_data_in_the_same_folder_are_refused(trainer, shapes, tmp_path):
+    run(execution(tmp_path / "out", shapes), WIDTH)
+    other = miniatures.shapes(tmp_path / "other", counts=(("train", 4), ("val", 2)))
+    trainer.trained.clear()
+    where = execution(tmp_path / "out", other)
+    line = r"--data: .*other; expected the data \(shapes\) of .*seed0; or another --out"
+    with pytest.raises(UsageError, match=line):
+        run(where, WEIGHTING)
+    assert trainer.trained == []
+    (result,) = run(replace(where, restart=True), WIDTH)
+    assert result.winner == "doubled"
+
+
+def test_left_and_right_are_exchanged_only_where_there_are_any(
+    trainer, shapes, tmp_path, capsys
+):
+    def arms(base):
+        mirror = Augment(mirror=0.5)
+        return [
+            Arm("mirror", "Mirror", replace(base, augment=mirror)),
+            Arm("swap", "S", replace(base, augment=replace(mirror, swap_lr=True))),
+        ]
+
+    stage = Stage("augment", "Does it help?", "test", arms)
+    plan = Plan(PLAN.base, (stage,))
+    where = execution(tmp_path / "pairs", shapes)
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["mirror", "swap"]
+    labels = replace(where.prepared.labels, flip_pairs=())
+    without = replace(where.prepared, labels=labels)
+    where = replace(where, prepared=without, folder=tmp_path / "none")
+    where.folder.mkdir()
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["mirror"]
+    assert "augment: swap needs left and right classes" in capsys.readouterr().err
+
+
+def test_a_stage_keeps_its_seeds_although_its_runs_lie_in_another(
+    trainer, shapes, tmp_path
+):
+    where = execution(tmp_path, shapes, seeds=2)
+    same = Stage("same", "The same?", "test", lambda base: [Arm("one", "One", base)])
+    plan = Plan(PLAN.base, (WIDTH, same, FINAL), chained=False)
+    runner.run_stages(plan, [WIDTH, same], BASE, where, None, lambda found: None)
+    assert not list((tmp_path / "same").glob("*/seed*"))
+    seen = []
+    once = replace(where, seeds=1)
+    runner.run_stages(plan, [FINAL], BASE, once, None, lambda found: seen.append(found))
+    seeds = {found.stage.name: len(found.results) for found in seen[-1]}
+    assert seeds == {"width": 4, "same": 2, "final": 1}
 
 
 def test_steps_of_epochs():

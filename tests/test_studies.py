@@ -16,7 +16,7 @@ from keras_seg.ablation import estimate
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.ablation.runner import stage_start
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import ArmsFailedError
+from keras_seg.errors import ArmsFailedError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = {
@@ -143,6 +143,31 @@ def test_each_class_weighting_is_drawn_as_its_arm_has_it(shapes, tmp_path):
     }
 
 
+def test_all_stages_are_those_about_the_data(bodies):
+    run = runpy.run_path(str(ROOT / "ablations/run.py"))
+    plan = STUDIES["attention_fcn"].plans["networks"]
+    stages = [stage for stage in plan.stages if stage.in_chain]
+    prepared = open_prepared(bodies)
+
+    def names(dataset):
+        found = run["about"](stages, dataclasses.replace(prepared, dataset=dataset))
+        return [stage.name for stage in found]
+
+    assert names("cityscapes") == ["cityscapes", "ablation", "reduction"]
+    assert names("voc2012") == ["voc2012", "ablation", "reduction"]
+    assert names("camvid") == [stage.name for stage in stages]
+
+
+def test_a_size_that_an_arm_cannot_take_is_refused_before_it_is_trained(tmp_path):
+    run = runpy.run_path(str(ROOT / "ablations/run.py"))
+    arguments = ["--study", "voc2007", "--stage", "table4", "--scale", "smoke"]
+    data = miniatures.shapes(tmp_path / "shapes")
+    arguments += ["--size", "64", "64", "--data", str(data), "--out", str(tmp_path)]
+    with pytest.raises(UsageError, match="size for unet_valid: 64 x 64; expected mult"):
+        run["main"](arguments)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["shapes"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "net", "stage"),
@@ -157,3 +182,17 @@ def test_every_stage_at_scale_smoke(study, net, stage, bodies, tmp_path):
     folder = tmp_path / study / net
     assert (folder / "report.html").stat().st_size > 10_000
     assert (folder / "tables" / f"{stage}.csv").is_file()
+
+
+@pytest.mark.slow
+def test_the_comparison_at_scale_smoke(bodies, tmp_path):
+    run = runpy.run_path(str(ROOT / "ablations" / "run.py"))
+    arguments = ["--stage", "compare", "--scale", "smoke", "--data", str(bodies)]
+    run["main"]([*arguments, "--out", str(tmp_path)])
+    study = tmp_path / "body_parts"
+    text = (study / "compare" / "tables" / "compare.csv").read_text()
+    lines = [line.split(",") for line in text.splitlines()]
+    states = {line[0]: line[3] for line in lines[1:4]}
+    assert states == {"icnet": "done", "segnet_basic": "done", "hourglass": "done"}
+    exports = study.glob("*/final/winner/seed0/export/saved_model/saved_model.pb")
+    assert len(list(exports)) == 3

@@ -31,6 +31,13 @@ def local(arguments: Sequence[str]) -> Process:
     return subprocess.Popen(_command(arguments))
 
 
+def require_ray() -> None:
+    """UsageError unless Ray can be imported."""
+    if importlib.util.find_spec("ray") is None:
+        expected = "it installed: pip install -e '.[ray]'"
+        raise UsageError("--executor", "ray is missing", expected)
+
+
 class Ray:
     """Starts arms as tasks of a Ray cluster (the extra `ray`).
 
@@ -39,15 +46,9 @@ class Ray:
 
     Args:
         cpus: of each arm, kept free for it.
-
-    Raises:
-        UsageError: Ray is not installed.
     """
 
     def __init__(self, cpus: int):
-        if importlib.util.find_spec("ray") is None:
-            expected = "it installed: pip install -e '.[ray]'"
-            raise UsageError("--executor", "ray is missing", expected)
         import ray
 
         ray.init(ignore_reinit_error=True, include_dashboard=False)

@@ -103,10 +103,12 @@ def run_stages(
         The results of the stages asked for.
 
     Raises:
-        UsageError: an arm's folder holds a run of another configuration; nothing was
-            touched.
+        UsageError: an arm's folder holds a run of another configuration, or the output
+            folder runs of other data; nothing was touched.
         DataError: an arm found the data damaged; the others would too.
     """
+    if not execution.restart:
+        _refuse_other_data(execution)
     results: dict[str, StageResult] = {}
     for stage in sorted(asked, key=plan.stages.index):
         config, start = stage_start(plan, stage, base, execution, winner)
@@ -137,12 +139,34 @@ def _with_others(
     for stage in plan.stages:
         if stage.name not in found and (execution.folder / stage.name).is_dir():
             config, start = stage_start(plan, stage, base, execution, winner)
-            seeds = {run.name for run in execution.folder.glob(f"{stage.name}/*/seed*")}
-            as_run = dataclasses.replace(execution, seeds=max(1, len(seeds)))
+            seeds = _seeds_of(stage, execution)
+            as_run = dataclasses.replace(execution, seeds=seeds)
             other = collect(stage, config, start, as_run)
             if other.winner is not None:
                 found[stage.name] = other
     return [found[stage.name] for stage in plan.stages if stage.name in found]
+
+
+def _seeds_of(stage: Stage, execution: Execution) -> int:
+    """How many seeds a stage was run with; some of its runs may lie in others."""
+    path = _winner_file(execution, stage)
+    if path.is_file():
+        return int(run_folder.read_json(path).get("seeds", 1))
+    runs = execution.folder.glob(f"{stage.name}/*/seed*")
+    return max(1, len({run.name for run in runs}))
+
+
+def _refuse_other_data(execution: Execution) -> None:
+    """UsageError where the output folder holds runs of another prepared folder."""
+    prepared = execution.prepared
+    for path in sorted(execution.folder.glob("*/*/seed*/config.json")):
+        data = run_folder.read_json(path).get("data", {})
+        if data.get("manifest") != prepared.manifest_hash:
+            raise UsageError(
+                "--data",
+                prepared.folder,
+                f"the data ({data.get('dataset')}) of {path.parent}; or another --out",
+            )
 
 
 def stage_start(
@@ -183,7 +207,8 @@ def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[A
     """The arms of a stage that can be run; all of them where `execution` is None.
 
     An arm with pretrained weights takes the hash of their file into its configuration;
-    without a file it is left out, unless it was run before.
+    without a file it is left out, unless it was run before. Where the data know no
+    left and right, an arm that exchanges them would be another one over again.
     """
     arms = list(stage.arms(config))
     if execution is None:
@@ -192,6 +217,8 @@ def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[A
     given = None if file is None else sha256(file)
     found = []
     for arm in arms:
+        if arm.config.augment.swap_lr and not execution.prepared.labels.flip_pairs:
+            continue
         if arm.pretrained:
             weights = given or _weights_begun_from(arm, execution)
             if weights is None:
@@ -238,7 +265,8 @@ def _missing(stage: Stage, config: Config, execution: Execution) -> list["_Task"
     arms = arms_of(stage, config, execution)
     for arm in stage.arms(config):
         if arm.name not in {one.name for one in arms}:
-            _say(f"{stage.name}: {arm.name} needs --init-weights ({arm.pretrained})")
+            needs = f"--init-weights ({arm.pretrained})" if arm.pretrained else ""
+            _say(f"{stage.name}: {arm.name} needs {needs or 'left and right classes'}")
     tasks = [
         _Task(stage, arm, seed, execution)
         for seed in range(execution.seeds)
@@ -303,7 +331,8 @@ def _write_winner(execution: Execution, found: StageResult) -> None:
     if found.winner is None:
         return
     arm = next(arm for arm in found.arms if arm.name == found.winner)
-    record = {"arm": arm.name, **_Task(found.stage, arm, 0, execution).identity}
+    record = {"arm": arm.name, "seeds": execution.seeds}
+    record |= _Task(found.stage, arm, 0, execution).identity
     path = _winner_file(execution, found.stage)
     path.parent.mkdir(exist_ok=True)  # all its runs may lie in other stages
     run_folder.write_json(path, record)
@@ -539,6 +568,7 @@ def _read_winner(
         return None
     record = run_folder.read_json(path)
     name = record.pop("arm", None)
+    record.pop("seeds", None)
     if not isinstance(name, str) or name not in arms:
         return None
     same = record == _Task(stage, arms[name], 0, execution).identity

@@ -1,7 +1,9 @@
-"""The example of CONTRIBUTING.md passes the tests that its row asks for."""
+"""The examples of CONTRIBUTING.md work: a net with its row, a study."""
 
 import inspect
+import json
 import re
+import runpy
 import sys
 import types
 from pathlib import Path
@@ -11,7 +13,10 @@ import test_nets
 
 from keras_seg import nets
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
+)
 
 
 def entry(block, namespace):
@@ -22,7 +27,7 @@ def entry(block, namespace):
 @pytest.fixture
 def without_row(monkeypatch):
     """The example's file and line in place; gives its row."""
-    file, line, row = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    file, line, row, _ = BLOCKS
     module = types.ModuleType("keras_seg.nets.tiny_fcn")
     exec(file, module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -71,3 +76,17 @@ def test_the_example_with_its_row_is_complete():
 def test_a_net_without_its_row_fails_the_tests():
     with pytest.raises(AssertionError):
         test_nets.test_every_net_has_a_row()
+
+
+def test_the_study_of_the_example_is_found_by_its_name(tmp_path, capsys, monkeypatch):
+    (tmp_path / "streets.py").write_text(BLOCKS[-1])
+    main = runpy.run_path(str(ROOT / "ablations" / "run.py"))["main"]
+    monkeypatch.setitem(main.__globals__, "STUDIES", tmp_path)
+    arguments = ["--study", "streets", "--stage", "mirror", "--plan"]
+    assert main([*arguments, "--scale", "paper"]) == 0
+    title, plain, mirror = capsys.readouterr().out.splitlines()
+    assert title == "icnet mirror: Starts from the network as it is."
+    # 367 images, 16 a batch: 23 steps an epoch.
+    assert json.loads(plain.removeprefix("  plain: "))["steps"] == 50 * 23
+    mirrored = json.loads(mirror.removeprefix("  mirror: "))
+    assert mirrored["augment"]["mirror"] == 0.5

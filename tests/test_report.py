@@ -560,6 +560,7 @@ def keep_counts(result, images):
 
 CLAIMS = (
     Claim("weighting hurts", "w1", "normal", "lower"),
+    Claim("the labels put right, it helps", "w1", "normal", "higher", ours=True),
     Claim("it narrows the gap", "w1", "normal", "lower", "train_val_gap"),
     Claim("W2 is like none", "w2", "normal", "same"),
 )
@@ -624,9 +625,43 @@ def test_claims_are_held_against_the_runs(claimed):
     lines = list(
         csv.DictReader((folder / "tables/weighting-claims.csv").read_text().split("\n"))
     )
-    assert [line["verdict"] for line in lines] == [hurts[2], gap[2], "not run"]
+    assert [line["verdict"] for line in lines] == [
+        *(hurts[2], gap[2], "not run", "holds")
+    ]
+    assert [line["source"] for line in lines] == ["document"] * 3 + ["ours"]
     assert float(lines[0]["interval_low"]) > 0
     assert lines[2]["difference"] == lines[2]["interval_low"] == ""
+
+
+def test_what_no_document_says_stands_apart(claimed):
+    folder, stage = claimed
+    for text in ((folder / f"report.{end}").read_text() for end in ("html", "md")):
+        said, asked = "What the document says", "What we ask besides"
+        assert text.count(said) == text.count(asked) == 1
+        ours = text.index("The labels put right, it helps")
+        assert text.index(said) < text.index("W2 is like none", text.index(said))
+        assert text.index("W2 is like none", text.index(said)) < text.index(asked)
+        assert text.index(asked) < ours
+    page = Page((folder / "report.html").read_text())
+    assert row(page, "Hypothesis")[2] == "verdict"
+    # With what was found, in the verdict of the stage.
+    said = report.verdict(stage, context())
+    assert "Of the document's 3 claims, " in said
+    assert "Our own hypothesis “the labels put right, it helps” holds." in said
+
+
+def test_many_hypotheses_are_counted_and_the_document_says_nothing(tmp_path, undrawn):
+    texts = [f"it helps by {k}" for k in range(5)]
+    claims = [Claim(text, "w1", "normal", "higher", ours=True) for text in texts]
+    results = [done(tmp_path, ARM, POOR), failed(tmp_path, WEIGHTED)]
+    stage = stage_of(results, claims=tuple(claims))
+    report.write(tmp_path, title="x", stages=[stage], context=context())
+
+    said = report.verdict(stage, context())
+    assert "Of our own 5 hypotheses, 5 were not run." in said
+    text = (tmp_path / "report.md").read_text()
+    assert "### What we ask\n" in text
+    assert "document says" not in text
 
 
 def test_damaged_counts_are_named_and_the_report_is_written(tmp_path, undrawn):

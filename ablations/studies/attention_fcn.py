@@ -105,6 +105,7 @@ AGAINST_FCN_CLAIMS = (
         "fcn",
         "higher",
         metric="mean_accuracy",
+        ours=True,
     ),
 )
 
@@ -174,7 +175,13 @@ PLAN = Plan(
             claims=(
                 Claim("skips help", "no_skips", "full", "lower"),
                 Claim("attention helps", "no_attention", "full", "lower"),
-                Claim("the pyramid's context helps", "no_aspp", "full", "lower"),
+                Claim(
+                    "the pyramid's context helps",
+                    "no_aspp",
+                    "full",
+                    "lower",
+                    ours=True,
+                ),
                 Claim("pooling loses information", "pooling", "full", "lower"),
                 Claim(
                     "attention takes longer (42 to 47 ms for 256 images)",

@@ -10,8 +10,8 @@ SegNet-basic and SegNet are trained as in the Caffe files of their authors: SGD 
 0.001, momentum 0.9, weight decay 5e-4, batch 4, 10,000 and 40,000 steps. The other
 networks share one recipe, ours: Adam 1e-3, polynomial decay with power 0.9, batch 4,
 10,000 steps. The hourglass has 64 features instead of 256: at full resolution it is the
-one that needs most memory, some 16 GiB by estimate. The claims of `weighting` are the
-thesis' findings on SURREAL (BODY 3.2.3 and 3.3.3), asked of other data.
+one that needs most memory, some 16 GiB by estimate. The hypotheses of `weighting` are
+the thesis' findings on SURREAL (BODY 3.2.3 and 3.3.3), asked of other data.
 """
 
 from dataclasses import replace
@@ -119,16 +119,19 @@ PLAN = Plan(
             "weights of BODY 3.1 and of SegNet; no document",
             weightings,
             claims=(
-                Claim("W1 does not raise mIoU", "w1", "none", "lower"),
-                Claim("W2 lowers mIoU", "w2", "none", "lower"),
+                Claim("W1 does not raise mIoU", "w1", "none", "lower", ours=True),
+                Claim("W2 lowers mIoU", "w2", "none", "lower", ours=True),
                 Claim(
                     "W2 balances the classes better than W1 does",
                     "w2",
                     "w1",
                     "higher",
                     metric="mean_accuracy",
+                    ours=True,
                 ),
-                Claim("W1 reaches a higher mIoU than W2", "w1", "w2", "higher"),
+                Claim(
+                    "W1 reaches a higher mIoU than W2", "w1", "w2", "higher", ours=True
+                ),
             ),
         ),
     ),

@@ -60,7 +60,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the document says about two arms of a stage; the report checks it.
+    """What is said about two arms of a stage; the report checks it.
 
     Attributes:
         text: the claim in the document's sense, a clause without a full stop.
@@ -68,6 +68,8 @@ class Claim:
         expected: one of EXPECTED: the metric of `arm` against that of `than`.
         metric: a key of `keras_seg.metrics.summary`, or the name of another column of
             the table of scores (`tables.columns_of`).
+        ours: whether it is a hypothesis of ours, which no document states; the
+            report keeps the two apart.
     """
 
     text: str
@@ -75,6 +77,7 @@ class Claim:
     than: str
     expected: str
     metric: str = "miou"
+    ours: bool = False
 
     def __post_init__(self):
         if self.expected not in EXPECTED:
@@ -97,7 +100,7 @@ class Stage:
         decides: whether later stages start from its winner.
         full_size: whether the final numbers are at the labels' own size.
         exports: whether the winner is exported (`keras_seg.export`).
-        claims: what the document says the stage shows.
+        claims: what the document says the stage shows, and what we ask besides.
         curves: columns of history.csv, after "train_" and "val_", that are drawn
             beside the loss.
         sheets: pictures of the data that belong to the question: keys of

@@ -60,7 +60,8 @@ GLOSSARY = (
     "“Clear”: it lies on one side of 0. “Within noise”: it includes 0. That the winner "
     "is the best of several arms is not allowed for: of many equal ones, the luckiest "
     "may look clear.",
-    "A claim “holds” or “does not hold” where the interval says so; “about the same” "
+    "Claims are the document's; hypotheses are ours, which no document states. One "
+    "“holds” or “does not hold” where the interval says so; “about the same” holds "
     f"where it lies within ±{100 * claims.MARGIN:g} point. “Seems to” is said of a "
     "difference without an interval: other images or seeds may turn it round.",
     "Floor: what needs no learning. An arm that is not clearly above it has learnt "
@@ -189,13 +190,15 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
     ]
     if (other := tables.other_published(view)) is not None:
         blocks += [Heading(3, "Other published numbers"), other]
-    if found:
-        blocks += [
-            Heading(3, "What the document says"),
-            tables.claims_table(view, found),
-        ]
-        if note := _claims_note(view, found):
-            blocks.append(Paragraph(note, "note"))
+    said, asked = _by_source(found)
+    if said:
+        heading = Heading(3, "What the document says")
+        blocks += [heading, tables.claims_table(view, said)]
+    if asked:
+        heading = Heading(3, "What we ask besides" if said else "What we ask")
+        blocks += [heading, tables.claims_table(view, asked)]
+    if found and (note := _claims_note(view, found)):
+        blocks.append(Paragraph(note, "note"))
     if notes := _notes(view):
         blocks.append(Items(notes))
     heading, differences = (
@@ -233,7 +236,10 @@ def _verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
         sentences.append("The document chose the same arm.")
     elif published in view.titles:
         sentences.append(f"The document chose {view.titles[published]} instead.")
-    sentences += [_claims_sentence(found), _unfinished(result)]
+    said, asked = _by_source(found)
+    sentences.append(_claims_sentence(said, "the document's", "claim"))
+    sentences.append(_claims_sentence(asked, "our own", "hypothesis"))
+    sentences.append(_unfinished(result))
     if view.context.scale in REDUCED:
         sentences.append(REDUCED[view.context.scale])
     elif not view.shows_published:
@@ -313,8 +319,18 @@ def _above_floor(result: StageResult, name: str, floor: Mapping[str, float]) -> 
     return f"{start}no better, so nothing useful was learnt."
 
 
-def _claims_sentence(found: Sequence[Finding]) -> str:
-    """How many claims of the document hold; which ones, where they are few."""
+def _by_source(found: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """The document's claims, and our own hypotheses."""
+    said = [one for one in found if not one.claim.ours]
+    return said, [one for one in found if one.claim.ours]
+
+
+def _claims_sentence(found: Sequence[Finding], whose: str, what: str) -> str:
+    """How many claims of one kind hold; which ones, where they are few."""
+    if len(found) == 1:
+        (one,) = found
+        verdict = "was not run" if one.verdict == claims.NOT_RUN else one.verdict
+        return f"{whose[:1].upper()}{whose[1:]} {what} “{one.claim.text}” {verdict}."
     parts = []
     for said in claims.VERDICTS:
         texts = [one.claim.text for one in found if one.verdict == said]
@@ -331,7 +347,7 @@ def _claims_sentence(found: Sequence[Finding]) -> str:
     if not parts:
         return ""
     listed = "; ".join(parts) if len(found) <= FEW_CLAIMS else wording.joined(parts)
-    return f"Of the document's {wording.count(len(found), 'claim')}, {listed}."
+    return f"Of {whose} {wording.count(len(found), what)}, {listed}."
 
 
 def _plural(said: str) -> str:
@@ -346,11 +362,11 @@ def _claims_note(view: StageView, found: Sequence[Finding]) -> str:
     sentences = []
     if view.context.scale in REDUCED:
         sentences.append(
-            "The claims are held against these runs, which are smaller and shorter "
-            "than the document's: what does not hold here may hold there."
+            "This is held against these runs, which are smaller and shorter than the "
+            "document's: what does not hold here may hold there."
         )
     elif not view.shows_published:
-        sentences.append("The claims are held against other data.")
+        sentences.append("This is held against other data than the document's.")
     intervals = [one.interval for one in found if one.interval is not None]
     if any(interval.seeds == 1 for interval in intervals):
         sentences.append(

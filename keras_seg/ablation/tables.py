@@ -252,14 +252,14 @@ def reasons(runs: Sequence[ArmResult]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-# What the document says
+# What the document says, and what we ask besides
 
 
 def findings(view: StageView) -> list[Finding]:
-    """Every claim of the stage with its verdict."""
+    """Every claim of the stage with its verdict, the document's before ours."""
     columns = {column.name: column for column in _columns(view)}
     found = []
-    for claim in view.stage.claims:
+    for claim in sorted(view.stage.claims, key=lambda claim: claim.ours):
         column = columns.get(claim.metric) or score_column(claim.metric, "")
         is_miou = claim.metric == "miou"
         interval = view.interval(claim.arm, claim.than) if is_miou else None
@@ -268,7 +268,7 @@ def findings(view: StageView) -> list[Finding]:
 
 
 def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
-    """What is said, what was found, whether it holds."""
+    """What is said, what was found, whether it holds; claims of one kind."""
     columns = {column.name: column for column in _columns(view)}
     rows = []
     for one in found:
@@ -288,7 +288,8 @@ def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
             Cell(one.verdict, best=is_certain),
         ]
         rows.append(Row(cells))
-    header = ["Claim", f"difference, points [{LEVEL}]", "verdict"]
+    what = "Hypothesis" if found[0].claim.ours else "Claim"
+    header = [what, f"difference, points [{LEVEL}]", "verdict"]
     return Table(header, rows, numbers=False)
 
 
@@ -521,14 +522,15 @@ def _difference_fields(view: StageView, arm: Arm) -> list:
 
 def claims_csv(found: Sequence[Finding]) -> str:
     """One line for each claim; differences as they are."""
-    header = ["claim", "arm", "than", "metric", "expected"]
+    header = ["claim", "source", "arm", "than", "metric", "expected"]
     header += ["difference", "interval_low", "interval_high", "verdict"]
     lines = []
     for one in found:
         claim, interval = one.claim, one.interval
         ends = ["", ""] if interval is None else [interval.low, interval.high]
-        line = [claim.text, claim.arm, claim.than, claim.metric, claim.expected]
-        lines.append([*line, one.difference, *ends, one.verdict])
+        source = "ours" if claim.ours else "document"
+        line = [claim.text, source, claim.arm, claim.than, claim.metric]
+        lines.append([*line, claim.expected, one.difference, *ends, one.verdict])
     return _csv(header, lines)
 
 

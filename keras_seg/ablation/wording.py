@@ -71,7 +71,9 @@ def signed(value: float) -> str:
 
 
 def count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    if number == 1:
+        return f"{number} {what}"
+    return f"{number} {what[:-2]}es" if what.endswith("is") else f"{number} {what}s"
 
 
 def joined(parts: list[str]) -> str:

@@ -728,6 +728,20 @@ def test_published_numbers_stand_beside_ours(
         assert row(page, "Normal", 1) == ["Normal", "–published 41.5 ± 0.5"]
 
 
+def test_f1_of_an_unknown_kind_is_not_beside_ours(tmp_path, undrawn):
+    arm = dataclasses.replace(ARM, published={"miou": 38.19, "f1_unknown": 88.17})
+    stage = stage_of([done(tmp_path, arm, GOOD)])
+    given = context(scale="paper", datasets=("camvid",))
+
+    report.write(tmp_path, title="x", stages=[stage], context=given)
+
+    page = Page((tmp_path / "report.html").read_text())
+    macro = f"{100 * summarise(GOOD)['summary']['f1_macro']:.2f}"
+    assert macro in row(page, "Normal")
+    assert ["Arm", "F1 (of which kind is unknown)\u00a0%"] in page.rows
+    assert row(page, "Normal", 1) == ["Normal", "–published 88.17"]
+
+
 def test_cost_and_networks_of_the_arms(tmp_path, undrawn):
     wide = Arm("wide", "Wide", dataclasses.replace(BASE, net="unet"))
     results = [done(tmp_path, ARM, POOR), done(tmp_path, wide, GOOD)]

@@ -46,7 +46,8 @@ class Arm:
         pretrained: which weights it begins from ("ResNet-50, ImageNet"); the arm is
             left out unless the user names their file. Empty: from scratch.
         published: the document's numbers for this arm, in percent: "miou",
-            "pixel_accuracy", "f1" and the thesis' groups by name; empty if none.
+            "pixel_accuracy", "f1" if it is the macro F1, "f1_unknown" if it cannot be,
+            and the thesis' groups by name; empty if none.
         note: one sentence shown under the table; empty if none.
     """
 

@@ -8,7 +8,7 @@ import math
 
 from keras_seg.config import Config
 
-METRICS = {  # keys of `keras_seg.metrics.summary`
+METRICS = {  # keys of `keras_seg.metrics.summary`, then of published numbers
     "miou": "mIoU",
     "miou_fg": "mIoU of the foreground",
     "iou_ovr2": "two-class IoU",
@@ -21,6 +21,7 @@ METRICS = {  # keys of `keras_seg.metrics.summary`
     "f1_micro_fg": "F1 of the foreground",
     "precision_micro_fg": "precision of the foreground",
     "recall_micro_fg": "recall of the foreground",
+    "f1_unknown": "F1 (of which kind is unknown)",
 }
 
 

@@ -645,6 +645,78 @@ def test_published_numbers(study, arm, published):
     assert arms[arm].published == published
 
 
+# BODY Tables 1, 3, 4 and 6: mIoU, accuracy, F1
+BODY_SCORES = {
+    ("icnet", "filters", "normal"): (38.19, 94.64, 88.17),
+    ("icnet", "filters", "doubled"): (27.51, 93.01, 84.97),
+    ("icnet", "augment", "plain"): (38.19, 94.64, 88.17),
+    ("icnet", "augment", "mirror_scale"): (32.60, 91.15, 91.61),
+    ("icnet", "final", "winner"): (45.14, 95.76, 89.73),
+    ("segnet_basic", "filters", "normal"): (38.80, 94.87, 54.34),
+    ("segnet_basic", "filters", "doubled"): (39.17, 94.79, 54.49),
+    ("segnet_basic", "augment", "plain"): (39.17, 94.79, 54.49),
+    ("segnet_basic", "augment", "mirror_scale"): (23.28, 89.24, 33.21),
+    ("segnet_basic", "final", "winner"): (33.59, 94.62, 44.32),
+}
+# BODY Tables 2 and 5: mIoU, class accuracy, then that of the groups
+BODY_GROUPS = (
+    *("Background", "Head", "Torso", "U.Legs", "L.Legs", "Neck", "Shoulder"),
+    *("U.Arms", "L.Arms", "Feets", "Hands", "Fingers", "Toes"),
+)
+BODY_WEIGHTING = {
+    "icnet": """
+normal     38.2 48.7  98.9 84.9 74.78 64.3 53.8 64.0 54.2 52.7  39.5  32.3  19.8  9.3  9.5
+w1_outer   37.5 52.3  97.7 90.0 74.8  70.9 61.7 60.9 56.0 57.34 50.1  38.9  22.9 10.2 11.3
+w1_direct   6.5  7.9  99.9 6.13 15.5   7.7  0.8  0.0  4.7  1.9   0.0   3.6   0.0  0.0  0.0
+w2_outer   25.8 54.8  89.2 89.3 61.6  64.1 65.2 72.4 60.3 47.0  46.03 52.35 33.4 31.0 36.9
+w2_direct  25.5 34.0  99.3 78.7 70.7  70.0 59.0  1.9  8.9 32.9  15.7   7.1   0.5  0.0  0.0
+""",  # noqa: E501
+    "segnet_basic": """
+normal     39.17 49.9  99.1 84.2 70.9 63.2 58.4 58.1 51.8 52.7 43.9 39.9 28.8 12.4  9.8
+w1_outer   38.8  55.6  97.5 90.3 74.2 66.8 61.8 58.3 65.1 62.0 49.6 42.0 36.3 25.3 14.2
+w2_outer   21.65 56.3  78.18 79.8 65.6 60.0 57.1 85.8 71.1 52.5 51.8 44.2 41.7 34.1 38.4
+""",
+}
+
+
+def published_of_body(net, stage):
+    """{arm: its published numbers} of the arms that have any."""
+    plan = STUDY_OF_BODY.plans[net]
+    arms = arms_at("paper", STUDY_OF_BODY, plan, plan.stage(stage))
+    return {arm.name: arm.published for arm in arms if arm.published}
+
+
+@pytest.mark.parametrize("stage", ["filters", "augment", "final"])
+@pytest.mark.parametrize(
+    ("net", "f1"), [("icnet", "f1_unknown"), ("segnet_basic", "f1")]
+)
+def test_published_scores_of_body(net, f1, stage):
+    """Only SegNet's F1 can be the macro F1: it is at most 2 mIoU / (1 + mIoU)."""
+    wanted = {
+        arm: {"miou": row[0], "pixel_accuracy": row[1], f1: row[2]}
+        for (of_net, of_stage, arm), row in BODY_SCORES.items()
+        if (of_net, of_stage) == (net, stage)
+    }
+    assert published_of_body(net, stage) == wanted
+    for miou, _, score in (row for key, row in BODY_SCORES.items() if key[0] == net):
+        assert (score <= 200 * miou / (100 + miou)) == (f1 == "f1")
+
+
+@pytest.mark.parametrize("net", BODY_WEIGHTING)
+def test_published_weighting_of_body(net):
+    wanted = {}
+    for line in BODY_WEIGHTING[net].strip().splitlines():
+        arm, *numbers = line.split()
+        keys = ("miou", "mean_accuracy", *BODY_GROUPS)
+        wanted[arm] = dict(zip(keys, map(float, numbers), strict=True))
+    assert published_of_body(net, "weighting") == wanted
+
+
+def test_the_hourglass_has_no_published_number():
+    stages = STUDY_OF_BODY.plans["hourglass"].stages
+    assert not any(published_of_body("hourglass", stage.name) for stage in stages)
+
+
 def test_published_numbers_of_the_test_images():
     study = next(one for one in STUDIES if one.name == "voc2007")
     plan = study.plans["networks"]

@@ -148,11 +148,8 @@ def table_4(numbers: Mapping[str, Mapping]):
 
 def occurrences(base: Config) -> list[Arm]:
     arms = {arm.name: arm for arm in table_4(VALIDATION)(base)}
-    return [
-        arms["baseline"],
-        arms["4b"],
-        Arm("4b_images", "4b, images counted", weighted(base, "images")),
-    ]
+    images = Arm("4b_images", "4b, images counted", weighted(base, "images"))
+    return [arms["4b"], images]
 
 
 BOTH_SPLITS_CLAIMS = (
@@ -230,7 +227,16 @@ PLAN = Plan(
             "Should the weights count pixels, or images with the class?",
             "VOC07 3.2, model 4b",
             occurrences,
-            published_winner="4b",
+            claims=(
+                # 2 - 1 / n is 2 for pixels, and 1.9 already for 10 images.
+                Claim(
+                    "it makes no difference which of them is counted",
+                    "4b_images",
+                    "4b",
+                    "same",
+                    ours=True,
+                ),
+            ),
             curves=CURVES,
         ),
     ),

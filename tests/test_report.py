@@ -742,6 +742,20 @@ def test_f1_of_an_unknown_kind_is_not_beside_ours(tmp_path, undrawn):
     assert row(page, "Normal", 1) == ["Normal", "–published 88.17"]
 
 
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_a_stage_on_other_data_than_it_asks_of(tmp_path, scale):
+    results = [done(tmp_path, ARM, POOR)]
+    given = context(scale=scale, datasets=("camvid", "surreal"))
+
+    said = [
+        report.verdict(stage_of(results, datasets=datasets), given)
+        for datasets in (("surreal", "atr"), ("surreal", "camvid"), ())
+    ]
+
+    other = "Asked of surreal and atr; these are runs on camvid."
+    assert [other in sentences for sentences in said] == [True, False, False]
+
+
 def test_cost_and_networks_of_the_arms(tmp_path, undrawn):
     wide = Arm("wide", "Wide", dataclasses.replace(BASE, net="unet"))
     results = [done(tmp_path, ARM, POOR), done(tmp_path, wide, GOOD)]

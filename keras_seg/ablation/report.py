@@ -239,7 +239,7 @@ def _verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
     said, asked = _by_source(found)
     sentences.append(_claims_sentence(said, "the document's", "claim"))
     sentences.append(_claims_sentence(asked, "our own", "hypothesis"))
-    sentences.append(_unfinished(result))
+    sentences += [_unfinished(result), _asked_of_other_data(view)]
     if view.context.scale in REDUCED:
         sentences.append(REDUCED[view.context.scale])
     elif not view.shows_published:
@@ -279,6 +279,14 @@ def _unfinished(result: StageResult) -> str:
     number = sum(run.state != "done" for run in result.results)
     runs = wording.count(len(result.results), "run")
     return f"{number} of {runs} did not finish." if number else ""
+
+
+def _asked_of_other_data(view: StageView) -> str:
+    """Where a stage names the data it is about, and these are others."""
+    asked, found = view.stage.datasets, view.context.dataset
+    if not asked or found in asked:
+        return ""
+    return f"Asked of {wording.joined(list(asked))}; these are runs on {found}."
 
 
 def _certainty(view: StageView) -> str:

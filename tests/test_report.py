@@ -602,7 +602,7 @@ def test_interval_stands_below_the_difference(claimed):
         )
         if line["arm"] == "w1"
     ]
-    assert (line["certainty"], line["winner"]) == ("clear", "clear, one seed")
+    assert line["certainty"] == line["winner"] == "clear, one seed"
     for name in ("difference_to_base", "interval_low", "interval_high"):
         assert float(line[name]) == pytest.approx(good - poor)
 

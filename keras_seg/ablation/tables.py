@@ -517,7 +517,7 @@ def _difference_fields(view: StageView, arm: Arm) -> list:
     interval = view.interval(arm.name, view.base.name)
     if interval is None:
         return [difference, "", "", ""]
-    return [difference, interval.low, interval.high, interval.verdict]
+    return [difference, interval.low, interval.high, certainty(interval)]
 
 
 def claims_csv(found: Sequence[Finding]) -> str:

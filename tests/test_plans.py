@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from outlines import outline
 
-from keras_seg import metrics, nets
+from keras_seg import figures, metrics, nets
 from keras_seg.ablation.protocol import SCALES
 from keras_seg.config import Augment, Config, to_dict
 from keras_seg.fitting import VALIDATION_KEYS
@@ -593,6 +593,20 @@ def test_pixels_against_images_is_what_the_stage_compares():
     occurrences = [arm.config.weight_occurrences for arm in (base, other)]
     assert occurrences == ["pixels", "images"]
     assert stage.published_winner is None
+
+
+def test_colours_are_those_of_the_thesis_figure():
+    """Fig. 17: red for coarse to fine, blue for joints, green for the original net."""
+    found = {
+        arm.name: figures.COLOURS.index(arm.colour)
+        for study in STUDIES
+        for plan in study.plans.values()
+        for stage in plan.stages
+        for arm in arms_at("paper", study, plan, stage)
+        if arm.colour
+    }
+    blue, green, red = 0, 2, 5
+    assert found == {"plain": green, "hierarchy": red, "joints": blue}
 
 
 def test_arms_that_begin_from_weights():

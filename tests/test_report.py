@@ -15,6 +15,7 @@ from keras_seg import figures, run_folder
 from keras_seg.ablation import report, scores
 from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.ablation.protocol import choose_winner as winner_of
+from keras_seg.ablation.view import StageView
 from keras_seg.config import Config
 from keras_seg.errors import StorageError
 from keras_seg.labels import LabelSpec
@@ -785,6 +786,21 @@ def test_curves_that_the_stage_names(tmp_path, undrawn):
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert "weighting-val-f1-micro-fg.png" in names
     assert not [name for name in names if "precision" in name or "val-miou" in name]
+
+
+def test_an_arm_is_drawn_in_the_colour_it_names(tmp_path):
+    named = [
+        dataclasses.replace(ARM, colour=figures.COLOURS[5]),
+        dataclasses.replace(WEIGHTED, colour=figures.COLOURS[0]),
+        LOST,
+    ]
+    for arms, expected in (
+        (named, (figures.COLOURS[5], figures.COLOURS[0], figures.COLOURS[1])),
+        ([ARM, WEIGHTED, LOST], (figures.INK, *figures.COLOURS[:2])),
+    ):
+        results = [failed(tmp_path, arm) for arm in arms]
+        styles = StageView(stage_of(results), context()).styles()
+        assert tuple(styles[arm.title][0] for arm in arms) == expected
 
 
 def test_sheets_or_why_they_are_left_out(tmp_path, undrawn):

@@ -35,6 +35,7 @@ from keras_seg.data.surreal import GROUPS
 
 MIRROR_AND_SCALE = Augment(mirror=0.5, scale=(0.5, 2.0))
 NOISE = 10.0  # grey levels
+RED, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"  # of Fig. 17
 EXCHANGED = "Not in the thesis: a mirrored left arm is labelled right arm."
 
 
@@ -514,9 +515,14 @@ def hourglass_arms(base: Config) -> list[Arm]:
     plain = with_knobs(base, targets="full", joints=None)
     jointly = with_knobs(plain, joints=24)
     return [
-        Arm("plain", "Plain", plain),
-        Arm("hierarchy", "Coarse to fine", with_knobs(plain, targets="hierarchy")),
-        Arm("joints", "With joints", jointly),
+        Arm("plain", "Plain", plain, colour=GREEN),
+        Arm(
+            "hierarchy",
+            "Coarse to fine",
+            with_knobs(plain, targets="hierarchy"),
+            colour=RED,
+        ),
+        Arm("joints", "With joints", jointly, colour=BLUE),
         Arm(
             "joints_centroid",
             "With centroids of the parts",

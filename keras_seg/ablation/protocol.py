@@ -45,6 +45,8 @@ class Arm:
         config: what is trained.
         pretrained: which weights it begins from ("ResNet-50, ImageNet"); the arm is
             left out unless the user names their file. Empty: from scratch.
+        colour: "#rrggbb" in which the document draws it, one of
+            `keras_seg.figures.COLOURS`; empty: any that is free.
         published: the document's numbers for this arm, in percent: "miou",
             "pixel_accuracy", "f1" if it is the macro F1, "f1_unknown" if it cannot be,
             and the thesis' groups by name; empty if none.
@@ -57,6 +59,7 @@ class Arm:
     published: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     pretrained: str = ""
+    colour: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,9 @@ from keras_seg.ablation import scores
 from keras_seg.ablation.bootstrap import Interval
 from keras_seg.ablation.protocol import Arm, StageResult
 from keras_seg.errors import StorageError
-from keras_seg.figures import COLOURS, MOST_LABELS, arm_colours
+from keras_seg.figures import MOST_LABELS, arm_colours
 from keras_seg.labels import LabelSpec
 from keras_seg.sheets import Example
-
-# BODY Fig. 17: red hierarchy, blue joints, green plain.
-DOCUMENT_COLOURS = {
-    "plain": COLOURS[2],
-    "hierarchy": COLOURS[5],
-    "joints": COLOURS[0],
-}
 
 
 @dataclass(frozen=True)
@@ -111,8 +104,6 @@ class StageView:
 
     def styles(self) -> dict[str, tuple]:
         """{title: (colour, dash)} of all arms, those to be drawn all different."""
-        given = {}
-        if set(DOCUMENT_COLOURS) <= set(self.titles):
-            given = {self.titles[k]: colour for k, colour in DOCUMENT_COLOURS.items()}
+        given = {arm.title: arm.colour for arm in self.arms if arm.colour}
         titles = dict.fromkeys(arm.title for arm in (*self.drawn(), *self.arms))
         return arm_colours(list(titles), self.base.title, given)

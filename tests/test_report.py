@@ -520,6 +520,41 @@ def test_verdict_tells_whether_the_seeds_agree(tmp_path, normal, other, expected
     assert expected in report.verdict(stage_of(results), context())
 
 
+@pytest.mark.parametrize(
+    ("of_normal", "of_other", "winner", "expected"),
+    [
+        (
+            *(0.3, 0.2, "normal"),
+            "The base arm, Normal, is best on the validation images and has 22.69 % "
+            "test mIoU, 46.98 points below W1.",
+        ),
+        (0.2, 0.3, "w1", "W1 is best on the validation images and has 69.66 % test"),
+        # Not known of every run: chosen on what is.
+        (math.nan, 0.1, "w1", "W1 is best with 69.66 % test mIoU"),
+    ],
+)
+def test_winner_on_the_test_images_is_chosen_on_the_validation_images(
+    tmp_path, of_normal, of_other, winner, expected
+):
+    other = dataclasses.replace(WEIGHTED, title="W1")
+    results = []
+    for arm, confusion, miou in ((ARM, POOR, of_normal), (other, GOOD, of_other)):
+        run = done(tmp_path, arm, confusion)
+        metrics = {**run.metrics, "split": "test"}
+        results.append(dataclasses.replace(run, metrics=metrics, val_miou=miou))
+
+    stage = stage_of(results, split="test")
+    assert stage.winner == winner
+    assert expected in report.verdict(stage, context())
+    # Of the validation images themselves, the stage's own numbers count: they may be
+    # of another size than those that training kept.
+    of_val = [
+        dataclasses.replace(run, metrics={**run.metrics, "split": "val"})
+        for run in results
+    ]
+    assert winner_of(of_val) == "w1"
+
+
 def test_left_right_confusion_by_hand():
     confusion = np.array(GOOD)
 

@@ -202,6 +202,7 @@ class ArmResult:
         metrics: metrics.json as a dict, None unless done.
         history: the lines of history.csv, numbers as floats.
         timing: {name: value} of timing.csv (seconds, images/s, ms/image).
+        val_miou: mIoU on the validation images, of the same step; NaN if not known.
     """
 
     arm: Arm
@@ -212,10 +213,17 @@ class ArmResult:
     metrics: Mapping | None = None
     history: Sequence[Mapping[str, float]] = ()
     timing: Mapping[str, float] = field(default_factory=dict)
+    val_miou: float = math.nan
 
     @property
     def miou(self) -> float:
         return self.metrics["summary"]["miou"] if self.metrics else math.nan
+
+    @property
+    def chosen_on_val(self) -> bool:
+        """Whether `val_miou` chooses, as `metrics` are not of the validation images."""
+        is_val = not self.metrics or self.metrics.get("split", "val") == "val"
+        return not is_val and not math.isnan(self.val_miou)
 
     @property
     def parameters(self) -> int:
@@ -248,9 +256,10 @@ class StageResult:
 def choose_winner(results: Sequence[ArmResult]) -> str | None:
     """The arm with the higher mean mIoU; ties: the fewer parameters.
 
-    Means are over the seeds that are done, on the split of the stage: the validation
-    images wherever later stages start from it (BODY 3.1: "regarding validation
-    results"). None if no arm is done.
+    Means are over the seeds that are done, on the validation images (BODY 3.1:
+    "regarding validation results"), also where the stage's numbers are of another
+    split; on that one only if a run's validation mIoU is not known. None if no arm is
+    done.
     """
     done: dict[str, list[ArmResult]] = {}
     for result in results:
@@ -259,8 +268,10 @@ def choose_winner(results: Sequence[ArmResult]) -> str | None:
     if not done:
         return None
 
+    on_val = all(run.chosen_on_val for runs in done.values() for run in runs)
+
     def rank(name: str) -> tuple[float, int]:
-        mious = [result.miou for result in done[name]]
+        mious = [run.val_miou if on_val else run.miou for run in done[name]]
         return (-sum(mious) / len(mious), done[name][0].parameters)
 
     return min(done, key=rank)

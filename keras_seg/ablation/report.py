@@ -44,8 +44,8 @@ OTHER_DATA = "Not comparable with the published numbers: other data."
 EXPORT = Path("export") / "saved_model"  # in a run folder
 GLOSSARY = (
     "IoU of a class: the pixels that truth and prediction share, divided by the pixels "
-    "that either has. mIoU: its mean over the classes; the arm with the highest wins, "
-    "on the validation images unless the stage is scored on others.",
+    "that either has. mIoU: its mean over the classes; the arm with the highest one on "
+    "the validation images wins, also where a stage's numbers are of the test images.",
     "Accuracy: the share of all labelled pixels that are right. It is high wherever a "
     "large class is easy.",
     "Class accuracy: the share of a class' true pixels that are found (recall); the "
@@ -256,18 +256,22 @@ def _answer(view: StageView) -> str:
     score += f" {_split(result)} mIoU"
     if len(titles) == 1:
         return f"{winner} reaches {score}."
+    on_val = all(run.chosen_on_val for run in scores.all_done(result))
+    verb = "is best on the validation images and has" if on_val else "is best with"
     if result.winner != base.name and not scores.done(result, base.name):
         return (
-            f"{winner} is best with {score}; the base arm, {base.title}, has no result "
+            f"{winner} {verb} {score}; the base arm, {base.title}, has no result "
             "to compare it with."
         )
     rival = scores.rival(result)
     if rival is None:
         return f"{winner} is the only arm with a result: {score}."
-    lead = f"{100 * scores.difference(result, result.winner, rival):.2f} points above"
+    difference = scores.difference(result, result.winner, rival)
+    side = "below" if difference < 0 else "above"  # only where chosen on other images
+    lead = f"{100 * abs(difference):.2f} points {side}"
     if result.winner == base.name:
-        return f"The base arm, {winner}, is best with {score}, {lead} {titles[rival]}."
-    return f"{winner} is best with {score}, {lead} the base arm, {base.title}."
+        return f"The base arm, {winner}, {verb} {score}, {lead} {titles[rival]}."
+    return f"{winner} {verb} {score}, {lead} the base arm, {base.title}."
 
 
 def _split(result: StageResult) -> str:

@@ -465,6 +465,7 @@ class _Task:
                 metrics=self._metrics(done),
                 history=run_folder.read_history(done),
                 timing=run_folder.read_timing(done),
+                val_miou=run_folder.read_metrics(done)["summary"]["miou"],
             )
         last = Journal(self.execution.folder / "journal.jsonl").last(self.name)
         state = last.get("event", "missing")

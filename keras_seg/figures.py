@@ -309,6 +309,40 @@ def class_weights(
     return figure
 
 
+def class_pixels(names: Sequence[str], pixels: Sequence[float], title: str) -> Figure:
+    """Horizontal bars of each class' share of the pixels, the largest on top.
+
+    The axis is logarithmic: a rare class may have a hundred-thousandth of them. CITY
+    Fig. 13 has the same bars, upright, in numbers of whole images.
+
+    Args:
+        names: of the classes, C of them.
+        pixels: [C] pixels of each class, from 0; a class without any has no bar.
+        title: what is drawn, with its unit, percent.
+    """
+    pixels = np.asarray(pixels, dtype=float)
+    order = np.argsort(-pixels, kind="stable")
+    shares = 100 * pixels[order] / max(1.0, pixels.sum())
+    height = max(2.4, 0.9 + 0.22 * len(names))
+    figure = Figure(figsize=(5.5, height), layout="constrained")
+    axes = figure.subplots()
+    least = min(shares[shares > 0], default=1.0) / 3
+    rows = np.arange(len(names))
+    axes.barh(rows, np.maximum(shares, least) - least, 0.74, least, color=COLOURS[0])
+    axes.set_xscale("log")
+    axes.set_xlim(least, 250)  # room for the largest one's number
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for row, share in zip(rows, shares):
+        text = f"{share:.2g}" if share else "none"
+        _text(axes, 1.12 * max(share, least), row, text, size=7, colour=MUTED)
+    _name_ticks(axes.yaxis, [_short(names[k]) for k in order])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    _finish_axes(axes, title, grid="x")
+    return figure
+
+
 def sample_grid(
     images: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],

@@ -193,6 +193,20 @@ def test_weights_stand_in_the_order_of_frequency():
     assert labels[0] == "$head$ 50 %"
 
 
+def test_pixels_of_the_classes_from_the_most_frequent():
+    """CITY Fig. 13; 3, 600, 0 and 397 of 1000 pixels."""
+    axes = figures.class_pixels(NAMES, [3, 600, 0, 397], "x").axes[0]
+
+    ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
+    assert ends[:3] == pytest.approx([60, 39.7, 0.3])
+    assert axes.patches[3].get_width() == 0
+    assert axes.get_xlim()[0] < 0.3
+    assert axes.get_xscale() == "log"
+    assert texts(axes) == ["60", "40", "0.3", "none"]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [NAMES[k] for k in (1, 3, 0, 2)]
+
+
 def test_ignored_pixels_are_no_class():
     label = np.array([[0, 1, 255]], np.uint8)
 

@@ -240,10 +240,11 @@ def test_page_is_self_contained_and_escaped(written):
     links = [value[1:] for value in page.addresses if value.startswith("#stage-")]
     assert links == ["stage-weighting", "stage-final"]
     assert set(links) <= set(page.ids)
-    assert page.tags.count("h2") == 3
+    assert page.tags.count("h2") == 4
     # Four curves of each stage, those of the documents (together and of each arm),
-    # class figures.
-    assert page.tags.count("svg") == 2 * 4 + (1 + 3) + 1 + 3 + 2
+    # class figures; the pixels of each class once.
+    assert page.tags.count("svg") == 2 * 4 + (1 + 3) + 1 + 3 + 2 + 1
+    assert "Figure: how many pixels each class has" in page.texts
 
 
 def test_pictures_of_the_page_can_be_decoded(written):

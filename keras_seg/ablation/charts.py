@@ -17,7 +17,7 @@ from keras_seg.ablation.document import (
     Paragraph,
     Pictures,
 )
-from keras_seg.ablation.view import StageView
+from keras_seg.ablation.view import Context, StageView
 from keras_seg.errors import UsageError
 from keras_seg.sheets import SHEETS
 
@@ -176,6 +176,15 @@ def _lookups(view: StageView) -> list:
         if any(lookup is not None for lookup in lookups):
             return lookups
     return []
+
+
+def class_pixels(context: Context) -> Details:
+    """How unequal the classes are (CITY Fig. 13); folded away."""
+    title = "Share of the labelled training pixels (%)"
+    figure = figures.class_pixels(context.labels.names, context.train_pixels, title)
+    description = "Share of each class in the pixels of the training images"
+    chart = Chart("class-pixels", figure, description)
+    return Details("Figure: how many pixels each class has", [Charts([chart])])
 
 
 def classes(view: StageView, styles: Mapping[str, tuple]) -> Details:

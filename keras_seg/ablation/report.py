@@ -138,6 +138,8 @@ def _blocks(views: Sequence[StageView], context: Context, folder: Path) -> list:
     for view in views:
         blocks += _stage_blocks(view, folder)
     blocks += [
+        Heading(2, "The data", "data"),
+        charts.class_pixels(context),
         Heading(2, "How to reproduce", "reproduce"),
         Code(context.command),
         _environment(context.environment),

@@ -212,8 +212,7 @@ def weighting(rows: Mapping[str, Mapping], strategies: tuple[str, ...]):
 AUGMENTATION_CLAIMS = (
     Claim("mirroring and scaling hurt", "mirror_scale", "plain", "lower"),
     Claim(
-        "augmentation hurts without the thesis' label error too, left and right "
-        "exchanged",
+        "augmentation hurts even without the thesis' label error",
         "mirror_scale_swap",
         "plain",
         "lower",

@@ -8,6 +8,7 @@ The same command goes on where an interrupted one stopped and skips what is done
 
 import dataclasses
 import json
+import math
 import os
 import runpy
 import shlex
@@ -317,9 +318,12 @@ def is_exported(run: Path) -> bool:
 
 def compare(study, results, args, prepared) -> protocol.StageResult:
     """The networks' winners side by side, on the split of their last stages."""
+    # Validation was at each network's own size, so it cannot choose among them.
     compared = [
         dataclasses.replace(
-            result, arm=dataclasses.replace(result.arm, name=net, title=net)
+            result,
+            arm=dataclasses.replace(result.arm, name=net, title=net),
+            val_miou=math.nan,
         )
         for net, stage in zip(study.compare, results)
         for result in stage.of(stage.winner) or stage.results  # all of them failed

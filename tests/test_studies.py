@@ -48,9 +48,7 @@ def kinds():
             config = arm.config
             weighted = config.class_weights != "none" and config.strategy
             targets = config.knobs.get("targets", "full")
-            joints = (
-                f"{config.joint_targets}_joints" if config.knobs.get("joints") else ""
-            )
+            joints = "joints" if config.knobs.get("joints") else ""
             kind = (config.net, config.loss, weighted or "plain", targets, joints)
             if not arm.pretrained:
                 found.setdefault("-".join(kind).rstrip("-"), config)

@@ -17,10 +17,10 @@ ablation: venv
 	$(PY) ablations/run.py --net icnet --stage weighting $(ARGS)
 
 test: venv lint
-	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: venv lint
-	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "" $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "" $(ARGS)
 
 lint: venv
 	$(PY) -m ruff check .

@@ -17,6 +17,7 @@ if backend.name() == "tensorflow":
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(2)
 
+LONGEST = ("test_studies", "test_training", "test_faults", "test_nets")
 PEERS = ("torch", "onnxruntime", "tf2onnx", "embreex")
 
 
@@ -26,6 +27,11 @@ def pytest_sessionstart(session):
         missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
         if missing:
             pytest.exit(f"peers required but missing: {', '.join(missing)}", 4)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that parallel processes end together."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -126,6 +126,10 @@ def test_winner_given_by_hand(trainer, shapes, tmp_path):
     assert (config.filter_scale, config.class_weights) == (2, "none")
     assert "Doubled (as --winner says); weighting: None (the doc" in start
     runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "width/doubled")
+    runner.refuse_unknown_winner(PLAN, PLAN.stages, BASE, "width/normal")
+    results = run(execution(tmp_path / "all", shapes), *PLAN.stages, winner="normal")
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    assert {r.arm.config.filter_scale for r in results[1].results} == {1}
     with pytest.raises(UsageError, match="winner: weighting/doubled; expected an arm"):
         runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "weighting/doubled")
     with pytest.raises(UsageError, match=r"winner: w2; expected an arm of an earlier"):

@@ -242,11 +242,14 @@ def _weights_begun_from(arm: Arm, execution: Execution) -> str | None:
 def refuse_unknown_winner(
     plan: Plan, asked: Sequence[Stage], base: Config, winner: str | None
 ) -> None:
-    """UsageError unless `winner` is None or an arm before the stages asked for."""
-    first = min(asked, key=plan.stages.index)
+    """UsageError unless `winner` is None or an arm that a stage asked for starts from.
+
+    Of a chain it may be an arm of the chain itself: the stages after it start there.
+    """
+    last = max(asked, key=plan.stages.index)
     earlier = [
         (stage.name, arm.name)
-        for stage in plan.before(first)
+        for stage in plan.before(last)
         for arm in stage.arms(base)
     ]
     names = list(dict.fromkeys(arm for _, arm in earlier))

@@ -4,6 +4,7 @@ The arms are those of scale smoke: two steps at the smallest size.
 """
 
 import dataclasses
+import gc
 import runpy
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def kinds():
 KINDS = kinds()
 
 
+@pytest.fixture
+def forgotten():
+    """Networks hold each other in cycles: without this they fill the memory."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_two_steps_of_every_network_and_loss(kind, bodies, tmp_path):
     config = dataclasses.replace(KINDS[kind], steps=2, val_every=1)
@@ -167,6 +176,7 @@ def test_a_size_that_an_arm_cannot_take_is_refused_before_it_is_trained(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize(
     ("study", "net", "stage"),
     [(study.name, net, stage.name) for study, net, _, stage in stages()],

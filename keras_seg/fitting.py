@@ -42,7 +42,7 @@ from keras_seg.evaluation import Network, save_samples, scores, weights_of
 from keras_seg.event_log import EventLog
 
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
-SAVING_SHARE = 0.01  # of the wall time, at the default interval
+SAVING_SHARE = 0.005  # of the wall time at the default interval; 1 % with the best ones
 SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
 PROGRESS_SECONDS = (0.5, 10.0)  # between progress lines: on a terminal, otherwise
 SAMPLE_IMAGES = 4  # validation images kept with their predictions

@@ -47,10 +47,9 @@ def kinds():
         base, _ = stage_start(plan, stage, plan.base("smoke", FACTS), None, None)
         for arm in stage.arms(base):
             config = arm.config
-            weighted = config.class_weights != "none" and config.strategy
             targets = config.knobs.get("targets", "full")
             joints = "joints" if config.knobs.get("joints") else ""
-            kind = (config.net, config.loss, weighted or "plain", targets, joints)
+            kind = (config.net, config.loss, targets, joints)
             if not arm.pretrained:
                 found.setdefault("-".join(kind).rstrip("-"), config)
     return found

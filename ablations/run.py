@@ -19,7 +19,6 @@ from pathlib import Path
 from keras_seg import (
     backend,
     checkpoint,
-    class_weights,
     command_line,
     event_log,
     run_folder,
@@ -220,8 +219,7 @@ def refuse_sizes(args, plans, bases) -> None:
     backend.configure()
     for net, plan, stages in plans:
         for stage in stages:
-            base, _ = runner.stage_start(plan, stage, bases[net], None, args.winner)
-            for arm in stage.arms(base):
+            for arm in runner.planned_arms(plan, stage, bases[net], args.winner):
                 if not arm.config.pad:
                     refuse_size(arm.config.net, arm.config.size, **arm.config.knobs)
 
@@ -395,17 +393,11 @@ def write(study, net, args, execution, results) -> None:
 
 def weights_of(prepared, results) -> dict:
     """{name: [C]} of every class weighting of the arms, as the report draws them."""
-    counts = prepared.counts("train")
+    from keras_seg import evaluation  # imports Keras
+
     configs = [result.arm.config for stage in results for result in stage.results]
     return {
-        wording.weighting(config): class_weights.from_counts(
-            config.class_weights,
-            counts.pixels,
-            counts.presence_pixels,
-            counts.images,
-            background=config.background_weight,
-            occurrences=config.weight_occurrences,
-        )
+        wording.weighting(config): evaluation.weights_of(config, prepared)
         for config in sorted(configs, key=wording.weighting)
         if config.class_weights != "none"
     }
@@ -416,12 +408,12 @@ def examples(prepared, results) -> list:
     sizes = [r.arm.config.size for s in results if s.stage.sheets for r in s.results]
     if not sizes:
         return []
+    from keras_seg import evaluation  # imports Keras
     from keras_seg.data import pipeline
     from keras_seg.sheets import Example
 
     samples = pipeline.Samples(prepared, "val", prepared.image_size or sizes[0])
-    number = min(EXAMPLES, len(samples))
-    chosen = [(2 * k + 1) * len(samples) // (2 * number) for k in range(number)]
+    chosen = evaluation.spread(len(samples), EXAMPLES)
     return [Example(samples.ids[k], *samples.plain(k)) for k in chosen]
 
 
@@ -475,8 +467,9 @@ def print_studies(args) -> None:
             named = f"--net {net} " if len(study.plans) > 1 else ""
             facts = facts_of(args, study, prepared) if prepared else study.data
             images = validation_images(args, study, prepared)
+            base = plan.base(args.scale, facts)
             for stage in plan.stages:
-                arms = arms_at(plan, stage, args.scale, facts)
+                arms = runner.planned_arms(plan, stage, base)
                 time = args.seeds * sum(
                     estimate.seconds(arm.config, images, costs, speed) for arm in arms
                 )
@@ -504,12 +497,6 @@ def validation_images(args, study: protocol.Study, prepared) -> int:
     if args.scale == "paper":
         return study.data.train_images // VALIDATION_SHARE
     return EMBEDDED_CLIPS[1] * EMBEDDED_FRAMES
-
-
-def arms_at(plan: protocol.Plan, stage: protocol.Stage, scale: str, data):
-    """The arms of a stage at a scale, from the winners that the document names."""
-    base, _ = runner.stage_start(plan, stage, plan.base(scale, data), None, None)
-    return stage.arms(base)
 
 
 def print_plan(net: str, plan: protocol.Plan, stages, base, winner) -> None:

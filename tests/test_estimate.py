@@ -9,7 +9,7 @@ import pytest
 
 from keras_seg.ablation import estimate
 from keras_seg.ablation.protocol import SCALES
-from keras_seg.ablation.runner import stage_start
+from keras_seg.ablation.runner import planned_arms
 from keras_seg.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,8 +37,8 @@ def every_config():
             for scale in SCALES:
                 base = plan.base(scale, study.data)
                 for stage in plan.stages:
-                    start, _ = stage_start(plan, stage, base, None, None)
-                    yield from (arm.config for arm in stage.arms(start))
+                    arms = planned_arms(plan, stage, base)
+                    yield from (arm.config for arm in arms)
 
 
 def test_the_table_knows_every_arm_of_every_study():

@@ -15,7 +15,7 @@ import pytest
 from keras_seg import run_folder, training
 from keras_seg.ablation import estimate
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
-from keras_seg.ablation.runner import stage_start
+from keras_seg.ablation.runner import planned_arms
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
 
@@ -44,8 +44,7 @@ def kinds():
     """{what is new about it: configuration}, one for each distinct net and loss."""
     found: dict = {}
     for _, _, plan, stage in stages():
-        base, _ = stage_start(plan, stage, plan.base("smoke", FACTS), None, None)
-        for arm in stage.arms(base):
+        for arm in planned_arms(plan, stage, plan.base("smoke", FACTS)):
             config = arm.config
             targets = config.knobs.get("targets", "full")
             joints = "joints" if config.knobs.get("joints") else ""

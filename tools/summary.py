@@ -103,8 +103,8 @@ def study_configs():
             for scale in protocol.SCALES:
                 base = plan.base(scale, study.data)
                 for stage in plan.stages:
-                    start, _ = runner.stage_start(plan, stage, base, None, None)
-                    yield from (arm.config for arm in stage.arms(start))
+                    arms = runner.planned_arms(plan, stage, base)
+                    yield from (arm.config for arm in arms)
 
 
 def gflop_per_megapixel(config) -> float:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from keras_seg import run_folder
@@ -78,6 +79,11 @@ class Execution:
     init_weights: Path | None = None
     tensorboard: bool = False
     launch: Callable[[Sequence[str]], executors.Process] = executors.local
+
+    @cached_property
+    def init_weights_sha256(self) -> str | None:
+        """Of the file of pretrained weights, read once; None without one."""
+        return None if self.init_weights is None else sha256(self.init_weights)
 
 
 def run_stages(
@@ -203,6 +209,14 @@ def stage_start(
     return config, "Starts from " + "; ".join(sentences) + "."
 
 
+def planned_arms(
+    plan: Plan, stage: Stage, base: Config, winner: str | None = None
+) -> Sequence[Arm]:
+    """All arms of a stage, from `winner` or the winners that the document chose."""
+    config, _ = stage_start(plan, stage, base, None, winner)
+    return stage.arms(config)
+
+
 def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[Arm]:
     """The arms of a stage that can be run; all of them where `execution` is None.
 
@@ -213,14 +227,13 @@ def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[A
     arms = list(stage.arms(config))
     if execution is None:
         return arms
-    file = execution.init_weights
-    given = None if file is None else sha256(file)
     found = []
     for arm in arms:
         if arm.config.augment.swap_lr and not execution.prepared.labels.flip_pairs:
             continue
         if arm.pretrained:
-            weights = given or _weights_begun_from(arm, execution)
+            weights = execution.init_weights_sha256
+            weights = weights or _weights_begun_from(arm, execution)
             if weights is None:
                 continue
             config = dataclasses.replace(arm.config, init_weights_sha256=weights)

@@ -21,7 +21,7 @@ from keras_seg.command_line import Progress
 from keras_seg.config import from_dict
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import StorageError, UsageError
-from keras_seg.preprocess import CAFFE_MEAN_BGR, IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
+from keras_seg.preprocess import STANDARDS
 
 FORMATS = ("saved_model",)
 FORMAT_VERSION = 1
@@ -33,14 +33,6 @@ IMAGES = 8  # of the validation split that the check takes
 TOLERANCE = 1e-5
 
 _ENTRIES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", RECORD}
-
-# {key of keras_seg.preprocess.PREPROCESS: (are channels reversed, mean, deviation)}
-_STANDARDS = {
-    "bgr_minus_mean": (True, CAFFE_MEAN_BGR, (1.0, 1.0, 1.0)),
-    "rgb_255": (False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "unit": (False, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
-    "imagenet": (False, IMAGENET_MEAN_RGB, IMAGENET_STD_RGB),
-}
 
 
 def export(
@@ -241,7 +233,7 @@ def _standardise(name: str, image):
     """`keras_seg.preprocess.apply` of a tensor uint8 RGB [N, H, W, 3], bit by bit."""
     import tensorflow as tf
 
-    is_reversed, mean, deviation = _STANDARDS[name]
+    is_reversed, mean, deviation = STANDARDS[name]
     x = tf.cast(image[..., ::-1] if is_reversed else image, "float32") - mean
     # The graph optimizer makes a division by a constant a product with its
     # reciprocal: in float32 that has other last digits.

@@ -11,10 +11,20 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of the ImageNet photographs, 0..2
 IMAGENET_MEAN_RGB = (123.675, 116.28, 103.53)  # (.485, .456, .406) times 255
 IMAGENET_STD_RGB = (58.395, 57.12, 57.375)  # (.229, .224, .225) times 255
 
+# What every normalisation is: (are the channels reversed, mean, deviation)
+STANDARDS: Mapping[str, tuple] = MappingProxyType(
+    {
+        "bgr_minus_mean": (True, CAFFE_MEAN_BGR, (1.0, 1.0, 1.0)),
+        "rgb_255": (False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        "unit": (False, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+        "imagenet": (False, IMAGENET_MEAN_RGB, IMAGENET_STD_RGB),
+    }
+)
+
 
 def bgr_minus_mean(image: np.ndarray) -> np.ndarray:
     """RGB 0..255 [..., 3] to float32 BGR less the Caffe mean (ICNet, SegNet, VGG)."""
-    return _standardise(image[..., ::-1], CAFFE_MEAN_BGR, (1.0, 1.0, 1.0))
+    return _standardise(image, *STANDARDS["bgr_minus_mean"])
 
 
 def rgb_255(image: np.ndarray) -> np.ndarray:
@@ -24,19 +34,21 @@ def rgb_255(image: np.ndarray) -> np.ndarray:
 
 def unit(image: np.ndarray) -> np.ndarray:
     """RGB 0..255 [..., 3] to float32 RGB 0..1 (hourglass, CLOTH)."""
-    return _standardise(image, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+    return _standardise(image, *STANDARDS["unit"])
 
 
 def imagenet(image: np.ndarray) -> np.ndarray:
     """RGB 0..255 [..., 3] to float32 RGB of mean 0 and deviation 1 over ImageNet."""
-    return _standardise(image, IMAGENET_MEAN_RGB, IMAGENET_STD_RGB)
+    return _standardise(image, *STANDARDS["imagenet"])
 
 
-def _standardise(image, mean, deviation):
+def _standardise(image, is_reversed, mean, deviation):
     """(image - mean) / deviation, channel by channel.
 
     Three long strided loops: broadcasting over a last axis of 3 is four times slower.
     """
+    if is_reversed:
+        image = image[..., ::-1]
     standard = np.empty(image.shape, dtype=np.float32)
     for channel in range(3):
         out = standard[..., channel]

@@ -249,7 +249,7 @@ def test_normalisation_is_that_of_training_to_the_bit():
     """Every grey level of every channel, as the graph computes it."""
     import tensorflow as tf
 
-    assert exporting._STANDARDS.keys() == preprocess.PREPROCESS.keys()
+    assert preprocess.STANDARDS.keys() == preprocess.PREPROCESS.keys()
     greys = np.arange(256 * 3, dtype=np.uint8).reshape(16, 16, 3)
     greys = np.stack([greys, np.roll(greys, 85, 0)])
     for name in preprocess.PREPROCESS:
@@ -270,8 +270,9 @@ def test_a_model_that_is_wrong_or_not_whole_is_not_published(
     out = tmp_path / "model"
     shutil.copytree(exports["direct"], out)
     before = digest(out)
-    wrong = exporting._STANDARDS | {"bgr_minus_mean": exporting._STANDARDS["rgb_255"]}
-    monkeypatch.setattr(exporting, "_STANDARDS", wrong)
+    standards = preprocess.STANDARDS
+    wrong = standards | {"bgr_minus_mean": standards["rgb_255"]}
+    monkeypatch.setattr(exporting, "STANDARDS", wrong)
     with pytest.raises(StorageError, match=r"check of the export on val3: prob"):
         export(runs["direct"], out, threads=2, images=1)
 

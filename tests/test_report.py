@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_seg import figures, run_folder
-from keras_seg.ablation import report, scores
+from keras_seg.ablation import report, scores, wording
 from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.ablation.protocol import choose_winner as winner_of
 from keras_seg.ablation.view import StageView
@@ -272,7 +272,7 @@ def test_table_of_scores(written):
     assert weighted[2] == f"+{100 * (good['miou'] - poor['miou']):.2f}"
     assert weighted[3] == "89.00"  # 58 + 24 + 7 of 100
     assert weighted[6] == "+4.00"  # train 4 points above validation
-    assert weighted[7] == "22.50"  # 6 + 3 swapped of 40
+    assert weighted[7] == "22.50"  # 6 + 3 swapped, 31 right
     assert weighted[8:] == ["1,234,567", "2.0", "20.0"]
     assert row(page, "W2") == ["W2", "diverged: loss at step 9: nan"]
 
@@ -282,12 +282,13 @@ def test_best_values_are_marked(written):
     table = text[text.index("left/right swapped") :]
     table = table[: table.index("</table>")]
 
-    # POOR swaps fewer (5 of 40 against 9) and its arm is faster; GOOD has the higher
-    # scores; the parameters are equal, so none of them is best.
+    # POOR's arm is faster; GOOD has the higher scores and takes fewer of the pixels it
+    # finds for their mirror image (9 of 40, not 5 of 10); the parameters are equal, so
+    # none of them is best.
     good = summarise(GOOD)["summary"]
     keys = ("miou", "pixel_accuracy", "f1_macro", "mean_accuracy")
     of_good = [f"{100 * good[key]:.2f}" for key in keys]
-    assert re.findall(r"<b>([^<]*)</b>", table) == ["12.50", "1.0", "10.0", *of_good]
+    assert re.findall(r"<b>([^<]*)</b>", table) == ["1.0", "10.0", *of_good, "22.50"]
 
 
 def test_floors_by_hand(written):
@@ -557,12 +558,20 @@ def test_winner_on_the_test_images_is_chosen_on_the_validation_images(
 
 
 def test_left_right_confusion_by_hand():
-    confusion = np.array(GOOD)
+    # 25 of the 50 pixels of classes 1 and 2 are found: 16 right, 9 wrong.
+    confusion = np.array([[58, 2, 0], [19, 11, 6], [6, 3, 5]])
 
-    assert scores.left_right_confusion(confusion, [(1, 2)]) == pytest.approx(9 / 40)
-    assert scores.left_right_confusion(confusion, [(0, 1)]) == pytest.approx(2 / 90)
+    assert scores.left_right_confusion(confusion, [(1, 2)]) == pytest.approx(9 / 25)
+    assert scores.left_right_confusion(confusion, [(0, 1)]) == pytest.approx(21 / 90)
     assert math.isnan(scores.left_right_confusion(confusion, []))
-    assert math.isnan(scores.left_right_confusion(confusion * 0, [(1, 2)]))
+    # Background only is neither right nor left.
+    confusion[:, 1:] = 0
+    assert math.isnan(scores.left_right_confusion(confusion, [(1, 2)]))
+
+
+def test_no_difference_has_no_minus():
+    assert wording.points(-0.00004) == "+0.00"
+    assert wording.points(-0.0104) == "−1.04"
 
 
 def test_file_in_the_way_is_named(tmp_path):

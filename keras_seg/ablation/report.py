@@ -68,6 +68,8 @@ GLOSSARY = (
     "little.",
     "Train − val: training mIoU minus validation mIoU at the step that was kept, in "
     "points; a large gap is overfitting.",
+    "Left/right swapped: of the pixels whose part is found, the share that gets the "
+    "other side; guessing gives half.",
     "GFLOP: 10⁹ floating-point operations of the convolutions for predicting one image "
     "at the run's size; a multiply-add counts as two.",
     "ms/image: the time of predicting one image at a time on this machine.",

@@ -184,16 +184,18 @@ def spread(values: Sequence[float]) -> float:
 def left_right_confusion(
     confusion: np.ndarray, pairs: Sequence[tuple[int, int]]
 ) -> float:
-    """Share of the pixels of paired classes that are predicted as their mirror image.
+    """Share of the pixels whose part is found that are given the wrong side.
 
-    NaN where there are no pairs or no pixels of them.
+    Of the pixels of paired classes only those count that are predicted as their own
+    class or its mirror image: an arm that finds no hand mistakes no left hand either.
+    Guessing the side gives 0.5. NaN where there are no pairs or no pixels that count.
     """
     if not pairs:
         return math.nan
     left, right = np.array(pairs).T
-    pixels = confusion[left].sum() + confusion[right].sum()
     swapped = confusion[left, right].sum() + confusion[right, left].sum()
-    return float(swapped / pixels) if pixels else math.nan
+    found = swapped + confusion[left, left].sum() + confusion[right, right].sum()
+    return float(swapped / found) if found else math.nan
 
 
 def gap(result: ArmResult) -> float:

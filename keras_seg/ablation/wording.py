@@ -48,7 +48,7 @@ def percent_short(value: float) -> str:
 
 def points(value: float) -> str:
     """With its sign."""
-    return "" if math.isnan(value) else f"{100 * value:+.2f}".replace("-", "−")
+    return "" if math.isnan(value) else f"{100 * value:+z.2f}".replace("-", "−")
 
 
 def whole(value: float) -> str:

@@ -86,18 +86,25 @@ def test_the_resamples_are_those_of_loops(same_seeds, classes):
             assert around[0] - 1e-12 <= value <= around[1] + 1e-12
 
 
-def test_the_difference_is_that_of_the_summary():
+@pytest.mark.parametrize("scored", [None, (1, 2, 3), (0, 1, 3)])
+@pytest.mark.parametrize("metric", bootstrap.SCORES)
+def test_the_difference_is_that_of_the_summary(metric, scored):
     rng = np.random.default_rng(0)
     confusions = rng.integers(0, 30, (2, 20, 4, 4))
     confusions[:, :, 3] = confusions[:, :, :, 3] = 0  # absent
-    scored = (1, 2, 3)
+    confusions[:, :, 2] = 0  # without a true pixel
     ours, base = (
         np.stack([metrics.image_counts(each, scored) for each in arm], axis=1)
         for arm in confusions
     )
-    found = bootstrap.paired_difference({0: ours}, {0: base}, range(20), classes=scored)
-    mious = [metrics.summary(arm.sum(0), classes=scored)["miou"] for arm in confusions]
-    assert found.difference == pytest.approx(mious[0] - mious[1], abs=1e-12)
+    found = bootstrap.paired_difference(
+        {0: ours}, {0: base}, range(20), classes=scored, metric=metric
+    )
+    of_ours, of_base = (
+        metrics.summary(arm.sum(0), classes=scored)[metric] for arm in confusions
+    )
+    assert of_ours != of_base
+    assert found.difference == pytest.approx(of_ours - of_base, abs=1e-12)
     assert found.low < found.difference < found.high
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from keras_seg import metrics, run_folder
-from keras_seg.ablation import bootstrap, scores
-from keras_seg.ablation.protocol import Arm, ArmResult, Stage, StageResult
+from keras_seg.ablation import bootstrap, claims, scores, tables
+from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
+from keras_seg.ablation.view import Context, StageView
 from keras_seg.config import Config
 from keras_seg.errors import StorageError
+from keras_seg.labels import LabelSpec
 
 CONFIG = Config(net="icnet", size=(32, 48), steps=40)
 ARMS = {name: Arm(name, name.title(), CONFIG) for name in ("base", "ours")}
@@ -46,7 +48,8 @@ def finished(folder, arm, seed, full_size=None, classes=None, ids=IDS) -> ArmRes
     total = confusions.sum(0)
     found = {"split": split, "scored_ids": classes, "confusion": total.tolist()}
     found |= {} if full_size is None else {"full_size": full_size}
-    found["summary"] = {"miou": metrics.summary(total, classes=classes)["miou"]}
+    summary = metrics.summary(total, classes=classes)
+    found["summary"] = {key: summary[key] for key in bootstrap.SCORES}
     return ArmResult(ARMS[arm], seed, run, "done", metrics=found)
 
 
@@ -76,6 +79,29 @@ def test_interval_is_of_the_difference_the_stage_shows(full_size, classes, tmp_p
     # The sequences of another split are none of these images'.
     alone = scores.interval(result, "ours", "base", {"train": DRIVES})
     assert alone.groups == 24
+
+
+def test_a_claim_is_judged_by_the_interval_of_its_own_score(tmp_path):
+    runs = [finished(tmp_path, arm, 0) for arm in ARMS]
+    claimed = ("miou", "mean_accuracy", "ms_per_image")
+    stage = replace(
+        stage_of().stage,
+        claims=tuple(
+            Claim(f"{key} rises", "ours", "base", "higher", key) for key in claimed
+        ),
+    )
+    result = StageResult(stage, runs, "ours", "")
+    labels = LabelSpec(tuple("wxyz"), ((0, 0, 0),) * 4)
+    context = Context("run.py", "bench", "mine", "test", labels, [1] * 4, {})
+    found = tables.findings(StageView(result, context))
+
+    assert [one.claim.metric for one in found] == list(claimed)
+    for one, key in zip(found[:2], claimed):
+        ours, base = (runs[arm].metrics["summary"][key] for arm in (1, 0))
+        assert one.interval.difference == pytest.approx(ours - base, abs=1e-12)
+        assert one.verdict == claims.HOLDS
+    assert found[0].interval != found[1].interval
+    assert found[2].interval is None
 
 
 def test_interval_is_that_of_the_files(tmp_path):

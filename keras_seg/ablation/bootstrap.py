@@ -1,7 +1,7 @@
-"""Intervals for differences of mIoU: which would another draw of images keep?
+"""Intervals for differences of scores: which would another draw of images keep?
 
 A paired bootstrap of clusters (Field and Welsh 2007): images that belong together are
-drawn together, the same draw for both arms, and the mIoU of the whole data set is
+drawn together, the same draw for both arms, and the score of the whole data set is
 computed anew from the counts of the drawn images. Seeds are drawn too where there are
 several. Of n clusters or seeds, n - 1 are drawn, which makes the variance right where n
 is small (Rao and Wu 1988). Knows NumPy only.
@@ -20,10 +20,10 @@ BLOCKS = 10  # then they are cut into about so many
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of mIoU with a percentile interval.
+    """A difference of a score with a percentile interval.
 
     Attributes:
-        difference: mean mIoU of our seeds minus that of the base's, in -1..1.
+        difference: mean score of our seeds minus that of the base's, in -1..1.
         low, high: the difference lies between them in `level` of the resamples.
         level: 0..1.
         images, groups: how many images, in how many groups that were drawn as one.
@@ -66,6 +66,7 @@ def paired_difference(
     seed: int = 0,
     classes: Sequence[int] | None = None,
     level: float = LEVEL,
+    metric: str = "miou",
 ) -> Interval:
     """How much better one arm is than another, and how sure that is.
 
@@ -83,9 +84,9 @@ def paired_difference(
         groups: [N], the group of each image, as `groups_of` gives them.
         resamples: how many.
         seed: of the resampling.
-        classes: ids whose IoU is averaged; None is all. A class without a pixel in
-            truth and prediction is left out, as in `keras_seg.metrics.summary`.
+        classes: ids that are evaluated; None is all.
         level: of the interval.
+        metric: one of SCORES, as `keras_seg.metrics.summary` defines it.
 
     Returns:
         Interval. NaN where the images have no pixel of the classes.
@@ -108,18 +109,19 @@ def paired_difference(
         seeds = tuple(sorted(arm))
         if seeds not in drawn:
             drawn[seeds] = _draws(random_source, resamples, len(seeds))
-        mious = []  # [resamples] of each seed
+        values = []  # [resamples] of each seed
         for number in seeds:
             of_groups = _summed(np.asarray(arm[number]), numbers, num_groups)
-            mious.append(_miou(np.tensordot(draws, of_groups, axes=1), classes))
+            counts = np.tensordot(draws, of_groups, axes=1)
+            values.append(_score(metric, counts, classes))
         weights = drawn[seeds] / drawn[seeds].sum(axis=1, keepdims=True)
-        resampled.append((weights * np.stack(mious, axis=1)).sum(axis=1))
+        resampled.append((weights * np.stack(values, axis=1)).sum(axis=1))
         sums = [np.asarray(arm[number]).sum(axis=1) for number in seeds]
-        observed.append(float(np.mean([_miou(one, classes) for one in sums])))
+        observed.append(np.mean([_score(metric, one, classes) for one in sums]))
     tail = 50 * (1 - level)
     low, high = np.percentile(resampled[0] - resampled[1], (tail, 100 - tail))
     return Interval(
-        difference=observed[0] - observed[1],
+        difference=float(observed[0] - observed[1]),
         low=float(low),
         high=float(high),
         level=level,
@@ -178,15 +180,39 @@ def _summed(counts: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarr
     return sums
 
 
-def _miou(counts: np.ndarray, classes: Sequence[int] | None) -> np.ndarray:
-    """float64 [...]: the mIoU of counts [..., 3, C]; NaN where there is no pixel."""
-    if classes is not None:
-        counts = counts[..., list(classes)]
-    intersection, truth, predicted = np.moveaxis(counts, -2, 0)
-    union = truth + predicted - intersection
-    iou = np.divide(intersection, union, out=np.zeros(union.shape), where=union > 0)
-    present = (union > 0).sum(axis=-1)
-    total = iou.sum(axis=-1)
+def _score(
+    metric: str, counts: np.ndarray, classes: Sequence[int] | None
+) -> np.ndarray:
+    """float64 [...]: a score of counts [..., 3, C]; NaN where there is no pixel."""
+    ids = range(counts.shape[-1]) if classes is None else classes
+    is_foreground = np.array(ids) > 0
+    counts = counts[..., list(ids)]
+    return SCORES[metric](*np.moveaxis(counts, -2, 0), is_foreground)
+
+
+def _mean_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """[...]: the mean of part / whole [..., C] over those whose whole is not 0."""
+    ratio = np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
+    present = (whole > 0).sum(axis=-1)
+    total = ratio.sum(axis=-1)
     return np.divide(
         total, present, out=np.full(total.shape, np.nan), where=present > 0
     )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """[...]: the sum of part [..., C] by that of whole."""
+    return _mean_ratio(part.sum(axis=-1, keepdims=True), whole.sum(-1, keepdims=True))
+
+
+# Of pixels of intersection, truth and prediction [..., C] and, [C], which classes are
+# foreground: what of `metrics.summary` follows from these counts and claims are about.
+SCORES = {
+    "miou": lambda hits, true, said, fg: _mean_ratio(hits, true + said - hits),
+    "pixel_accuracy": lambda hits, true, said, fg: _ratio(hits, true),
+    "mean_accuracy": lambda hits, true, said, fg: _mean_ratio(hits, true),
+    "f1_macro": lambda hits, true, said, fg: _mean_ratio(2 * hits, true + said),
+    "f1_micro_fg": lambda hits, true, said, fg: _ratio(
+        2 * hits[..., fg], (true + said)[..., fg]
+    ),
+}

@@ -1,7 +1,7 @@
 """Whether what a document says is seen in the runs: claims and their verdicts.
 
-A claim about the mIoU is judged by the interval of the difference. Where there is
-none, the difference itself is, against the spread of the seeds if there are several,
+A claim is judged by the interval of the difference. Where there is none (of a speed,
+say), the difference itself is, against the spread of the seeds if there are several,
 and the words say less: it may be chance.
 """
 
@@ -51,8 +51,7 @@ def judge(
     Args:
         result, claim: of one stage.
         value: the claim's metric of a run that is done, NaN where it has none.
-        interval: of the difference of its arms' mIoU; None where the claim is about
-            another metric or there is none.
+        interval: of the difference; None where there is none.
     """
     ours, others = (
         [value(run) for run in scores.done(result, name)]

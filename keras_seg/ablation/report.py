@@ -55,7 +55,7 @@ GLOSSARY = (
     "all the rest) / 2, as CLOTH seems to have it.",
     "A class that occurs neither in truth nor in prediction is left out of the means "
     f"and shown as “{'–'}”. Pixels without a label count nowhere.",
-    "95 % interval: where the difference of mIoU lies in 95 % of 2000 new draws of the "
+    "95 % interval: where the difference lies in 95 % of 2000 new draws of the "
     "images (those of one sequence together) and, with several seeds, of the seeds. "
     "“Clear”: it lies on one side of 0. “Within noise”: it includes 0. That the winner "
     "is the best of several arms is not allowed for: of many equal ones, the luckiest "

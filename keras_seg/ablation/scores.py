@@ -69,8 +69,9 @@ def interval(
     name: str | None,
     other: str | None,
     sequences: Mapping[str, Mapping[str, str]],
+    metric: str = "miou",
 ) -> bootstrap.Interval | None:
-    """`difference` with a paired bootstrap interval over images, and over seeds.
+    """A difference of means with a paired bootstrap interval over images and seeds.
 
     The counts per image are read from the run folders, for the split and size that the
     stage's numbers are of.
@@ -79,6 +80,7 @@ def interval(
         result: of the stage.
         name, other: the arms; the interval is of the first minus the second.
         sequences: {split: {image id: sequence}}, as of `Prepared.sequences`.
+        metric: one of `bootstrap.SCORES`.
 
     Returns:
         None where an arm is None or has no run that is done, a run has no counts per
@@ -108,7 +110,9 @@ def interval(
         return None
     ours, others = ({seed: _stacked(arm[seed]) for seed in arm} for arm in arms)
     classes = metrics[0].get("scored_ids")
-    return bootstrap.paired_difference(ours, others, groups, classes=classes)
+    return bootstrap.paired_difference(
+        ours, others, groups, classes=classes, metric=metric
+    )
 
 
 def _stacked(counts: run_folder.PerImage) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg.ablation import claims, scores, wording
+from keras_seg.ablation import bootstrap, claims, scores, wording
 from keras_seg.ablation.bootstrap import Interval
 from keras_seg.ablation.claims import Finding
 from keras_seg.ablation.document import Cell, Details, Heading, Paragraph, Row, Table
@@ -261,8 +261,9 @@ def findings(view: StageView) -> list[Finding]:
     found = []
     for claim in sorted(view.stage.claims, key=lambda claim: claim.ours):
         column = columns.get(claim.metric) or score_column(claim.metric, "")
-        is_miou = claim.metric == "miou"
-        interval = view.interval(claim.arm, claim.than) if is_miou else None
+        interval = None
+        if claim.metric in bootstrap.SCORES:
+            interval = view.interval(claim.arm, claim.than, claim.metric)
         found.append(claims.judge(view.result, claim, column.value, interval))
     return found
 

@@ -71,13 +71,15 @@ class StageView:
         self.damaged: list[str] = []
         self._intervals: dict[tuple, Interval | None] = {}
 
-    def interval(self, name: str | None, other: str | None) -> Interval | None:
+    def interval(
+        self, name: str | None, other: str | None, metric: str = "miou"
+    ) -> Interval | None:
         """`scores.interval` of two arms of the stage, computed once."""
-        key = (name, other)
+        key = (name, other, metric)
         if key not in self._intervals:
             sequences = self.context.sequences
             try:
-                found = scores.interval(self.result, name, other, sequences)
+                found = scores.interval(self.result, name, other, sequences, metric)
             except StorageError as error:
                 found = None
                 self.damaged.append(str(error))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_seg import figures, run_folder
-from keras_seg.ablation import report, scores, wording
+from keras_seg.ablation import report, scores
 from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.ablation.protocol import choose_winner as winner_of
 from keras_seg.ablation.view import StageView
@@ -567,11 +567,6 @@ def test_left_right_confusion_by_hand():
     # Background only is neither right nor left.
     confusion[:, 1:] = 0
     assert math.isnan(scores.left_right_confusion(confusion, [(1, 2)]))
-
-
-def test_no_difference_has_no_minus():
-    assert wording.points(-0.00004) == "+0.00"
-    assert wording.points(-0.0104) == "−1.04"
 
 
 def test_file_in_the_way_is_named(tmp_path):

@@ -47,8 +47,8 @@ def percent_short(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """With its sign."""
-    return "" if math.isnan(value) else f"{100 * value:+z.2f}".replace("-", "−")
+    """With its sign, that of −0.00 too: a bound just below 0 is below it."""
+    return "" if math.isnan(value) else f"{100 * value:+.2f}".replace("-", "−")
 
 
 def whole(value: float) -> str:

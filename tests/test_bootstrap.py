@@ -1,4 +1,4 @@
-"""Intervals of differences of mIoU: hand numbers, enumeration, coverage."""
+"""Intervals of differences of scores: hand numbers, enumeration, coverage."""
 
 import itertools
 

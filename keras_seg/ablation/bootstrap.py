@@ -186,7 +186,7 @@ def _score(
     """float64 [...]: a score of counts [..., 3, C]; NaN where there is no pixel."""
     ids = range(counts.shape[-1]) if classes is None else classes
     is_foreground = np.array(ids) > 0
-    counts = counts[..., list(ids)]
+    counts = counts[..., list(ids)].astype(np.float64)
     return SCORES[metric](*np.moveaxis(counts, -2, 0), is_foreground)
 
 
@@ -205,6 +205,14 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return _mean_ratio(part.sum(axis=-1, keepdims=True), whole.sum(-1, keepdims=True))
 
 
+def _two_class_iou(hits, true, said, fg) -> np.ndarray:
+    """[...]: the mean of a class' IoU and that of all the rest, over the foreground."""
+    total = true.sum(axis=-1, keepdims=True)
+    union, rest = true + said - hits, total - hits
+    both = hits * rest + (total - union) * union  # hits/union + (total - union)/rest
+    return _mean_ratio(both[..., fg], (2 * union * rest)[..., fg])
+
+
 # Of pixels of intersection, truth and prediction [..., C] and, [C], which classes are
 # foreground: what of `metrics.summary` follows from these counts and claims are about.
 SCORES = {
@@ -212,6 +220,7 @@ SCORES = {
     "pixel_accuracy": lambda hits, true, said, fg: _ratio(hits, true),
     "mean_accuracy": lambda hits, true, said, fg: _mean_ratio(hits, true),
     "f1_macro": lambda hits, true, said, fg: _mean_ratio(2 * hits, true + said),
+    "iou_ovr2": _two_class_iou,
     "f1_micro_fg": lambda hits, true, said, fg: _ratio(
         2 * hits[..., fg], (true + said)[..., fg]
     ),

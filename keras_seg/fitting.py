@@ -46,8 +46,8 @@ SAVING_SHARE = 0.005  # of the wall time at the default interval; 1 % with the b
 SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
 PROGRESS_SECONDS = (0.5, 10.0)  # between progress lines: on a terminal, otherwise
 SAMPLE_IMAGES = 4  # validation images kept with their predictions
-VALIDATION_KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "f1_macro", "fwiou")
-VALIDATION_KEYS += ("f1_micro_fg", "precision_micro_fg", "recall_micro_fg")
+HISTORY_KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "f1_macro", "fwiou")
+HISTORY_KEYS += ("f1_micro_fg", "precision_micro_fg", "recall_micro_fg")
 
 
 @dataclass
@@ -113,15 +113,15 @@ class Run:
         }
         self.optimizer = optimizers.build(config, self.net.trainable_variables)
         num_classes = prepared.labels.num_classes
+        direct_weights = self.network.direct_weights(prepared)
+        self.train_confusion = metrics.ConfusionMatrix(
+            num_classes, resize="labels", direct_weights=direct_weights, name="miou"
+        )
         self.net.compile(
             optimizer=self.optimizer,
             loss=head_losses,
             loss_weights=head_weights,
-            metrics={
-                "logits": metrics.ConfusionMatrix(
-                    num_classes, resize="labels", name="miou"
-                )
-            },
+            metrics={"logits": self.train_confusion},
             jit_compile=False,
         )
         # The thesis' second Network instance: the same weights in inference mode.
@@ -131,7 +131,7 @@ class Run:
             batch=config.val_batch,
             classes=prepared.scored_ids,
             resize="logits",
-            direct_weights=self.network.direct_weights(prepared),
+            direct_weights=direct_weights,
             name="miou",
         )
         self.validation_net.compile(
@@ -254,10 +254,11 @@ class Run:
         row = {"step": updates, "loss": float(logs["loss"])}
         row |= {key: float(v) for key, v in logs.items() if key.endswith("_loss")}
         row["lr"] = float(optimizers.learning_rate(config)(max(0, updates - 1)))
-        row["train_miou"] = float(logs.get("logits_miou", logs.get("miou", math.nan)))
+        confusion = self.train_confusion.confusion()
+        trained = metrics.summary(confusion, classes=self.prepared.scored_ids)
+        row |= {f"train_{key}": trained[key] for key in HISTORY_KEYS}
         row["val_loss"] = validation["loss"]
-        for key in VALIDATION_KEYS:
-            row[f"val_{key}"] = validation["summary"][key]
+        row |= {f"val_{key}": validation["summary"][key] for key in HISTORY_KEYS}
         self.state.history.append(row)
         if row["val_miou"] > self.state.best_miou or self.state.best_step < 0:
             self.state.best_step = updates

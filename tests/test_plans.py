@@ -17,7 +17,7 @@ from outlines import outline
 from keras_seg import figures, metrics, nets
 from keras_seg.ablation.protocol import SCALES
 from keras_seg.config import Augment, Config, to_dict
-from keras_seg.fitting import VALIDATION_KEYS
+from keras_seg.fitting import HISTORY_KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "ablations" / "run.py"
@@ -517,7 +517,7 @@ def test_what_a_stage_names_exists(study, plan, stage):
     assert len(set(names)) == len(names) == len({arm.title for arm in arms})
     assert stage.question.endswith("?")
     assert stage.published_winner in {None, *names}
-    assert set(stage.curves) <= set(VALIDATION_KEYS)
+    assert set(stage.curves) <= set(HISTORY_KEYS)
     assert set(stage.datasets) <= set(study.datasets)
     scores = {
         key

@@ -106,6 +106,9 @@ def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     assert [row["step"] for row in history] == [4, 8, 11]  # the last one is shorter
     assert history[0].keys() >= {"loss", "logits_loss", "stack0_logits_loss", "lr"}
     assert history[0].keys() >= {"train_miou", "val_loss", "val_miou"}
+    assert {key[6:] for key in history[0] if key.startswith("train_")} == {
+        key[4:] for key in history[0] if key.startswith("val_") and key != "val_loss"
+    }
     metrics = run_folder.read_metrics(uninterrupted)
     confusion = np.array(metrics["confusion"])
     assert metrics["images"] == 6
@@ -116,6 +119,20 @@ def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     text = (uninterrupted / "history.csv").read_text()
     text += (uninterrupted / "metrics.json").read_text()
     assert str(uninterrupted.parent) not in text
+
+
+def test_weights_at_inference_count_in_the_training_scores_too(
+    shapes, tmp_path, monkeypatch
+):
+    from keras_seg.evaluation import Network
+
+    monkeypatch.setattr(Network, "direct_weights", lambda *_: np.zeros(4))
+    config = replace(CONFIG, steps=2, strategy="direct", direct_at_inference=True)
+    train(config, shapes, tmp_path, OPTIONS)
+    (row,) = run_folder.read_history(tmp_path)
+    # Of equal logits the first class is taken: it is found, the two others are not.
+    assert row["train_mean_accuracy"] == pytest.approx(1 / 3)
+    assert row["val_mean_accuracy"] == pytest.approx(1 / 3)
 
 
 def test_the_counts_per_image_belong_to_the_scores(uninterrupted, shapes, tmp_path):

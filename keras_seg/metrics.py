@@ -174,7 +174,7 @@ def majority_floor(counts: np.ndarray) -> dict:
 def image_counts(
     confusion: np.ndarray, classes: Sequence[int] | None = None
 ) -> np.ndarray:
-    """What an image adds to the IoU of each class over the data set.
+    """What an image adds to the scores of each class over the data set.
 
     Args:
         confusion: [C, C] counts of the image, rows = truth.
@@ -182,7 +182,7 @@ def image_counts(
 
     Returns:
         int64 [3, C]: pixels of the intersection, of the truth and of the prediction.
-        Summed over images, they give the IoU of `summary`.
+        Summed over images, they give IoU, F1 and recall of `summary`.
     """
     confusion = _checked(confusion)
     evaluated = _evaluated(len(confusion), classes)

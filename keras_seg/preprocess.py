@@ -29,6 +29,7 @@ def bgr_minus_mean(image: np.ndarray) -> np.ndarray:
 
 def rgb_255(image: np.ndarray) -> np.ndarray:
     """RGB 0..255 [..., 3] to float32 RGB 0..255, unchanged (SegNet-basic)."""
+    # Its row of STANDARDS subtracts 0 and divides by 1.
     return image.astype(np.float32)
 
 

@@ -3,7 +3,7 @@
 Files: config.json (the identity: configuration and data), environment.json,
 history.csv, timing.csv, metrics.json (written last: the run is finished),
 failure.json (why the last sitting ended early), checkpoints/, best/, curves.png,
-samples.png, samples.npz, per_image.npz (what each image adds to the IoU of each
+samples.png, samples.npz, per_image.npz (what each image adds to the scores of each
 class), log.txt; evaluation/ has the like of metrics.json and per_image.npz for other
 splits and sizes. Knows neither Keras nor TensorFlow.
 """
@@ -35,7 +35,7 @@ ENTRIES += ("tensorboard", "export")
 
 @dataclass(frozen=True)
 class PerImage:
-    """What each image of a split adds to the IoU of each class.
+    """What each image of a split adds to the scores of each class.
 
     IoU = sum of intersection / sum of (truth + predicted - intersection) over images.
 

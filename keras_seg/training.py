@@ -36,7 +36,7 @@ class Options:
         threads: intra-op threads; None is the number of cores.
         workers: threads of the data loader.
         checkpoint_every: batches between checkpoints; None is by time, so that
-            saving costs at most 1 % and a kill loses at most 10 minutes.
+            saving costs about 1 % and a kill loses at most 10 minutes.
         allow_inexact: go on although the machine or a library changed.
         restart: begin anew, dropping what the folder holds of the run.
         tensorboard: keep a log for TensorBoard in the run folder as well.

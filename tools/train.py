@@ -110,7 +110,7 @@ def parse(argv: list[str]):
         "--checkpoint-every",
         type=positive,
         metavar="N",
-        help="batches between checkpoints; default: by time, 1 %% of it at most",
+        help="batches between checkpoints; default: by time, about 1 %% of it",
     )
     parser.add_argument(
         "--allow-inexact",

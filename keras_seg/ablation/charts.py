@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,39 +27,96 @@ SETS = {"val": "Validation", "train": "Training"}
 
 
 def curves(view: StageView, styles: Mapping[str, tuple]) -> list:
-    """Every arm in one chart for each number; folded, as the documents draw them."""
-    histories = {
-        arm.title: [run.history for run in view.result.of(arm.name) if run.history]
-        for arm in view.arms
-    }
-    histories = {title: runs for title, runs in histories.items() if runs}
+    """Every arm in one chart for each number; folded, as the documents draw them.
+
+    A stage with panels has a chart for each number and panel.
+    """
+    histories = _histories(view, view.titles)
     if not histories:
         return []
+    columns = _columns(view, histories)
+    if view.stage.panels:
+        return [Heading(3, "Training"), *_panel_curves(view, columns)]
     shown = [arm.title for arm in view.drawn() if arm.title in histories]
-    drawn = [
-        (f"{part}_{key}", f"{SETS[part]} {wording.metric(key)} (%)", True)
-        for key in view.stage.curves
-        for part in SETS
-        if _has(histories, f"{part}_{key}")
-    ]
-    drawn += [("val_loss", "Validation loss", False), ("loss", "Training loss", False)]
     charts = []
-    for column, title, percent in drawn:
+    for column, title, percent in columns:
         figure = figures.curves(
             histories, column, title, styles=styles, named=shown, percent=percent
         )
         name = f"{view.stage.name}-{column.replace('_', '-')}"
         charts.append(Chart(name, figure, f"{title} over the training steps"))
-    blocks = [Heading(3, "Training"), Charts(charts)]
-    losses = {
-        tuple(getattr(arm.config, name) for name in LOSS_SETTINGS) for arm in view.arms
-    }
-    if len(losses) > 1:
-        text = "The arms' losses differ, so compare the course of the loss curves, "
-        blocks.append(Paragraph(text + "not their height.", "note"))
     documents = {title: histories[title] for title in shown}
-    blocks.append(_document_curves(view, documents, styles))
-    return blocks
+    return [
+        Heading(3, "Training"),
+        Charts(charts),
+        *_losses_note(view, view.titles),
+        _document_curves(view, documents, styles),
+    ]
+
+
+def _histories(view: StageView, labels: Mapping[str, str]) -> dict[str, list]:
+    """{label: a history for each seed} of the arms that have any."""
+    histories = {
+        label: [run.history for run in view.result.of(name) if run.history]
+        for name, label in labels.items()
+    }
+    return {label: runs for label, runs in histories.items() if runs}
+
+
+def _columns(view: StageView, histories: Mapping[str, Sequence]) -> list[tuple]:
+    """(column of the histories, its title, whether in percent), training loss last."""
+    columns = [
+        (f"{part}_{key}", f"{SETS[part]} {wording.metric(key)} (%)", True)
+        for key in view.stage.curves
+        for part in SETS
+        if _has(histories, f"{part}_{key}")
+    ]
+    return [
+        *columns,
+        ("val_loss", "Validation loss", False),
+        ("loss", "Training loss", False),
+    ]
+
+
+def _losses_note(view: StageView, names: Collection[str]) -> list[Paragraph]:
+    """That losses of arms drawn together cannot be compared, if so."""
+    losses = {
+        tuple(getattr(arm.config, setting) for setting in LOSS_SETTINGS)
+        for arm in view.arms
+        if arm.name in names
+    }
+    if len(losses) < 2:
+        return []
+    text = "The arms' losses differ, so compare the course of the loss curves, "
+    return [Paragraph(text + "not their height.", "note")]
+
+
+def _panel_curves(view: StageView, columns: Sequence[tuple]) -> list:
+    """Training loss of every panel, as a document draws it; the rest is folded."""
+    panels = [(panel, _histories(view, panel.labels)) for panel in view.panels()]
+    drawn = []
+    for column, title, percent in columns:
+        charts = []
+        for panel, histories in panels:
+            text = f"{title}: {panel.title}"
+            figure = figures.curves(
+                histories,
+                column,
+                text,
+                styles=panel.styles,
+                named=[label for label in panel.drawn.values() if label in histories],
+                percent=percent,
+            )
+            name = f"{view.stage.name}-{column.replace('_', '-')}-{panel.name}"
+            charts.append(Chart(name, figure, f"{text}, over the training steps"))
+        drawn.append((title, Charts(charts)))
+    *folded, (_, training_loss) = drawn
+    notes = [note for panel, _ in panels for note in _losses_note(view, panel.labels)]
+    return [
+        training_loss,
+        *notes[:1],
+        *(Details(title, [charts]) for title, charts in folded),
+    ]
 
 
 def _has(histories: Mapping[str, Sequence], column: str) -> bool:
@@ -88,15 +145,43 @@ def _document_curves(
 
 
 def pictures(view: StageView) -> list:
-    """Some images with truth and the prediction of each arm's first finished seed."""
+    """Some images with truth and the prediction of each arm's first finished seed.
+
+    A stage with panels has such pictures for each of them, all but the first folded.
+    """
+    name = f"{view.stage.name}-pictures"
+    if not view.stage.panels:
+        shown = {arm.name: arm.title for arm in view.drawn()}
+        grid = _picture_grid(view, name, shown)
+        return [] if grid is None else [Heading(3, "Pictures"), grid]
+    grids = [
+        (panel.title, _picture_grid(view, f"{name}-{panel.name}", panel.drawn))
+        for panel in view.panels()
+    ]
+    grids = [(title, grid) for title, grid in grids if grid is not None]
+    if not grids:
+        return []
+    (title, first), *others = grids
+    return [
+        Heading(3, "Pictures"),
+        Heading(4, title),
+        first,
+        *(Details(title, [grid]) for title, grid in others),
+    ]
+
+
+def _picture_grid(
+    view: StageView, name: str, labels: Mapping[str, str]
+) -> Pictures | None:
+    """Columns of the arms in `labels` ({name: title}); None if there are no samples."""
     samples = {}
-    for arm in view.drawn():
-        runs = scores.done(view.result, arm.name)
+    for arm, label in labels.items():
+        runs = scores.done(view.result, arm)
         found = _read_samples(runs[0].run) if runs else None
         if found is not None:
-            samples[arm.title] = found
+            samples[label] = found
     if not samples:
-        return []
+        return None
     first = next(iter(samples.values()))
     positions = range(min(SAMPLE_ROWS, len(first["ids"])))
     ids = [str(first["ids"][k]) for k in positions]
@@ -122,9 +207,7 @@ def pictures(view: StageView) -> list:
     header = ["image", "truth", *samples]
     legend = figures.legend_entries(known, palette, names)
     grid = figures.picture_grid(header, rows, legend)
-    name = f"{view.stage.name}-pictures"
-    block = Pictures(name, header, rows, legend, grid, blends=True)
-    return [Heading(3, "Pictures"), block]
+    return Pictures(name, header, rows, legend, grid, blends=True)
 
 
 def _read_samples(run: Path) -> dict[str, np.ndarray] | None:

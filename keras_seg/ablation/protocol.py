@@ -111,6 +111,11 @@ class Stage:
             `keras_seg.sheets.SHEETS`.
         datasets: names (meta.json) on which published numbers may stand beside
             ours; empty: those of the study.
+        panels: {title: {name of an arm: what it is called there}}: arms that belong
+            in one picture, each panel with curves and pictures of its own; an arm may
+            be in several, one in none is not drawn. Up to
+            `keras_seg.figures.MOST_LABELS` arms can be told apart in one. Empty: all
+            arms, or the best of many, in one picture.
     """
 
     name: str
@@ -127,6 +132,7 @@ class Stage:
     curves: tuple[str, ...] = ("miou",)
     sheets: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    panels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

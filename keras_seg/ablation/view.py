@@ -45,6 +45,26 @@ class Context:
     examples: Sequence[Example] = ()
 
 
+@dataclass(frozen=True)
+class Panel:
+    """Arms of a stage that belong in one picture (`Stage.panels`).
+
+    Attributes:
+        name: ends the names of its files: "panel1" for the first one declared.
+        title: as declared.
+        labels: {name of an arm: what it is called here} of all its arms.
+        drawn: those of `labels` to draw, as of `StageView.drawn`.
+        styles: {label: (colour, dash)} of those to draw, all different. Panels that
+            declare their arms in the same order draw them in the same styles.
+    """
+
+    name: str
+    title: str
+    labels: Mapping[str, str]
+    drawn: Mapping[str, str]
+    styles: Mapping[str, tuple]
+
+
 class StageView:
     """A stage's result with what several parts of its report need.
 
@@ -95,17 +115,37 @@ class StageView:
 
     def drawn(self) -> list[Arm]:
         """The arms to draw: all, or where they are many the base and the best ones."""
-        if len(self.arms) <= MOST_LABELS:
-            return list(self.arms)
+        return self._first_and_best(self.arms)
+
+    def _first_and_best(self, arms: Sequence[Arm]) -> list[Arm]:
+        if len(arms) <= MOST_LABELS:
+            return list(arms)
         ranked = sorted(
-            (arm for arm in self.arms[1:] if arm in self.finished),
+            (arm for arm in arms[1:] if arm in self.finished),
             key=lambda arm: -scores.mean_score(self.result, arm.name, "miou"),
         )
-        kept = {self.base.name, *(arm.name for arm in ranked[: MOST_LABELS - 1])}
-        return [arm for arm in self.arms if arm.name in kept]
+        kept = {arms[0].name, *(arm.name for arm in ranked[: MOST_LABELS - 1])}
+        return [arm for arm in arms if arm.name in kept]
 
     def styles(self) -> dict[str, tuple]:
         """{title: (colour, dash)} of all arms, those to be drawn all different."""
         given = {arm.title: arm.colour for arm in self.arms if arm.colour}
         titles = dict.fromkeys(arm.title for arm in (*self.drawn(), *self.arms))
         return arm_colours(list(titles), self.base.title, given)
+
+    def panels(self) -> list[Panel]:
+        """The stage's panels that have an arm; [] where it declares none."""
+        panels, arms = [], {arm.name: arm for arm in self.arms}
+        for number, (title, declared) in enumerate(self.stage.panels.items(), 1):
+            # An arm may be left out, as one whose pretrained weights are not there.
+            labels = {name: text for name, text in declared.items() if name in arms}
+            if not labels:
+                continue
+            shown = self._first_and_best([arms[name] for name in labels])
+            drawn = {arm.name: labels[arm.name] for arm in shown}
+            given = {labels[arm.name]: arm.colour for arm in shown if arm.colour}
+            fits = len(declared) <= MOST_LABELS
+            styled = list((declared if fits else drawn).values())
+            styles = arm_colours(styled, styled[0], given)
+            panels.append(Panel(f"panel{number}", title, labels, drawn, styles))
+        return panels

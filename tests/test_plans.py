@@ -528,6 +528,11 @@ def test_what_a_stage_names_exists(study, plan, stage):
         assert {claim.arm, claim.than} <= set(names), claim
         assert claim.arm != claim.than
         assert claim.metric in scores | {"train_val_gap", "ms_per_image"}, claim
+    for panel in stage.panels.values():
+        assert set(panel) <= set(names)
+        assert len(set(panel.values())) == len(panel) <= figures.MOST_LABELS
+    drawn = {name for panel in stage.panels.values() for name in panel}
+    assert drawn in (set(), set(names))
     groups = {name for groups in study.groups.values() for name in groups}
     for arm in arms:
         assert re.fullmatch("[a-z0-9_-]+", arm.name)
@@ -537,6 +542,33 @@ def test_what_a_stage_names_exists(study, plan, stage):
             others = {"f1", "f1_unknown", "iou_batch_present"}
             assert key in scores | groups | others or key.startswith("iou "), key
             assert 0 <= value <= 100 or (arm.name, value) == ("transfer", 138.24)
+
+
+# CLOTH Fig. 3: (I) to (VIII), each the four nets; Fig. 5: four nets with focal loss
+# and L1; Fig. 2: (a) to (c) are nets, (I) to (VIII) in each of them.
+NETS_OF_CLOTH = ("fcn", "unet", "attention_unet", "unet_bn")
+LOSSES_OF_CLOTH = [
+    *("ce", "ce_l2", "ce_l1", "ce_l1_l2"),
+    *("focal", "focal_l2", "focal_l1", "focal_l1_l2"),
+]
+
+
+def test_panels_of_cloths_figures():
+    plan = next(one for one in STUDIES if one.name == "clothing").plans["networks"]
+    fig_3, fig_2_and_5 = (
+        [list(panel) for panel in plan.stage(name).panels.values()]
+        for name in ("fig3", "qualitative")
+    )
+    assert fig_3 == [
+        [f"{net}_{loss}" for net in NETS_OF_CLOTH] for loss in LOSSES_OF_CLOTH
+    ]
+    assert fig_2_and_5 == [
+        list(FIG_5),
+        *(
+            [f"{net}_{loss}" for loss in LOSSES_OF_CLOTH]
+            for net in ("fcn", "attention_unet", "unet_bn")
+        ),
+    ]
 
 
 # Hypotheses that no document states: of the labels put right, of prediction without

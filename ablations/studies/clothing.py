@@ -5,7 +5,9 @@ penalty on the prediction's error, L1 or L2, add to a U-Net? The grid is {FCN, U
 Attention U-Net, U-Net BN} x {cross-entropy, focal} x {none, L2, L1, both}, penalties
 with weight 0.5; the stages are the figures and the table that are cut out of it, and
 an arm that several of them have is trained once. Table 1 prints means and deviations
-of three runs: `--seeds 3`.
+of three runs: `--seeds 3`. Fig. 3 is drawn as its eight panels, one for each loss, with
+the curves of the four nets; Fig. 5 as one grid of pictures, the four nets with focal +
+L1, and Fig. 2 as a grid for each of its three nets, with the eight losses.
 
 CLOTH's IOU is the mean over the clothes of the two-class IoU of each against all the
 rest (`iou_ovr2`): 0.496 together with a recall of 0.000 can be nothing else. Its
@@ -44,6 +46,7 @@ NETS = {
     "unet_bn": "U-Net BN",
 }
 U_NETS = ("unet", "attention_unet", "unet_bn")
+FIG_2_NETS = ("fcn", "attention_unet", "unet_bn")
 LOSSES = {"ce": "cross-entropy", "focal": "focal"}
 PENALTIES = {  # end of an arm's name: end of its title, L1, L2
     "": ("", 0.0, 0.0),
@@ -154,8 +157,25 @@ def pictures(base: Config) -> list[Arm]:
     """Fig. 5's four, then what Fig. 2 has beyond them."""
     first = grid(losses=("focal",), penalties=("_l1",))(base)
     names = {one.name for one in first}
-    second = grid(nets=("fcn", "attention_unet", "unet_bn"))(base)
+    second = grid(nets=FIG_2_NETS)(base)
     return first + [one for one in second if one.name not in names]
+
+
+LOSS_TITLES = {  # in the order of Fig. 2 and 3, (I) to (VIII)
+    f"{loss}{penalty}": f"{LOSSES[loss]}{PENALTIES[penalty][0]}"
+    for loss in LOSSES
+    for penalty in PENALTIES
+}
+
+
+def nets_with(loss: str) -> dict[str, str]:
+    """A panel: the four nets with one loss, a key of LOSS_TITLES."""
+    return {f"{net}_{loss}": title for net, title in NETS.items()}
+
+
+def losses_of(net: str) -> dict[str, str]:
+    """A panel: the eight losses of one net."""
+    return {f"{net}_{loss}": title for loss, title in LOSS_TITLES.items()}
 
 
 def claim(text, arm, than, expected, metric=IOU) -> Claim:
@@ -244,6 +264,7 @@ PLAN = Plan(
                     "lower",
                 ),
             ),
+            panels={title: nets_with(loss) for loss, title in LOSS_TITLES.items()},
         ),
         Stage(
             "fig4",
@@ -299,6 +320,8 @@ PLAN = Plan(
             "Which small pieces, as shoes and sunglasses, does each net find?",
             "CLOTH 4.2, Fig. 2 and 5",
             pictures,
+            panels={LOSS_TITLES["focal_l1"]: nets_with("focal_l1")}
+            | {NETS[net]: losses_of(net) for net in FIG_2_NETS},
         ),
     ),
     chained=False,

@@ -134,6 +134,10 @@ def test_winner_given_by_hand(trainer, shapes, tmp_path):
         runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "weighting/doubled")
     with pytest.raises(UsageError, match=r"winner: w2; expected an arm of an earlier"):
         runner.refuse_unknown_winner(PLAN, [WEIGHTING], BASE, "w2")
+    twice = Plan(PLAN.base, (WIDTH, replace(WIDTH, name="again"), FINAL))
+    with pytest.raises(UsageError, match="normal; expected one of width/normal, again"):
+        runner.refuse_unknown_winner(twice, [FINAL], BASE, "normal")
+    runner.refuse_unknown_winner(twice, [FINAL], BASE, "again/normal")
 
 
 def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(

@@ -258,6 +258,7 @@ def refuse_unknown_winner(
     """UsageError unless `winner` is None or an arm that a stage asked for starts from.
 
     Of a chain it may be an arm of the chain itself: the stages after it start there.
+    Where several stages have an arm of its name, it has to name the stage too.
     """
     last = max(asked, key=plan.stages.index)
     earlier = [
@@ -270,6 +271,9 @@ def refuse_unknown_winner(
         known = ", ".join(names) or "none, since it starts from no other stage"
         expected = f"an arm of an earlier stage ({known}), or stage/arm"
         raise UsageError("winner", winner, expected)
+    meant = [f"{stage}/{arm}" for stage, arm in earlier if arm == winner]
+    if len(meant) > 1:
+        raise UsageError("winner", winner, f"one of {', '.join(meant)}")
 
 
 def _missing(stage: Stage, config: Config, execution: Execution) -> list["_Task"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import test_nets
+import test_plans
 
 from keras_seg import nets
 
@@ -90,3 +91,14 @@ def test_the_study_of_the_example_is_found_by_its_name(tmp_path, capsys, monkeyp
     assert json.loads(plain.removeprefix("  plain: "))["steps"] == 50 * 23
     mirrored = json.loads(mirror.removeprefix("  mirror: "))
     assert mirrored["augment"]["mirror"] == 0.5
+
+
+def test_the_study_of_the_example_passes_the_tests_of_every_study(tmp_path):
+    (tmp_path / "streets.py").write_text(BLOCKS[-1])
+    study = runpy.run_path(str(tmp_path / "streets.py"))["STUDY"]
+    ((_, plan),) = study.plans.items()
+    (stage,) = plan.stages
+    test_plans.test_a_smoke_test_is_small(study, plan, stage)
+    test_plans.test_what_a_stage_names_exists(study, plan, stage)
+    for scale in ("smoke", "demo", "bench", "paper"):
+        test_plans.test_every_net_takes_its_knobs_and_size(study, plan, stage, scale)

@@ -418,13 +418,20 @@ def examples(prepared, results) -> list:
 
 
 def environment(results) -> dict:
-    """Versions, machine and commit, as the first run that was begun wrote them."""
-    for stage in results:
-        for result in stage.results:
-            if (result.run / "environment.json").is_file():
-                found = run_folder.read_environment(result.run)
-                return found["fingerprint"] | {"commit": found["commit"]}
-    return {}
+    """Versions and machine as the first run that was begun wrote them; the commits."""
+    found = [
+        run_folder.read_environment(result.run)
+        for stage in results
+        for result in stage.results
+        if (result.run / "environment.json").is_file()
+    ]
+    if not found:
+        return {}
+    commits = dict.fromkeys(one["commit"] or "not known" for one in found)
+    return found[0]["fingerprint"] | {
+        "commit": ", ".join(commits),
+        "commit of this report": backend.commit(),
+    }
 
 
 def refuse_failures(results) -> None:
@@ -483,11 +490,13 @@ def print_studies(args) -> None:
 
 
 def published(arm: protocol.Arm) -> str:
-    """The document's mIoU of an arm, or the first number it has instead."""
-    if not arm.published:
-        return ""
-    key = "miou" if "miou" in arm.published else next(iter(arm.published))
-    return f"  (published {wording.metric(key)} {arm.published[key]:g} %)"
+    """The document's numbers of an arm, but for those of single classes."""
+    numbers = [
+        f"{wording.metric(key)} {value:g} %"
+        for key, value in arm.published.items()
+        if key in wording.METRICS | wording.PUBLISHED
+    ]
+    return f"  (published {', '.join(numbers)})" if numbers else ""
 
 
 def validation_images(args, study: protocol.Study, prepared) -> int:

@@ -49,12 +49,15 @@ def summarise(confusion):
         return statistics.fmean(value for value in values if value is not None)
 
     total = sum(map(sum, confusion))
+    hits = sum(confusion[k][k] for k in size[1:])
+    foreground = [*confusion[1:], *([row[k] for row in confusion] for k in size[1:])]
     return {
         "summary": {
             "miou": mean(per_class["iou"]),
             "pixel_accuracy": sum(confusion[k][k] for k in size) / total,
             "mean_accuracy": mean(per_class["recall"]),
             "f1_macro": mean(per_class["f1"]),
+            "f1_micro_fg": 2 * hits / sum(map(sum, foreground)),
             "precision_micro_fg": None,
         },
         "per_class": per_class,
@@ -282,12 +285,12 @@ def test_best_values_are_marked(written):
     table = text[text.index("left/right swapped") :]
     table = table[: table.index("</table>")]
 
-    # POOR's arm is faster; GOOD has the higher scores; the parameters are equal, so
-    # none of them is best.
+    # GOOD has the higher scores. The parameters are equal, so none of them is best;
+    # that POOR's arm is faster may be due to what ran beside it.
     good = summarise(GOOD)["summary"]
     keys = ("miou", "pixel_accuracy", "f1_macro", "mean_accuracy")
     of_good = [f"{100 * good[key]:.2f}" for key in keys]
-    assert re.findall(r"<b>([^<]*)</b>", table) == ["1.0", "10.0", *of_good]
+    assert re.findall(r"<b>([^<]*)</b>", table) == of_good
 
 
 def test_floors_by_hand(written):
@@ -768,9 +771,10 @@ def test_published_numbers_stand_beside_ours(
     number = row(page, "right|arm")[2]
     assert number == "43.8" + ("published 3.25" if is_shown else "")
     assert "IoU of each class (%)" in page.texts
-    assert (["Arm", "F1 of the foreground\u00a0%"] in page.rows) == is_shown
-    if is_shown:
-        assert row(page, "Normal", 1) == ["Normal", "–published 41.5 ± 0.5"]
+    foreground = "F1 of the foreground\u00a0%"
+    (header,) = (cells for cells in page.rows if foreground in cells)
+    number = row(page, "Normal")[header.index(foreground)]
+    assert number == "75.61" + ("published 41.5 ± 0.5" if is_shown else "")
 
 
 def test_f1_of_an_unknown_kind_is_not_beside_ours(tmp_path, undrawn):
@@ -784,7 +788,7 @@ def test_f1_of_an_unknown_kind_is_not_beside_ours(tmp_path, undrawn):
     macro = f"{100 * summarise(GOOD)['summary']['f1_macro']:.2f}"
     assert macro in row(page, "Normal")
     assert ["Arm", "F1 (of which kind is unknown)\u00a0%"] in page.rows
-    assert row(page, "Normal", 1) == ["Normal", "–published 88.17"]
+    assert row(page, "Normal", 1) == ["Normal", "88.17"]
 
 
 @pytest.mark.parametrize("scale", ["demo", "paper"])

@@ -67,12 +67,14 @@ GLOSSARY = (
     "Floor: what needs no learning. An arm that is not clearly above it has learnt "
     "little.",
     "Train − val: training mIoU minus validation mIoU at the step that was kept, in "
-    "points; a large gap is overfitting.",
+    "points; a large gap is overfitting. Training mIoU is of the images as augmented, "
+    "while the network still learns: stronger augmentation alone lowers it.",
     "Left/right swapped: of the pixels whose part is found, the share that gets the "
     "other side; guessing gives half.",
     "GFLOP: 10⁹ floating-point operations of the convolutions for predicting one image "
     "at the run's size; a multiply-add counts as two.",
-    "ms/image: the time of predicting one image at a time on this machine.",
+    "ms/image: the shortest time of predicting one image on this machine. Like the "
+    "time of training, it is longer where arms were trained side by side.",
 )
 
 

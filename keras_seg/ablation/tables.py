@@ -65,6 +65,14 @@ def score_column(key: str, title: str, published: str | None = None) -> Column:
     return Column(key, title, value, wording.percent, max, published, True)
 
 
+SCORES = (  # of every table
+    score_column("miou", "mIoU %", published=""),  # has a column of its own
+    score_column("pixel_accuracy", "accuracy %"),
+    score_column("f1_macro", "macro F1 %", "f1"),
+    score_column("mean_accuracy", "mean class accuracy %"),
+)
+
+
 def columns_of(labels: LabelSpec) -> list[Column]:
     """The columns of the table of scores, in their order."""
 
@@ -83,10 +91,7 @@ def columns_of(labels: LabelSpec) -> list[Column]:
 
     percent, points = wording.percent, wording.points
     return [
-        score_column("miou", "mIoU %", published=""),  # has a column of its own
-        score_column("pixel_accuracy", "accuracy %"),
-        score_column("f1_macro", "macro F1 %", "f1"),
-        score_column("mean_accuracy", "mean class accuracy %"),
+        *SCORES,
         Column(
             "train_val_gap",
             "train\u00a0−\u00a0val, points",
@@ -104,8 +109,9 @@ def columns_of(labels: LabelSpec) -> list[Column]:
         ),
         Column("parameters", "parameters", _parameters, wording.whole, min),
         Column("gflop", "GFLOP", gflop, wording.three_digits, min),
-        Column("train_minutes", "training, min", minutes, wording.decimal, min),
-        Column("ms_per_image", "ms/image", milliseconds, wording.decimal, min),
+        # No time is marked as best: it depends on what ran beside the arm.
+        Column("train_minutes", "training, min", minutes, wording.decimal),
+        Column("ms_per_image", "ms/image", milliseconds, wording.decimal),
     ]
 
 
@@ -114,22 +120,20 @@ def _parameters(run: ArmResult) -> float:
 
 
 def _columns(view: StageView) -> list[Column]:
-    """Those of every stage, and what its document alone has."""
+    """Those of every stage, and the scores that its document or a claim names."""
     columns = columns_of(view.context.labels)
+    known = {name for column in columns for name in (column.name, column.published)}
+    named = [claim.metric for claim in view.stage.claims]
+    named += [key for arm in view.arms for key in arm.published]
+    columns[len(SCORES) : len(SCORES)] = [
+        score_column(key, f"{wording.metric(key)} %")
+        for key in dict.fromkeys(named)
+        if key in wording.METRICS and key not in known
+    ]
     if any(PER_BATCH in arm.published for arm in view.arms):
-        title = "IoU averaged over batches %"
-        columns.insert(
-            1,
-            Column(
-                PER_BATCH,
-                title,
-                scores.batch_iou,
-                wording.percent,
-                max,
-                PER_BATCH,
-                True,
-            ),
-        )
+        title, write = f"{wording.metric(PER_BATCH)} %", wording.percent
+        value = scores.batch_iou
+        columns.insert(1, Column(PER_BATCH, title, value, write, max, PER_BATCH, True))
     return columns
 
 
@@ -139,7 +143,7 @@ def scores_table(view: StageView) -> Table:
     columns: list[tuple[str, str, dict[str, Cell]]] = []
     for column in _columns(view):
         cells = _column_cells(view, column)
-        if any(cell.text for cell in cells.values()):
+        if any(cell.text or cell.small for cell in cells.values()):
             columns.append((column.name, column.title, cells))
     if (
         view.shows_published
@@ -260,7 +264,7 @@ def findings(view: StageView) -> list[Finding]:
     columns = {column.name: column for column in _columns(view)}
     found = []
     for claim in sorted(view.stage.claims, key=lambda claim: claim.ours):
-        column = columns.get(claim.metric) or score_column(claim.metric, "")
+        column = columns[claim.metric]
         interval = None
         if claim.metric in bootstrap.SCORES:
             interval = view.interval(claim.arm, claim.than, claim.metric)
@@ -275,8 +279,7 @@ def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
     for one in found:
         claim = one.claim
         arm, than = (view.titles.get(n, n) for n in (claim.arm, claim.than))
-        title = wording.metric(claim.metric)
-        column = columns.get(claim.metric) or score_column(claim.metric, title)
+        column = columns[claim.metric]
         metric = column.title.removesuffix(" %").removesuffix(", points")
         expected = "about the same" if claim.expected == "same" else claim.expected
         write = wording.points if column.is_share else wording.signed
@@ -312,7 +315,7 @@ def _published_small(view: StageView, arm: Arm, key: str) -> str:
 
 
 def other_published(view: StageView) -> Table | None:
-    """The document's numbers that no other table of the stage has, beside ours."""
+    """The document's numbers that no other table of the stage has."""
     shown = {"miou", *(column.published for column in _columns(view))}
     shown |= view.context.groups.keys()
     shown |= {
@@ -324,11 +327,7 @@ def other_published(view: StageView) -> Table | None:
         return None
     rows = []
     for arm in view.arms:
-        ours = [scores.mean_score(view.result, arm.name, key) for key in rest]
-        small = [_published_small(view, arm, key) for key in rest]
-        cells = [
-            Cell(wording.percent(one), small=text) for one, text in zip(ours, small)
-        ]
+        cells = [Cell(published(arm, key)) for key in rest]
         rows.append(Row([Cell(arm.title), *cells]))
     return Table(["Arm", *(f"{wording.metric(key)} %" for key in rest)], rows)
 

@@ -8,7 +8,7 @@ import math
 
 from keras_seg.config import Config
 
-METRICS = {  # keys of `keras_seg.metrics.summary`, then of published numbers
+METRICS = {  # keys of `keras_seg.metrics.summary`
     "miou": "mIoU",
     "miou_fg": "mIoU of the foreground",
     "iou_ovr2": "two-class IoU",
@@ -21,13 +21,17 @@ METRICS = {  # keys of `keras_seg.metrics.summary`, then of published numbers
     "f1_micro_fg": "F1 of the foreground",
     "precision_micro_fg": "precision of the foreground",
     "recall_micro_fg": "recall of the foreground",
+}
+PUBLISHED = {  # further keys of published numbers
+    "f1": "macro F1",
     "f1_unknown": "F1 (of which kind is unknown)",
+    "iou_batch_present": "IoU averaged over batches",
 }
 
 
 def metric(key: str) -> str:
     """A metric's name in words; the key where it has none."""
-    return METRICS.get(key, key)
+    return (METRICS | PUBLISHED).get(key, key)
 
 
 def weighting(config: Config) -> str:

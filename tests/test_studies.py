@@ -176,29 +176,35 @@ def test_a_size_that_an_arm_cannot_take_is_refused_before_it_is_trained(tmp_path
     assert [entry.name for entry in tmp_path.iterdir()] == ["shapes"]
 
 
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """One folder for all stages, as a user has it: what several have is run once."""
+    return tmp_path_factory.mktemp("studied")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize(
     ("study", "net", "stage"),
     [(study.name, net, stage.name) for study, net, _, stage in stages()],
 )
-def test_every_stage_at_scale_smoke(study, net, stage, bodies, tmp_path):
+def test_every_stage_at_scale_smoke(study, net, stage, bodies, studied):
     run = runpy.run_path(str(ROOT / "ablations" / "run.py"))
     arguments = ["--study", study, "--stage", stage, "--scale", "smoke"]
-    arguments += ["--data", str(bodies), "--out", str(tmp_path)]
+    arguments += ["--data", str(bodies), "--out", str(studied)]
     plan_is_named = len(STUDIES[study].plans) > 1
     run["main"](arguments + (["--net", net] if plan_is_named else []))
-    folder = tmp_path / study / net
+    folder = studied / study / net
     assert (folder / "report.html").stat().st_size > 10_000
     assert (folder / "tables" / f"{stage}.csv").is_file()
 
 
 @pytest.mark.slow
-def test_the_comparison_at_scale_smoke(bodies, tmp_path):
+def test_the_comparison_at_scale_smoke(bodies, studied):
     run = runpy.run_path(str(ROOT / "ablations" / "run.py"))
     arguments = ["--stage", "compare", "--scale", "smoke", "--data", str(bodies)]
-    run["main"]([*arguments, "--out", str(tmp_path)])
-    study = tmp_path / "body_parts"
+    run["main"]([*arguments, "--out", str(studied)])
+    study = studied / "body_parts"
     text = (study / "compare" / "tables" / "compare.csv").read_text()
     lines = [line.split(",") for line in text.splitlines()]
     states = {line[0]: line[3] for line in lines[1:4]}

@@ -280,6 +280,26 @@ def test_video_is_h264_at_30_frames_a_second(tmp_path):
     assert np.abs(found.astype(int) - frames).mean() < 3
 
 
+def test_equal_frames_give_equal_bytes_wherever_they_lie_in_memory(tmp_path):
+    pytest.importorskip("av")
+    rng = np.random.default_rng(0)
+    scene = np.full((240, 320, 3), 128, np.uint8)
+    for _ in range(60):
+        top, bottom = np.sort(rng.integers(0, 240, 2))
+        left, right = np.sort(rng.integers(0, 320, 2))
+        scene[top : bottom + 1, left : right + 1] = rng.integers(0, 256, 3)
+    frames = np.stack([np.roll(scene, 2 * k, axis=1) for k in range(4)])
+    frames = np.clip(frames + rng.normal(0, 2, frames.shape), 0, 255).astype(np.uint8)
+    found = set()
+    for _ in range(15):
+        # Leave holes, so that the encoder's buffers lie elsewhere every time.
+        blocks = [np.zeros(rng.integers(1000, 1_000_000)) for _ in range(20)]
+        del blocks[::2]
+        writer.write_video(tmp_path / "a.mp4", frames)
+        found.add((tmp_path / "a.mp4").read_bytes())
+    assert len(found) == 1
+
+
 def test_video_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     frames = smooth_frames(3)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from keras_seg.errors import DataError, LockedError, UsageError
 
-FORMAT = 1  # raised when equal settings begin to give other clips
+FORMAT = 2  # raised when equal settings begin to give other clips
 MOST_CLIPS = 99_999  # of a split: names have five digits
 RUN = "run0"  # SURREAL's folder of the clips with stride 50
 SETTINGS_FILE = "generation.json"

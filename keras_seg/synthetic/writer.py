@@ -43,7 +43,13 @@ def write_video(path: Path, frames: np.ndarray) -> None:
         stream.width, stream.height = frames.shape[2], frames.shape[1]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1  # the bytes depend on the number of threads
-        stream.options = {"crf": str(CRF), "preset": "medium", "threads": "1"}
+        stream.options = {
+            "crf": str(CRF),
+            "preset": "medium",
+            "threads": "1",
+            # x264's fast approximations depend on where its buffers lie in memory.
+            "x264-params": "cpu-independent=1",
+        }
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             container.mux(stream.encode(picture))

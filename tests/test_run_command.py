@@ -92,7 +92,7 @@ def test_list_and_plan_need_no_data(tmp_path):
     listed = call(RUN, "--list", cwd=tmp_path)
     assert listed.returncode == 0
     assert "--net icnet --stage weighting" in listed.stdout
-    assert "(published mIoU 38.2 %)" in listed.stdout
+    assert "(published mIoU 38.2 %, mean class accuracy 48.7 %)" in listed.stdout
     arguments = ("--net", "icnet", "--stage", "all", "--scale", "paper", "--plan")
     planned = call(RUN, *arguments, cwd=tmp_path)
     assert planned.returncode == 0

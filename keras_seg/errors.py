@@ -1,8 +1,7 @@
-"""The errors a user can meet: one clear line and a documented exit code each.
+"""The errors a user can meet: one clear sentence and a documented exit code each.
 
-Every message reads ``<what>: <value>; expected <...>`` and names the file, field
-or value concerned. `keras_seg.command_line.run` prints it as ``error: ...`` on
-stderr and leaves with `exit_code`. Anything else that is raised is a bug (1).
+`keras_seg.command_line.run` prints the sentence as ``error: ...`` on stderr and exits
+with `exit_code`. Anything else is a bug: exit code 1, with its traceback.
 """
 
 from contextlib import contextmanager
@@ -11,32 +10,25 @@ INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
 class KerasSegError(Exception):
-    """Base class. Use one of its subclasses.
+    """Base class; use one of its subclasses.
 
     Args:
-        what: str. The field, file or thing that is wrong.
-        value: what was found there; printed with str().
-        expected: str. What would have been right, after the word "expected".
+        message: a plain sentence that names the file, field or value that is wrong and
+            the way out. With the other two arguments, the file or field alone.
+        found: what it holds.
+        expected: what would be right: "<message>: <found>; expected <expected>".
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, value: object, expected: str):
-        line = f"{what}: {value}; expected {expected}"
+    def __init__(self, message: object, found: object = None, expected: str = ""):
+        line = f"{message}: {found}; expected {expected}" if expected else str(message)
         super().__init__(" ".join(line.split()))
-        self.what, self.value, self.expected = what, value, expected
-
-    @classmethod
-    def from_line(cls, line: str) -> "KerasSegError":
-        """The error whose message another process printed."""
-        error = cls.__new__(cls)
-        Exception.__init__(error, line)
-        error.what, error.value, error.expected = line, "", ""
-        return error
+        self.what, self.found, self.expected = str(message), found, expected
 
     def __reduce__(self):
         # Exceptions cross process boundaries in the preparation workers.
-        return type(self), (self.what, self.value, self.expected)
+        return type(self), (self.what, self.found, self.expected)
 
 
 class UsageError(KerasSegError, ValueError):
@@ -76,11 +68,20 @@ class OutOfMemoryError(KerasSegError):
 
 
 class InterruptedRunError(KerasSegError):
-    """SIGINT or SIGTERM; the run can go on from its checkpoint."""
+    """SIGINT or SIGTERM stopped a run, which its checkpoint resumes.
 
-    def __init__(self, what: str, value: object, expected: str):
-        super().__init__(what, value, expected)
-        self.exit_code = INTERRUPTED_EXIT_CODES[str(value)]
+    Args:
+        message: a plain sentence.
+        signal: "SIGINT" or "SIGTERM".
+    """
+
+    def __init__(self, message: str, signal: str):
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = INTERRUPTED_EXIT_CODES[signal]
+
+    def __reduce__(self):
+        return type(self), (self.what, self.signal)
 
 
 class ArmsFailedError(KerasSegError):
@@ -91,15 +92,16 @@ class ArmsFailedError(KerasSegError):
 
 @contextmanager
 def memory_failure_named():
-    """Turn what Python or a backend raises for want of memory into OutOfMemoryError."""
+    """Turn what running out of memory raises into OutOfMemoryError."""
     try:
         yield
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        expected = "a smaller batch, size or net"
-        raise OutOfMemoryError("memory", line, expected) from error
+        raise OutOfMemoryError(
+            f"Out of memory ({line}). Use a smaller batch, size or network."
+        ) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

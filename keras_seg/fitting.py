@@ -455,9 +455,9 @@ class _Checkpoints(keras.callbacks.Callback):
             self.interval = min(max(cost, shortest), longest)
         if run.asked.signal and step < run.total:
             raise InterruptedRunError(
-                f"interrupted at step {step // run.config.accumulate} by",
+                f"Interrupted by {run.asked.signal} at step "
+                f"{step // run.config.accumulate}; the same command resumes there.",
                 run.asked.signal,
-                "the same command again, which goes on from here",
             )
 
 

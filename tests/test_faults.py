@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_leaves_with_130_wherever_it_runs(
     assert process.returncode == 130
     lines = [line for line in errors.splitlines() if line.startswith("error")]
     assert len(lines) == 1
-    assert re.match(r"error: interrupted at step \d by: SIGINT; expected", lines[0])
+    assert re.match(r"error: Interrupted by SIGINT at step \d", lines[0])
     assert run_folder.read_failure(run) == lines[0].removeprefix("error: ")
     assert not leftovers(run)
     train(CONFIG, shapes, run, OPTIONS)
@@ -331,7 +331,7 @@ def test_an_arm_without_memory_is_marked_and_the_others_finish(stage, uninterrup
     exit_code, errors, states = stage({"huge": huge, "small": CONFIG})
     assert exit_code == 6
     assert states == {"huge": "oom", "small": "done"}
-    assert any(line.startswith("width 1/2 huge: oom: memory: ") for line in errors)
+    assert any(line.startswith("width 1/2 huge: oom: Out of memory") for line in errors)
     assert errors[-1] == "error: arms: huge (oom); expected every arm done; see report"
     assert json.loads((stage.folder / "width" / "winner.json").read_text())["arm"] == (
         "small"

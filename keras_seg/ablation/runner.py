@@ -466,7 +466,7 @@ class _Task:
         if state not in ("done", "interrupted"):
             _say(f"{title}{state}: {reason}")
         if exit_code == DataError.exit_code:
-            raise DataError.from_line(reason)
+            raise DataError(reason)
 
     def stop(self) -> None:
         """Ask the arm to save itself and end; it is not begun if it was not yet."""

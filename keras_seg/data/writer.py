@@ -241,7 +241,7 @@ def _refuse_foreign(out: Path) -> None:
     try:
         read_meta(out)
     except DataError as error:
-        raise UsageError("--out", f"{error.what}: {error.value}", _REPLACED) from None
+        raise UsageError("--out", f"{error.what}: {error.found}", _REPLACED) from None
     if foreign := sorted({path.name for path in out.iterdir()} - ENTRIES):
         raise UsageError("--out", f"{out} holds {foreign[0]}", _REPLACED)
 
@@ -335,7 +335,7 @@ def _convert_all(stage, items, convert, num_classes, options, what, unit, each):
                         "split": item.split,
                         "id": item.id,
                         "file": str(result.what),
-                        "found": str(result.value),
+                        "found": str(result.found),
                         "expected": result.expected,
                     }
                 )

@@ -16,20 +16,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keras_seg import (
-    backend,
-    checkpoint,
-    command_line,
-    event_log,
-    run_folder,
-    training,
-)
-from keras_seg.ablation import estimate, executors, protocol, runner, wording
+from keras_seg import backend, command_line
+from keras_seg.ablation import estimate, executors, protocol, runner
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
-from keras_seg.export import RECORD, read_record
 from keras_seg.nets import get, refuse_size
+from keras_seg.report import wording
+from keras_seg.runs import checkpoint, event_log
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
+from keras_seg.runs.export import RECORD, read_record
 
 HERE = Path(__file__).resolve().parent
 STUDIES = HERE / "studies"
@@ -220,8 +217,12 @@ def refuse_sizes(args, plans, bases) -> None:
     for net, plan, stages in plans:
         for stage in stages:
             for arm in runner.planned_arms(plan, stage, bases[net], args.winner):
-                if not arm.config.pad:
-                    refuse_size(arm.config.net, arm.config.size, **arm.config.knobs)
+                if not arm.config.data.pad:
+                    refuse_size(
+                        arm.config.net.name,
+                        arm.config.data.size,
+                        **arm.config.net.knobs,
+                    )
 
 
 def open_data(args):
@@ -246,9 +247,9 @@ def base_of(plan: protocol.Plan, args, facts: protocol.DataFacts):
     """The configuration of the first stage's base."""
     base = plan.base(args.scale, facts)
     if args.size is not None:
-        base = dataclasses.replace(base, size=tuple(args.size))
-    if not base.pad:
-        refuse_size(base.net, base.size)
+        base = base.changed(data={"size": tuple(args.size)})
+    if not base.data.pad:
+        refuse_size(base.net.name, base.data.size)
     return base
 
 
@@ -371,7 +372,7 @@ def check_out(out: Path) -> None:
 def write(study, net, args, execution, results) -> None:
     """report.html, report.md, figures and tables of all stages that have results."""
     backend.configure()
-    from keras_seg.ablation import report  # its metrics import Keras
+    from keras_seg.report import page as report
 
     prepared = execution.prepared
     context = report.Context(
@@ -393,24 +394,26 @@ def write(study, net, args, execution, results) -> None:
 
 def weights_of(prepared, results) -> dict:
     """{name: [C]} of every class weighting of the arms, as the report draws them."""
-    from keras_seg import evaluation  # imports Keras
+    from keras_seg.runs import evaluate as evaluation
 
     configs = [result.arm.config for stage in results for result in stage.results]
     return {
         wording.weighting(config): evaluation.weights_of(config, prepared)
         for config in sorted(configs, key=wording.weighting)
-        if config.class_weights != "none"
+        if config.loss.weights != "none"
     }
 
 
 def examples(prepared, results) -> list:
     """A few validation images, evenly spread, for stages with pictures of the data."""
-    sizes = [r.arm.config.size for s in results if s.stage.sheets for r in s.results]
+    sizes = [
+        r.arm.config.data.size for s in results if s.stage.sheets for r in s.results
+    ]
     if not sizes:
         return []
-    from keras_seg import evaluation  # imports Keras
     from keras_seg.data import pipeline
-    from keras_seg.sheets import Example
+    from keras_seg.report.sheets import Example
+    from keras_seg.runs import evaluate as evaluation
 
     samples = pipeline.Samples(prepared, "val", prepared.image_size or sizes[0])
     chosen = evaluation.spread(len(samples), EXAMPLES)

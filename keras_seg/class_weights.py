@@ -6,11 +6,27 @@ occurs has a finite weight, stated at each function. Not normalised: what the me
 the weights does to the loss is the choice of `losses.CrossEntropy(normalise=...)`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 
+from keras_seg.config import LossSettings
 from keras_seg.errors import UsageError
+
+
+class ClassCounts(Protocol):
+    """What weights are made from, [C] each: `keras_seg.data.prepared.ClassCounts`."""
+
+    @property
+    def pixels(self) -> np.ndarray: ...
+
+    @property
+    def presence_pixels(self) -> np.ndarray: ...
+
+    @property
+    def images(self) -> np.ndarray: ...
 
 
 def inverse_frequency(counts: Sequence[float]) -> np.ndarray:
@@ -82,42 +98,35 @@ def background_discount(
     return weights
 
 
-def from_counts(
-    name: str,
-    pixels: Sequence[float],
-    presence_pixels: Sequence[float],
-    images: Sequence[float],
-    *,
-    background: float = 0.15,
-    occurrences: str = "pixels",
-) -> np.ndarray | None:
-    """The weights a configuration names, from a training set's counts.
+WEIGHTINGS: Mapping[str, Callable] = MappingProxyType(
+    {
+        "none": lambda counts, settings: None,
+        "w1": lambda counts, settings: inverse_frequency(counts.pixels),
+        "w2": lambda counts, settings: exponential(counts.pixels),
+        "median": lambda counts, settings: median_frequency(
+            counts.pixels, counts.presence_pixels
+        ),
+        "voc07": lambda counts, settings: background_discount(
+            _occurrences(counts, settings), settings.background_weight
+        ),
+    }
+)
+
+
+def from_counts(settings: LossSettings, counts: ClassCounts) -> np.ndarray | None:
+    """The class weights of a configuration: float64 [C], or None for "none".
 
     Args:
-        name: "none", "w1", "w2", "median" or "voc07".
-        pixels: [C] pixels of each class.
-        presence_pixels: [C] total area of the images that contain each class.
-        images: [C] number of the images that contain each class.
-        background: the weight of class 0 with "voc07".
-        occurrences: what "voc07" counts: "pixels", "images", or "none" for ones.
-
-    Returns:
-        float64 [C], or None for "none".
+        settings: `weights` is a key of `WEIGHTINGS`.
+        counts: of the training split.
     """
-    if name == "none":
-        return None
-    if name == "w1":
-        return inverse_frequency(pixels)
-    if name == "w2":
-        return exponential(pixels)
-    if name == "median":
-        return median_frequency(pixels, presence_pixels)
-    if name == "voc07":
-        counted = {"pixels": pixels, "images": images, "none": np.ones(len(pixels))}
-        if occurrences not in counted:
-            raise UsageError("occurrences", occurrences, "pixels, images or none")
-        return background_discount(counted[occurrences], background)
-    raise UsageError("class weights", name, "none, w1, w2, median or voc07")
+    return WEIGHTINGS[settings.weights](counts, settings)
+
+
+def _occurrences(counts: ClassCounts, settings: LossSettings):
+    if settings.occurrences == "none":
+        return np.ones(len(counts.pixels))
+    return counts.pixels if settings.occurrences == "pixels" else counts.images
 
 
 def _checked(what: str, counts) -> np.ndarray:

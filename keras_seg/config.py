@@ -1,247 +1,521 @@
-"""Every setting of a training run, its default, unit and reason.
+"""Every setting of a training run, with its default, unit and reason.
 
-A configuration is a frozen dataclass. It is written as JSON into the run folder and
-read back with `from_dict`, which refuses unknown keys and wrong types by name.
-Places (where data and runs lie), thread counts and checkpoint intervals are not
-part of it: they never change the result.
+A configuration is made of frozen parts, one per owner: the network, the data, the
+augmentation, the loss, the optimizer, the validation. A setting is named by its path,
+"optimizer.lr", the same in JSON, on the command line and in reports. Paths of files,
+thread counts and checkpoint intervals are not part of it: they never change a result.
 """
 
 import dataclasses
+import difflib
+import functools
+import importlib
+import json
+import math
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_seg.errors import UsageError
-from keras_seg.preprocess import PREPROCESS
+
+# What a value must satisfy: a test, and the words that follow "must be"
+Rule = tuple[typing.Callable[[Any], bool], str]
+AT_LEAST_ONE: Rule = (lambda value: value >= 1, "at least 1")
+POSITIVE: Rule = (lambda value: value > 0, "above 0")
+BELOW_ONE: Rule = (lambda value: value < 1, "below 1")
+PROBABILITY: Rule = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
+SIZE: Rule = (lambda size: min(size) >= 1, "a height and a width of at least 1 px")
+ZOOM: Rule = (
+    lambda zoom: 0 < zoom[0] <= zoom[1] < math.inf,
+    "a lowest and a highest factor, both above 0",
+)
+SEED: Rule = (lambda seed: seed < 2**32, "below 2^32")
 
 
-def setting(default=dataclasses.MISSING, help: str = ""):
-    """A field with its default and its meaning, as `--help` shows it."""
+def setting(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    choices: tuple[str, ...] | str = (),
+    rule: Rule | None = None,
+) -> Any:
+    """A field of a part.
+
+    Args:
+        default: its default; a callable makes one for every part.
+        help: its meaning in a few words, as help texts and the reference show it.
+        choices: the values it may take, or "module.TABLE" whose keys they are.
+        rule: what else a value must satisfy; numbers are always finite and from 0.
+    """
+    metadata = {"help": help, "choices": choices, "rule": rule}
     if callable(default):
-        return field(default_factory=default, metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Random geometry of a training sample, drawn from (seed, sample index) only.
+class Part:
+    """A part of the configuration: values are cast to their types and checked."""
 
-    One affine map is composed of the parts that are switched on; the image is
-    resampled bilinearly and filled with 0, the label by nearest and filled with 255.
+    prefix: ClassVar[str] = ""  # "optimizer.": where the part's settings stand
+
+    def __post_init__(self):
+        for spec in dataclasses.fields(self):
+            path = self.prefix + spec.name
+            value = _cast(_hints(type(self))[spec.name], getattr(self, spec.name), path)
+            object.__setattr__(self, spec.name, value)
+            _check(spec, value, path)
+
+
+@dataclass(frozen=True)
+class NetSettings(Part):
+    """The network and its options: one value, so that no knob outlives its network."""
+
+    prefix: ClassVar[str] = "net."
+
+    name: str = setting(help="a key of keras_seg.nets.NETS")
+    filter_scale: int = setting(
+        1, "factor on the widths; 2 is BODY's doubled filters", rule=AT_LEAST_ONE
+    )
+    # ATTN feeds the FCN what VGG's ImageNet weights want; CLOTH feeds it RGB / 255.
+    preprocess: str | None = setting(
+        None,
+        "input normalisation; null: the network's own",
+        choices="keras_seg.preprocess.PREPROCESS",
+    )
+    init_weights_sha256: str | None = setting(None, "hash of the pretrained weights")
+    # In JSON the knobs stand beside the name: {"name": "hourglass", "stacks": 2}.
+    knobs: Mapping[str, object] = setting(dict, "the network's own options")
+
+
+@dataclass(frozen=True)
+class DataSettings(Part):
+    """How images become batches."""
+
+    prefix: ClassVar[str] = "data."
+
+    size: tuple[int, int] = setting(
+        help="height and width that images are resized to, px", rule=SIZE
+    )
+    pad: bool = setting(False, "pad to the network's stride (label 255)")
+    batch: int = setting(16, "images per batch", rule=AT_LEAST_ONE)
+    joints: str = setting(
+        "surreal",
+        "what heatmaps show: SURREAL's joints, or the centroid of each part",
+        choices=("surreal", "centroid"),
+    )
+
+
+@dataclass(frozen=True)
+class Augment(Part):
+    """Random changes of a training sample, drawn from (seed, sample index) only.
+
+    The geometric ones are composed into one affine map: the image is resampled
+    bilinearly and filled with 0, the label by nearest and filled with 255.
     """
 
-    mirror: float = setting(0.0, "probability of a left-right mirror image")
-    # The thesis mirrored without exchanging ids, which contradicts 18 of 24 parts.
-    swap_lr: bool = setting(False, "exchange left and right class ids when mirrored")
-    # BODY's "180 degrees flip" read literally.
-    flip180: float = setting(0.0, "probability of a half turn")
+    prefix: ClassVar[str] = "augment."
+
+    mirror: float = setting(0.0, "probability of a left-right flip", rule=PROBABILITY)
+    # The thesis flipped without exchanging ids, which contradicts 18 of 24 parts.
+    swap_lr: bool = setting(False, "exchange left and right class ids when flipped")
+    # BODY's "180 degrees flip" read literally
+    flip180: float = setting(0.0, "probability of a half turn", rule=PROBABILITY)
     # A crop or a pad to the training size follows, at a random place.
-    scale: tuple[float, float] = setting((1.0, 1.0), "range of the uniform zoom factor")
+    scale: tuple[float, float] = setting(
+        (1.0, 1.0), "range of the uniform zoom factor", rule=ZOOM
+    )
     rotate: float = setting(0.0, "degrees; uniform in [-rotate, rotate]")
-    rotate_probability: float = setting(1.0, "share of the samples that are rotated")
+    rotate_probability: float = setting(
+        1.0, "share of the samples that are rotated", rule=PROBABILITY
+    )
     noise: float = setting(0.0, "std of Gaussian pixel noise, grey levels of 0..255")
 
 
 @dataclass(frozen=True)
-class Config:
-    """One training run. Two runs with equal configuration and equal data are equal."""
+class LossSettings(Part):
+    """The loss of the heads, and the class weights in it."""
 
-    # What is trained
-    net: str = setting(help="a key of keras_seg.nets.NETS")
-    size: tuple[int, int] = setting(help="height and width images are resized to, px")
-    steps: int = setting(help="optimizer steps")
-    filter_scale: int = setting(1, "width; 2 is the thesis' doubled filters")
-    knobs: Mapping[str, object] = setting(dict, "the network's own options")
-    pad: bool = setting(False, "pad to the net's stride (label 255), do not refuse")
-    # ATTN feeds the FCN what VGG's ImageNet weights want; CLOTH feeds it RGB / 255.
-    preprocess: str | None = setting(None, "input normalisation; null: the net's own")
-    init_weights_sha256: str | None = setting(None, "of the pretrained weights' file")
+    prefix: ClassVar[str] = "loss."
 
-    # The data
-    batch: int = setting(16, "images a batch")
-    seed: int = setting(0, "of weights, data order, augmentation and dropout")
-    augment: Augment = setting(Augment, "random geometry")
-    joint_targets: str = setting("surreal", "surreal joints, or centroid of each part")
-
-    # The loss
-    loss: str = setting("ce", "ce, dice or focal")
+    name: str = setting("ce", "a key of keras_seg.losses.LOSSES")
+    weights: str = setting(
+        "none", "class weights", choices="keras_seg.class_weights.WEIGHTINGS"
+    )
+    strategy: str = setting(
+        "outer",
+        "class weights on the loss (outer) or on the logits (direct)",
+        choices=("outer", "direct"),
+    )
+    normalise: str = setting(
+        "pixels",
+        "divide the loss by the valid pixels or by the sum of their weights",
+        choices=("pixels", "weights"),
+    )
+    occurrences: str = setting(
+        "pixels", "what voc07 counts", choices=("pixels", "images", "none")
+    )
+    background_weight: float = setting(0.15, "voc07: the weight of class 0")
+    direct_at_inference: bool = setting(False, "direct weights in prediction as well")
     l1: float = setting(0.0, "penalty on |prediction - truth| (CLOTH)")
     l2: float = setting(0.0, "penalty on (prediction - truth)^2 (CLOTH)")
-    class_weights: str = setting("none", "none, w1, w2, median or voc07")
-    strategy: str = setting("outer", "outer weighs the loss, direct the logits")
-    normalise: str = setting("pixels", "divide by valid pixels, or sum of weights")
-    weight_occurrences: str = setting(
-        "pixels", "what voc07 counts: pixels, images, none"
-    )
-    background_weight: float = setting(0.15, "voc07: the background's weight")
-    direct_at_inference: bool = setting(False, "direct weights in prediction as well")
-    joint_loss_weight: float = setting(1.0, "lambda of the hourglass' joint branch")
+    joint_weight: float = setting(1.0, "factor of the hourglass' joint branch")
 
-    # The optimizer
-    optimizer: str = setting("sgd", "sgd, adam or rmsprop")
-    lr: float = setting(0.01, "initial learning rate")
-    momentum: float = setting(0.9, "sgd only; not Nesterov")
-    rho: float = setting(0.99, "rmsprop only")
-    epsilon: float = setting(1e-8, "rmsprop and adam")
-    schedule: str = setting("poly", "constant, poly, step, cosine or exponential")
-    poly_power: float = setting(0.9, "of poly")
+
+@dataclass(frozen=True)
+class OptimizerSettings(Part):
+    """The optimizer, its schedule and the rules it adds to gradients."""
+
+    prefix: ClassVar[str] = "optimizer."
+
+    name: str = setting(
+        "sgd", "which optimizer", choices="keras_seg.runs.optimizers.OPTIMIZERS"
+    )
+    lr: float = setting(0.01, "initial learning rate", rule=POSITIVE)
+    momentum: float = setting(0.9, "sgd only; not Nesterov", rule=BELOW_ONE)
+    rho: float = setting(0.99, "rmsprop only", rule=BELOW_ONE)
+    epsilon: float = setting(1e-8, "rmsprop and adam", rule=POSITIVE)
+    schedule: str = setting(
+        "poly",
+        "course of the learning rate",
+        choices="keras_seg.runs.schedules.SCHEDULES",
+    )
+    poly_power: float = setting(0.9, "exponent of poly", rule=POSITIVE)
     lr_min: float = setting(0.0, "floor of cosine")
-    decay_every: int = setting(2000, "steps between drops of step and exponential")
-    decay_rate: float = setting(0.1, "factor at each drop of step and exponential")
+    decay_every: int = setting(
+        2000, "steps between drops of step and exponential", rule=AT_LEAST_ONE
+    )
+    decay_rate: float = setting(
+        0.1, "factor at each drop of step and exponential", rule=POSITIVE
+    )
     weight_decay: float = setting(0.0, "L2: this times a weight joins its gradient")
-    decay_on: str = setting("kernels", "convolution kernels (ICNet), or all weights")
-    bn_start: int = setting(0, "step at which gamma and beta begin to be trained")
+    decay_on: str = setting(
+        "kernels",
+        "what decays: convolution kernels (ICNet) or all weights",
+        choices=("kernels", "all"),
+    )
+    bn_start: int = setting(0, "step at which gamma and beta start training")
     # affine: batch statistics, fixed gamma and beta. full: batch norm in inference
     # mode until then, BODY's wording taken literally.
-    bn_mode: str = setting("affine", "what is fixed before bn_start: affine or full")
-    accumulate: int = setting(1, "batches whose gradients make one step")
-    precision: str = setting("float32", "float32 or mixed_bfloat16")
-
-    # Validation
-    val_every: int = setting(200, "steps between validations and lines of history")
-    val_samples: int | None = setting(None, "images of those validations; null: all")
-    val_batch: int = setting(16, "images a batch in evaluation")
+    bn_mode: str = setting(
+        "affine", "what is fixed before bn_start", choices=("affine", "full")
+    )
+    accumulate: int = setting(
+        1, "batches whose gradients make one step", rule=AT_LEAST_ONE
+    )
 
     def __post_init__(self):
-        _check_choices(self)
-        _check_ranges(self)
-
-
-_CHOICES = {
-    "joint_targets": ("surreal", "centroid"),
-    "loss": ("ce", "dice", "focal"),
-    "class_weights": ("none", "w1", "w2", "median", "voc07"),
-    "strategy": ("outer", "direct"),
-    "normalise": ("pixels", "weights"),
-    "weight_occurrences": ("pixels", "images", "none"),
-    "optimizer": ("sgd", "adam", "rmsprop"),
-    "schedule": ("constant", "poly", "step", "cosine", "exponential"),
-    "decay_on": ("kernels", "all"),
-    "bn_mode": ("affine", "full"),
-    "precision": ("float32", "mixed_bfloat16"),
-}
-_AT_LEAST_ONE = ("steps", "filter_scale", "batch", "val_every", "val_batch")
-_AT_LEAST_ONE += ("accumulate", "decay_every")
-
-
-def _check_choices(config: Config) -> None:
-    for name, choices in _CHOICES.items():
-        if getattr(config, name) not in choices:
+        super().__post_init__()
+        if self.lr_min > self.lr:
             raise UsageError(
-                name, getattr(config, name), "one of " + ", ".join(choices)
+                f"optimizer.lr_min is {self.lr_min:g}; it must be at most the "
+                f"learning rate, {self.lr:g}."
             )
 
 
-def _check_ranges(config: Config) -> None:
-    for name in _AT_LEAST_ONE:
-        if getattr(config, name) < 1:
-            raise UsageError(name, getattr(config, name), "at least 1")
-    for settings, prefix in ((config, ""), (config.augment, "augment.")):
-        for spec in dataclasses.fields(settings):
-            value = getattr(settings, spec.name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and not 0 <= value < float("inf"):
-                raise UsageError(prefix + spec.name, value, "a finite number from 0")
-    for name in ("momentum", "rho"):
-        if getattr(config, name) >= 1:
-            raise UsageError(name, getattr(config, name), "a number below 1")
-    for name in ("lr", "epsilon", "decay_rate"):
-        if getattr(config, name) == 0:
-            raise UsageError(name, 0, "a number above 0")
-    if config.lr_min > config.lr:
-        raise UsageError("lr_min", config.lr_min, f"at most lr, {config.lr}")
-    if config.seed >= 2**32:
-        raise UsageError("seed", config.seed, "a whole number below 2^32")
-    if config.preprocess is not None and config.preprocess not in PREPROCESS:
-        raise UsageError(
-            "preprocess", config.preprocess, "one of " + ", ".join(PREPROCESS)
-        )
-    if config.bn_mode == "full" and config.bn_start % config.val_every:
-        raise UsageError(
-            "bn_start", config.bn_start, f"a multiple of val_every {config.val_every}"
-        )
-    if config.val_samples is not None and config.val_samples < 1:
-        raise UsageError("val_samples", config.val_samples, "at least 1, or null")
-    if min(config.size) < 1:
-        raise UsageError("size", config.size, "height and width of at least 1 px")
-    low, high = config.augment.scale
-    if not 0 < low <= high < float("inf"):
-        raise UsageError("augment.scale", (low, high), "0 < lowest <= highest")
-    for name in ("mirror", "flip180", "rotate_probability"):
-        if not 0 <= getattr(config.augment, name) <= 1:
-            value = getattr(config.augment, name)
-            raise UsageError(f"augment.{name}", value, "a probability in 0..1")
+@dataclass(frozen=True)
+class ValidationSettings(Part):
+    """When and on what a run is validated."""
+
+    prefix: ClassVar[str] = "validation."
+
+    every: int = setting(
+        200, "steps between validations and rows of history.csv", rule=AT_LEAST_ONE
+    )
+    samples: int | None = setting(
+        None, "images of these validations; null: all", rule=AT_LEAST_ONE
+    )
+    batch: int = setting(16, "images per batch in evaluation", rule=AT_LEAST_ONE)
 
 
-def to_dict(config: Config) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class Config(Part):
+    """One training run. Equal configurations and equal data give equal runs.
+
+    A part may be given as a mapping of its settings, the network as its name:
+    `Config(net="icnet", data={"size": (96, 128)}, steps=200)`.
+    """
+
+    net: NetSettings = setting(help="the network")
+    data: DataSettings = setting(help="how images become batches")
+    augment: Augment = setting(Augment, "random changes of training samples")
+    loss: LossSettings = setting(LossSettings, "the loss")
+    optimizer: OptimizerSettings = setting(OptimizerSettings, "the optimizer")
+    validation: ValidationSettings = setting(ValidationSettings, "the validation")
+    steps: int = setting(help="optimizer steps", rule=AT_LEAST_ONE)
+    seed: int = setting(
+        0, "of weights, data order, augmentation and dropout", rule=SEED
+    )
+    precision: str = setting(
+        "float32", "of the arithmetic", choices=("float32", "mixed_bfloat16")
+    )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **parts: Any): ...
+
+    def __post_init__(self):
+        super().__post_init__()
+        start, every = self.optimizer.bn_start, self.validation.every
+        if self.optimizer.bn_mode == "full" and start % every:
+            raise UsageError(
+                f"optimizer.bn_start is {start}; with bn_mode full it must be a "
+                f"multiple of validation.every, {every}."
+            )
+
+    def changed(self, **parts: Any) -> "Config":
+        """A copy with other settings.
+
+        Args:
+            **parts: by field. A mapping changes the settings it names and keeps the
+                others of the part; the name of a network replaces the network with
+                all its knobs.
+        """
+        changes = {}
+        for name, value in parts.items():
+            old = getattr(self, name, None)
+            if isinstance(value, Mapping) and isinstance(old, Part):
+                is_other_net = value.get("name", self.net.name) != self.net.name
+                if name != "net" or not is_other_net:
+                    value = plain(old) | dict(value)
+            changes[name] = value
+        return dataclasses.replace(self, **changes)
+
+
+# Where the settings of format 1, which had no parts, stand now
+FORMAT_1: Mapping[str, str] = types.MappingProxyType(
+    {
+        "filter_scale": "net.filter_scale",
+        "knobs": "net.knobs",
+        "preprocess": "net.preprocess",
+        "init_weights_sha256": "net.init_weights_sha256",
+        "size": "data.size",
+        "pad": "data.pad",
+        "batch": "data.batch",
+        "joint_targets": "data.joints",
+        "loss": "loss.name",
+        "l1": "loss.l1",
+        "l2": "loss.l2",
+        "class_weights": "loss.weights",
+        "strategy": "loss.strategy",
+        "normalise": "loss.normalise",
+        "weight_occurrences": "loss.occurrences",
+        "background_weight": "loss.background_weight",
+        "direct_at_inference": "loss.direct_at_inference",
+        "joint_loss_weight": "loss.joint_weight",
+        "optimizer": "optimizer.name",
+        "lr": "optimizer.lr",
+        "momentum": "optimizer.momentum",
+        "rho": "optimizer.rho",
+        "epsilon": "optimizer.epsilon",
+        "schedule": "optimizer.schedule",
+        "poly_power": "optimizer.poly_power",
+        "lr_min": "optimizer.lr_min",
+        "decay_every": "optimizer.decay_every",
+        "decay_rate": "optimizer.decay_rate",
+        "weight_decay": "optimizer.weight_decay",
+        "decay_on": "optimizer.decay_on",
+        "bn_start": "optimizer.bn_start",
+        "bn_mode": "optimizer.bn_mode",
+        "accumulate": "optimizer.accumulate",
+        "val_every": "validation.every",
+        "val_samples": "validation.samples",
+        "val_batch": "validation.batch",
+    }
+)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
     """The configuration as plain JSON values; `from_dict` gives it back."""
-    return _plain(config)
+    return plain(config)
 
 
-def from_dict(values: Mapping[str, object]) -> Config:
-    """A configuration from JSON values.
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """A configuration from JSON values; those of format 1 are read as well.
 
     Raises:
-        UsageError: an unknown or missing key, or a value of the wrong type.
+        UsageError: an unknown or missing setting, or a value that it cannot take.
     """
-    return _build(Config, values, "")
+    if not isinstance(values, Mapping):
+        raise UsageError(f"The configuration is {values!r}; it must be an object.")
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        is_old = key in FORMAT_1 and not isinstance(value, Mapping | Part)
+        if is_old or key == "knobs":
+            set_path(nested, FORMAT_1[key], value)
+        elif key == "net" and isinstance(value, str):
+            set_path(nested, "net.name", value)
+        else:
+            nested[key] = dict(value) if isinstance(value, Mapping) else value
+    return _build(Config, nested, "")
 
 
-def _plain(value):
-    if dataclasses.is_dataclass(value):
-        return {
-            f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)
-        }
+def set_path(values: dict[str, Any], path: str, value: Any) -> None:
+    """Set "part.name" in nested JSON values; "net" alone names another network.
+
+    Raises:
+        UsageError: no such setting; the nearest ones are named.
+    """
+    part, _, name = path.partition(".")
+    if path == "net":
+        values["net"] = {"name": value}
+    elif not name and part in ("steps", "seed", "precision"):
+        values[part] = value
+    elif name and part in _parts():
+        known = [spec.name for spec in dataclasses.fields(_parts()[part])]
+        if name not in known and part != "net":  # any other name is a knob's
+            raise _unknown(path)
+        old = values.setdefault(part, {})
+        if isinstance(old, str):
+            old = {"name": old}
+        values[part] = {**old, name: value}
+    else:
+        raise _unknown(path)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """("part.name", value) of "part.name=value", the value in JSON or a bare word."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise UsageError(f"{text!r} is no setting; write PART.NAME=VALUE.")
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        if value in ("True", "False"):
+            return path, value == "True"
+        return path, value
+
+
+def settings() -> Iterator[tuple[str, Any, Any, str, tuple[str, ...]]]:
+    """(path, type, default, help, choices) of every setting but the knobs."""
+    for spec in dataclasses.fields(Config):
+        hint = _hints(Config)[spec.name]
+        if spec.name in _parts():
+            for inner in dataclasses.fields(hint):
+                if inner.name != "knobs":
+                    yield _described(
+                        inner, _hints(hint)[inner.name], f"{spec.name}.{inner.name}"
+                    )
+        else:
+            yield _described(spec, hint, spec.name)
+
+
+def _described(spec, hint, path):
+    return path, hint, spec.default, spec.metadata["help"], _choices(spec)
+
+
+def plain(value: Any) -> Any:
+    """Parts, mappings and tuples as JSON values; knobs stand beside the net's name."""
+    if isinstance(value, Part):
+        fields = dataclasses.fields(value)
+        values = {f.name: plain(getattr(value, f.name)) for f in fields}
+        return values | values.pop("knobs", {})
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
-def _build(cls, values, prefix):
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+@functools.cache
+def _parts() -> dict[str, type]:
+    hints = _hints(Config)
+    return {
+        name: hints[name] for name in hints if dataclasses.is_dataclass(hints[name])
+    }
+
+
+def _choices(spec: dataclasses.Field) -> tuple[str, ...]:
+    choices = spec.metadata["choices"]
+    if isinstance(choices, str):  # by name: the tables stand above the ground floor
+        module, _, table = choices.rpartition(".")
+        choices = tuple(getattr(importlib.import_module(module), table))
+    return choices
+
+
+def _check(spec: dataclasses.Field, value: Any, path: str) -> None:
+    if value is None:
+        return
+    choices = _choices(spec)
+    if choices and value not in choices:
+        raise UsageError(f"{path} is {value!r}; it must be one of {_list(choices)}.")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and not 0 <= value < math.inf:
+        raise UsageError(f"{path} is {value}; it must be a finite number from 0.")
+    if (rule := spec.metadata["rule"]) is not None and not rule[0](value):
+        raise UsageError(f"{path} is {value}; it must be {rule[1]}.")
+
+
+def _unknown(path: str) -> UsageError:
+    known = [each for each, *_ in settings()] + ["net"]
+    near = difflib.get_close_matches(path, known, 3, 0.5)
+    by_name = [
+        one for one in known if one.rpartition(".")[2] == path.rpartition(".")[2]
+    ]
+    found = list(
+        dict.fromkeys([FORMAT_1[path]] if path in FORMAT_1 else by_name + near)
+    )
+    hint = f"Did you mean {_list(found)}?" if found else f"Parts: {_list(_parts())}."
+    return UsageError(f"There is no setting {path!r}. {hint}")
+
+
+def _list(words) -> str:
+    return ", ".join(words)
+
+
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    if isinstance(values, cls):
+        return values
+    if cls is NetSettings and isinstance(values, str):
+        values = {"name": values}
     if not isinstance(values, Mapping):
-        raise UsageError(prefix.rstrip(".") or "configuration", values, "an object")
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise UsageError(
-                f"setting {prefix}{key}", values[key], "one of " + ", ".join(hints)
-            )
+        name = prefix.rstrip(".")
+        raise UsageError(f"{name} is {values!r}; it must be an object of settings.")
+    values = dict(values)
+    names = [spec.name for spec in dataclasses.fields(cls)]
+    extra = [key for key in values if key not in names]
+    if cls is NetSettings:
+        knobs = values.get("knobs", {})
+        if not isinstance(knobs, Mapping):
+            raise UsageError(f"net.knobs is {knobs!r}; it must be an object.")
+        values["knobs"] = {**knobs, **{key: values.pop(key) for key in extra}}
+    elif extra:
+        raise _unknown(prefix + extra[0])
     for spec in dataclasses.fields(cls):
-        required = (
-            spec.default is dataclasses.MISSING
-            and spec.default_factory is dataclasses.MISSING
-        )
-        if required and spec.name not in values:
-            raise UsageError(f"setting {prefix}{spec.name}", "missing", "a value")
-    return cls(**{key: _cast(hints[key], values[key], prefix + key) for key in values})
+        has_default = spec.default is not MISSING or spec.default_factory is not MISSING
+        if not has_default and spec.name not in values:
+            raise UsageError(f"The setting {prefix}{spec.name} is missing.")
+    return cls(**values)
 
 
-def _cast(hint, value, name):
+def _cast(hint: Any, value: Any, path: str) -> Any:
     """The value as the type of its field; JSON has no tuples and one number type."""
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, name + ".")
+        return _build(hint, value, path + ".")
     origin = typing.get_origin(hint)
     if origin is types.UnionType:
-        if value is None:
-            return None
-        return _cast(typing.get_args(hint)[0], value, name)
+        return None if value is None else _cast(typing.get_args(hint)[0], value, path)
     if origin is tuple:
         items = typing.get_args(hint)
         if not isinstance(value, tuple | list) or len(value) != len(items):
-            raise UsageError(f"setting {name}", value, f"{len(items)} values")
-        return tuple(_cast(t, v, name) for t, v in zip(items, value))
+            raise UsageError(f"{path} is {value!r}; it must be {len(items)} values.")
+        return tuple(_cast(t, v, path) for t, v in zip(items, value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if origin is not None:  # Mapping[str, object]
-        if not isinstance(value, Mapping):
-            raise UsageError(f"setting {name}", value, "an object")
+    if origin is not None:  # Mapping[str, object], the knobs
         return {
             key: tuple(item) if isinstance(item, list) else item
             for key, item in value.items()
         }
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise UsageError(f"setting {name}", value, hint.__name__)
+        kind = {"int": "a whole number", "float": "a number", "str": "a name"}
+        wanted = kind.get(hint.__name__, "true or false")
+        raise UsageError(f"{path} is {value!r}; it must be {wanted}.")
     return value

@@ -1,4 +1,4 @@
-"""What the class ids of a dataset mean: names, colours, left/right pairs."""
+"""What class ids mean: the classes of a dataset, and what a head is trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,6 +61,24 @@ class LabelSpec:
     def colourise(self, label: np.ndarray) -> np.ndarray:
         """Class ids [...] to RGB uint8 [..., 3]; the ignored are black."""
         return colourise(label, self.palette)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One supervised output of a network.
+
+    Attributes:
+        loss_weight: float. The head's factor in the total loss.
+        target: "labels" or "heatmaps". What the head is trained on.
+        lookup: for "labels", None (the dataset's own ids) or a tuple [C] that maps
+            each dataset id to the head's id (coarse-to-fine targets).
+        stride: int. Heatmaps have 1 / stride of the input's height and width.
+    """
+
+    loss_weight: float = 1.0
+    target: str = "labels"
+    lookup: tuple[int, ...] | None = None
+    stride: int = 1
 
 
 def colourise(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:

@@ -12,12 +12,15 @@ the C classes nor `ignore_id` makes the loss NaN, so that it cannot go unnoticed
     net.compile(optimizer, loss=losses.for_heads(net, losses.CrossEntropy()))
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_seg.config import LossSettings
 from keras_seg.errors import UsageError
 from keras_seg.labels import IGNORE_ID
 
@@ -350,6 +353,59 @@ class JointHeatmaps(BatchLoss):
 
     def get_config(self):
         return {**super().get_config(), "kind": self.kind}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How a loss is made from its settings.
+
+    Attributes:
+        build: (settings, class weights [C] or None) -> the loss of a label head.
+        takes_weights: whether it can weigh classes.
+    """
+
+    build: Callable[[LossSettings, np.ndarray | None], PixelLoss]
+    takes_weights: bool = False
+
+
+LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {
+        "ce": Loss(
+            lambda settings, weights: CrossEntropy(
+                weights, settings.strategy, settings.normalise
+            ),
+            takes_weights=True,
+        ),
+        "dice": Loss(lambda settings, weights: Dice()),
+        "focal": Loss(lambda settings, weights: Focal()),
+    }
+)
+
+
+def check(settings: LossSettings) -> None:
+    """UsageError for an unknown loss, or class weights with a loss that takes none."""
+    if settings.name not in LOSSES:
+        known = ", ".join(LOSSES)
+        raise UsageError(f"loss.name is {settings.name!r}; it must be one of {known}.")
+    if settings.weights != "none" and not LOSSES[settings.name].takes_weights:
+        raise UsageError(
+            f"loss.weights is {settings.weights!r}, but the loss {settings.name!r} "
+            "takes no class weights; set it to none."
+        )
+
+
+def build(settings: LossSettings, weights: np.ndarray | None) -> PixelLoss:
+    """The loss of every label head of a run, with its penalties.
+
+    Args:
+        settings: checked as by `check`.
+        weights: [C] class weights (`class_weights.from_counts`), or None.
+    """
+    check(settings)
+    loss = LOSSES[settings.name].build(settings, weights)
+    if settings.l1 or settings.l2:
+        loss = WithErrorPenalty(loss, l1=settings.l1, l2=settings.l2)
+    return loss
 
 
 def for_heads(

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_seg import class_weights
+from keras_seg.config import LossSettings
+from keras_seg.data.prepared import ClassCounts
 from keras_seg.errors import UsageError
 
 CAMVID_PIXELS = [
@@ -133,26 +135,29 @@ def test_background_discount_of_counts_of_one_is_voc07_5():
         ("median", {}, [0.066667, 1, 1, 3]),
         ("voc07", {}, [0.15, 2 - 1 / 60, 2 - 1 / 30, 1.9]),
         ("voc07", {"occurrences": "images"}, [0.15, 1.5, 1.75, 1.8]),
-        ("voc07", {"occurrences": "none", "background": 0.1}, [0.1, 1, 1, 1]),
+        ("voc07", {"occurrences": "none", "background_weight": 0.1}, [0.1, 1, 1, 1]),
     ],
 )
 def test_from_counts(name, options, expected):
-    weights = class_weights.from_counts(
-        name, [900, 60, 30, 10], [1000, 1000, 500, 500], [9, 2, 4, 5], **options
+    counts = ClassCounts(
+        *np.array([[900, 60, 30, 10], [9, 2, 4, 5], [1000, 1000, 500, 500]]), 0, 1000
     )
+    settings = LossSettings(weights=name, **options)
+    weights = class_weights.from_counts(settings, counts)
     np.testing.assert_allclose(weights, expected, atol=5e-7)
     assert weights.dtype == np.float64
 
 
 def test_from_counts_of_none_is_none():
-    assert class_weights.from_counts("none", [1, 2], [3, 3], [1, 1]) is None
+    counts = ClassCounts(*np.ones((3, 2), int), 0, 2)
+    assert class_weights.from_counts(LossSettings(weights="none"), counts) is None
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: class_weights.from_counts("w3", [1], [1], [1]),
-        lambda: class_weights.from_counts("voc07", [1], [1], [1], occurrences="x"),
+        lambda: LossSettings(weights="w3"),
+        lambda: LossSettings(weights="voc07", occurrences="x"),
         lambda: class_weights.inverse_frequency([1, -1]),
         lambda: class_weights.inverse_frequency([0, 0]),
         lambda: class_weights.exponential([1, np.nan]),

@@ -21,15 +21,14 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_training import CONFIG as LARGER
-from test_training import assert_same_run
+from test_runs_train import CONFIG as LARGER
+from test_runs_train import assert_same_run
 
-from keras_seg import backend, checkpoint, command_line, run_folder, training
+from keras_seg import backend, command_line
 from keras_seg.ablation import executors, runner
 from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import Config, to_dict
@@ -39,13 +38,15 @@ from keras_seg.errors import (
     StorageError,
     UsageError,
 )
-from keras_seg.training import Options, train
+from keras_seg.runs import checkpoint
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
+from keras_seg.runs.train import Options, train
 
-CONFIG = replace(
-    LARGER,
+CONFIG = LARGER.changed(
+    net={"stacks": 1, "depth": 1, "features": 8, "stem": 4, "dropout": 0.2},
+    data={"size": (12, 20)},
     steps=8,
-    knobs={"stacks": 1, "depth": 1, "features": 8, "stem": 4, "dropout": 0.2},
-    size=(12, 20),
 )
 OPTIONS = Options(threads=2, checkpoint_every=3)
 
@@ -68,7 +69,7 @@ def leftovers(run: Path) -> list[Path]:
 
 def command(shapes: Path, run: Path, config: Path, threads: int = 2) -> list[str]:
     config.write_text(json.dumps(to_dict(CONFIG)))
-    words = ["-m", "keras_seg.training", "--config", config, "--data", shapes]
+    words = ["-m", "keras_seg.runs.train", "--config", config, "--data", shapes]
     words += ["--out", run, "--threads", threads, "--checkpoint-every", 1]
     return [sys.executable, *map(str, words)]
 
@@ -306,7 +307,9 @@ def stage(shapes, tmp_path, monkeypatch, capsys):
     def run_stage(arms: dict[str, Config], *options: str, data: Path = shapes):
         made = [Arm(name, name, config) for name, config in arms.items()]
         stage = Stage("width", "Wider?", "test", lambda base: made)
-        plan = Plan(lambda scale, facts: replace(CONFIG, size=(32, 48)), (stage,))
+        plan = Plan(
+            lambda scale, facts: CONFIG.changed(data={"size": (32, 48)}), (stage,)
+        )
         facts = DataFacts((24, 40), 10)
         study = Study("faults", "Faults", (), facts, {"hourglass": plan})
         monkeypatch.setattr(script, "load_study", lambda name: study)
@@ -327,7 +330,7 @@ def stage(shapes, tmp_path, monkeypatch, capsys):
 
 
 def test_an_arm_without_memory_is_marked_and_the_others_finish(stage, uninterrupted):
-    huge = replace(CONFIG, knobs=CONFIG.knobs | {"features": 300_000})
+    huge = CONFIG.changed(net={**CONFIG.net.knobs | {"features": 300_000}})
     exit_code, errors, states = stage({"huge": huge, "small": CONFIG})
     assert exit_code == 6
     assert states == {"huge": "oom", "small": "done"}
@@ -355,8 +358,8 @@ def test_data_that_break_in_the_middle_of_a_stage_end_it_with_3(
         return result
 
     monkeypatch.setattr(training, "train", train_and_break)
-    short = replace(CONFIG, steps=2, val_every=2)
-    arms = {f"lr{k}": replace(short, lr=k / 1000) for k in (1, 2, 3)}
+    short = CONFIG.changed(validation={"every": 2}, steps=2)
+    arms = {f"lr{k}": short.changed(optimizer={"lr": k / 1000}) for k in (1, 2, 3)}
     exit_code, errors, states = stage(arms, data=data)
     assert exit_code == 3
     assert re.match(r"error: .*images/train/train\d\.png: ", errors[-1])
@@ -390,7 +393,7 @@ def test_an_interrupted_stage_asks_its_arms_to_stop(
             return 143
 
     monkeypatch.setattr(executors, "local", Process)
-    arms = {f"lr{k}": replace(CONFIG, lr=k / 1000) for k in (1, 2, 3)}
+    arms = {f"lr{k}": CONFIG.changed(optimizer={"lr": k / 1000}) for k in (1, 2, 3)}
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         found, errors, states = stage(arms, "--scale", "demo", "--jobs", "2")
@@ -423,7 +426,7 @@ def test_an_arm_that_another_process_still_saves_is_waited_for(stage, monkeypatc
         SimpleNamespace(monotonic=lambda: next(clock), sleep=slept.append),
     )
     monkeypatch.setattr(executors, "local", Process)
-    arms = {f"lr{k}": replace(CONFIG, lr=k / 1000) for k in (1, 2)}
+    arms = {f"lr{k}": CONFIG.changed(optimizer={"lr": k / 1000}) for k in (1, 2)}
     exit_code, errors, states = stage(arms, "--scale", "demo")
     assert states == {"lr1": "diverged", "lr2": "failed"}
     assert any("lr2: failed: exit code 75" in line for line in errors)

@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from keras_seg import checkpoint, config, run_folder
+from keras_seg import config
 from keras_seg.ablation import runner
 from keras_seg.data import images, matlab, prepared
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import KerasSegError
 from keras_seg.labels import LabelSpec
+from keras_seg.runs import checkpoint
+from keras_seg.runs import folder as run_folder
 
 SECONDS = 10  # for one file, on a busy machine
 FEW, MANY = 40, 700  # files per case: 17 cases, so 11,900 with make test-all
@@ -239,7 +241,9 @@ def read_spoilt_arrays(path: Path) -> None:
     read_checkpoint(path)
 
 
-CONFIG = config.Config(net="hourglass", size=(8, 8), steps=3, knobs={"stacks": 1})
+CONFIG = config.Config(
+    net={"name": "hourglass", "stacks": 1}, data={"size": (8, 8)}, steps=3
+)
 IDENTITY = {"config": config.to_dict(CONFIG), "data": {"manifest": "0"}}
 
 

@@ -104,9 +104,9 @@ def test_nothing_runs_code_from_files():
 
 LIGHT = (
     *("keras_seg", "keras_seg.nets", "keras_seg.data", "keras_seg.config"),
-    *("keras_seg.labels", "keras_seg.errors", "keras_seg.training"),
-    *("keras_seg.run_folder", "keras_seg.ablation.runner", "keras_seg.figures"),
-    "keras_seg.export",
+    *("keras_seg.labels", "keras_seg.errors", "keras_seg.runs.train"),
+    *("keras_seg.runs.folder", "keras_seg.ablation.runner", "keras_seg.plots"),
+    "keras_seg.runs.export",
 )
 
 

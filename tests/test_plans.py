@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from outlines import outline
 
-from keras_seg import figures, metrics, nets
+from keras_seg import metrics, nets
+from keras_seg import plots as figures
 from keras_seg.ablation.protocol import SCALES
 from keras_seg.config import Augment, Config, to_dict
-from keras_seg.fitting import HISTORY_KEYS
+from keras_seg.runs.loop import HISTORY_KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "ablations" / "run.py"
@@ -479,9 +480,11 @@ def test_a_dry_run_imports_no_tensorflow():
 def test_every_net_takes_its_knobs_and_size(study, plan, stage, scale):
     for arm in arms_at(scale, study, plan, stage):
         config = arm.config
-        nets.input_stride(config.net, **config.knobs)  # refuses an unknown knob
-        if not config.pad:
-            nets.refuse_size(config.net, config.size, **config.knobs)
+        nets.input_stride(
+            config.net.name, **config.net.knobs
+        )  # refuses an unknown knob
+        if not config.data.pad:
+            nets.refuse_size(config.net.name, config.data.size, **config.net.knobs)
 
 
 @pytest.mark.parametrize(("study", "plan", "stage"), ALL_STAGES)
@@ -489,15 +492,15 @@ def test_a_smoke_test_is_small(study, plan, stage):
     for arm in arms_at("smoke", study, plan, stage):
         config = arm.config
         assert config.steps <= 8, arm.name
-        assert config.batch * config.accumulate <= 2, arm.name
-        assert config.val_samples == 4, arm.name
-        assert config.size[0] * config.size[1] <= 160 * 160, arm.name
+        assert config.data.batch * config.optimizer.accumulate <= 2, arm.name
+        assert config.validation.samples == 4, arm.name
+        assert config.data.size[0] * config.data.size[1] <= 160 * 160, arm.name
 
 
 @pytest.mark.slow
 def test_every_net_is_built_with_its_knobs():
     wanted = {
-        (arm.config.net, tuple(arm.config.knobs.items())): arm.config
+        (arm.config.net.name, tuple(arm.config.net.knobs.items())): arm.config
         for study in STUDIES
         for plan in study.plans.values()
         for stage in plan.stages
@@ -505,7 +508,7 @@ def test_every_net_is_built_with_its_knobs():
     }
     for (net, knobs), config in wanted.items():
         knobs = {key: value for key, value in knobs if key != "remat"}
-        size = nets.padded_size(net, config.size, **knobs)
+        size = nets.padded_size(net, config.data.size, **knobs)
         classes = 25 if net == "hourglass" else 3
         assert "logits" in outline(net, size, classes, **knobs).output
 
@@ -536,7 +539,7 @@ def test_what_a_stage_names_exists(study, plan, stage):
     groups = {name for groups in study.groups.values() for name in groups}
     for arm in arms:
         assert re.fullmatch("[a-z0-9_-]+", arm.name)
-        assert arm.pretrained == "" or PRETRAINED[arm.name] == arm.config.net
+        assert arm.pretrained == "" or PRETRAINED[arm.name] == arm.config.net.name
         for key, value in arm.published.items():
             key = key.removesuffix(" ±")
             others = {"f1", "f1_unknown", "iou_batch_present"}
@@ -622,7 +625,7 @@ def test_pixels_against_images_is_what_the_stage_compares():
     plan = study.plans["networks"]
     stage = plan.stage("occurrences")
     base, other = arms_at("paper", study, plan, stage)
-    occurrences = [arm.config.weight_occurrences for arm in (base, other)]
+    occurrences = [arm.config.loss.occurrences for arm in (base, other)]
     assert occurrences == ["pixels", "images"]
     assert stage.published_winner is None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_seg import checkpoint
+from keras_seg.runs import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "ablations" / "run.py"

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_seg import checkpoint
+from keras_seg.runs import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY, SECONDS = 2 << 30, 10  # for any one file

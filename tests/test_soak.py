@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_seg import checkpoint, run_folder
+from keras_seg.runs import checkpoint
+from keras_seg.runs import folder as run_folder
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "soak.py"
 
@@ -146,8 +147,8 @@ def test_one_byte_of_a_stage_is_found(soak, tmp_path, name):
 
 
 def test_the_table_of_the_report_names_its_times_as_the_soak_does(soak):
-    from keras_seg.ablation import tables
     from keras_seg.labels import LabelSpec
+    from keras_seg.report import tables
 
     columns = tables.columns_of(LabelSpec(("a", "b"), ((0, 0, 0), (9, 9, 9))))
     assert {column.name for column in columns} >= set(soak.TIME_COLUMNS)

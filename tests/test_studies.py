@@ -12,12 +12,13 @@ import miniatures
 import numpy as np
 import pytest
 
-from keras_seg import run_folder, training
 from keras_seg.ablation import estimate
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.ablation.runner import planned_arms
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = {
@@ -46,9 +47,9 @@ def kinds():
     for _, _, plan, stage in stages():
         for arm in planned_arms(plan, stage, plan.base("smoke", FACTS)):
             config = arm.config
-            targets = config.knobs.get("targets", "full")
-            joints = "joints" if config.knobs.get("joints") else ""
-            kind = (config.net, config.loss, targets, joints)
+            targets = config.net.knobs.get("targets", "full")
+            joints = "joints" if config.net.knobs.get("joints") else ""
+            kind = (config.net.name, config.loss.name, targets, joints)
             if not arm.pretrained:
                 found.setdefault("-".join(kind).rstrip("-"), config)
     return found
@@ -67,12 +68,12 @@ def forgotten():
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_two_steps_of_every_network_and_loss(kind, bodies, tmp_path):
-    config = dataclasses.replace(KINDS[kind], steps=2, val_every=1)
+    config = KINDS[kind].changed(validation={"every": 1}, steps=2)
     result = training.train(config, bodies, tmp_path / "run")
     assert result["steps"] == 2
     # Every pixel of the four validation images is scored: none is void.
     pixels = np.array(result["confusion"]).sum()
-    height, width = config.size
+    height, width = config.data.size
     assert pixels == 4 * height * width
     losses = [row["loss"] for row in run_folder.read_history(tmp_path / "run")]
     assert len(losses) == 2

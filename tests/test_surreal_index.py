@@ -7,10 +7,11 @@ import miniature_clips
 import numpy as np
 import pytest
 
-from keras_seg.data import surreal_clips, surreal_index
-from keras_seg.data.surreal_clips import Info, find_clips, read_info
-from keras_seg.data.surreal_index import IndexedClip, excluded, pools, usable_frames
-from keras_seg.data.surreal_selection import frame_step
+from keras_seg.data.surreal import clips as surreal_clips
+from keras_seg.data.surreal import index as surreal_index
+from keras_seg.data.surreal.clips import Info, find_clips, read_info
+from keras_seg.data.surreal.index import IndexedClip, excluded, pools, usable_frames
+from keras_seg.data.surreal.selection import frame_step
 from keras_seg.errors import DataError
 
 

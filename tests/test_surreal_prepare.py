@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from keras_seg import command_line
-from keras_seg.data import surreal, surreal_frames, synthetic_humans, workers
+from keras_seg.data import surreal, synthetic_humans, workers
 from keras_seg.data.prepared import open_prepared, read_image, read_label
+from keras_seg.data.surreal import frames as surreal_frames
 from keras_seg.data.verify import verify
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError

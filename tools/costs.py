@@ -21,12 +21,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from keras_seg import backend, checkpoint, command_line, run_folder, training
+from keras_seg import backend, command_line
 from keras_seg.config import Augment, Config, to_dict
 from keras_seg.errors import INTERRUPTED_EXIT_CODES, UsageError
+from keras_seg.runs import checkpoint
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
 
 SAVING_LIMIT = 0.01  # of the wall time
 RESUMING_LIMIT = 10.0  # seconds
@@ -235,16 +237,14 @@ def work(args) -> int:
     checkpoint.save, keras.Model.fit = timed_save, told_fit
     config = Config(
         net=args.net,
-        size=tuple(args.size),
+        data={"size": tuple(args.size), "batch": args.batch},
+        optimizer={"name": "adam", "lr": 0.003},
+        validation={"samples": 16},
         steps=NEVER,
-        batch=args.batch,
-        optimizer="adam",
-        lr=0.003,
         augment=Augment(mirror=0.5, scale=(0.5, 2.0)),
-        val_samples=16,
     )
     if args.turn:
-        config = replace(config, val_every=NEVER)
+        config = config.changed(validation={"every": NEVER})
     config_file = args.out.with_suffix(".json")
     run_folder.write_json(config_file, to_dict(config))
     words = ["--config", config_file, "--data", args.data, "--out", args.out]

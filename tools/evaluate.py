@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg import backend, command_line, run_folder, training
+from keras_seg import backend, command_line
 from keras_seg.data.surreal import GROUPS, LABELS
 from keras_seg.errors import UsageError
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
 
 
 def main(argv: list[str]) -> int:

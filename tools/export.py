@@ -9,7 +9,8 @@ probabilities; no other code is needed to load it. See the README, "Export".
 import sys
 from pathlib import Path
 
-from keras_seg import command_line, export
+from keras_seg import command_line
+from keras_seg.runs import export
 
 
 def main(argv: list[str]) -> int:

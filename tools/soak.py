@@ -20,17 +20,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_seg import checkpoint, command_line, run_folder
+from keras_seg import command_line
 from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import Augment, Config, to_dict
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import UsageError
 from keras_seg.labels import LabelSpec
+from keras_seg.runs import checkpoint
+from keras_seg.runs import folder as run_folder
 
 RUN_SCRIPT = Path(__file__).resolve().parents[1] / "ablations" / "run.py"
 CLASSES = 25  # of the hourglass with joints: the background and 24 parts
@@ -96,32 +98,27 @@ def configs(steps: int) -> dict[str, Config]:
     """The trials' runs: each has a state that the others lack."""
     small = Config(
         net="hourglass",
-        size=(32, 48),
+        data={"size": (32, 48), "batch": 2},
+        validation={"every": max(1, steps // 4), "batch": 4},
         steps=steps,
-        batch=2,
-        val_every=max(1, steps // 4),
-        val_batch=4,
         augment=Augment(mirror=0.5, scale=(0.7, 1.4)),
     )
     knobs = {"stacks": 2, "depth": 2, "features": 8, "stem": 8}
     return {
         # Batch norm switches from inference to training mode inside the run.
-        "icnet": replace(
-            small, net="icnet", size=(32, 64), bn_mode="full", bn_start=steps // 2
+        "icnet": small.changed(
+            net="icnet",
+            data={"size": (32, 64)},
+            optimizer={"bn_mode": "full", "bn_start": steps // 2},
         ),
-        "joints": replace(
-            small,
-            optimizer="rmsprop",
-            lr=0.001,
-            knobs=knobs | {"joints": 24},
-            joint_targets="centroid",
+        "joints": small.changed(
+            optimizer={"name": "rmsprop", "lr": 0.001},
+            net={**knobs | {"joints": 24}},
+            data={"joints": "centroid"},
         ),
-        "dropout": replace(
-            small,
-            optimizer="adam",
-            lr=0.001,
-            knobs=knobs | {"stacks": 1, "dropout": 0.3},
-            accumulate=2,
+        "dropout": small.changed(
+            optimizer={"name": "adam", "lr": 0.001, "accumulate": 2},
+            net={**knobs | {"stacks": 1, "dropout": 0.3}},
         ),
     }
 
@@ -186,7 +183,7 @@ def train_command(args, config: Config, run: Path, every: int) -> list[str]:
     run.parent.mkdir(parents=True, exist_ok=True)
     config_file = run.parent / "config.json"
     run_folder.write_json(config_file, to_dict(config))
-    words = ["-m", "keras_seg.training", "--config", config_file, "--out", run]
+    words = ["-m", "keras_seg.runs.train", "--config", config_file, "--out", run]
     words += ["--data", args.out / "data", "--threads", args.threads]
     words += ["--checkpoint-every", every]
     return [sys.executable, *map(str, words)]
@@ -353,7 +350,10 @@ def small_study(steps: int) -> Study:
 
     def arms(base: Config) -> list[Arm]:
         rates = {"slow": 0.0003, "middle": 0.001, "fast": 0.003}
-        return [Arm(name, name, replace(base, lr=lr)) for name, lr in rates.items()]
+        return [
+            Arm(name, name, base.changed(optimizer={"lr": lr}))
+            for name, lr in rates.items()
+        ]
 
     stage = Stage(STAGE, "Which learning rate?", "soak", arms)
     plan = Plan(lambda scale, facts: configs(steps)["dropout"], (stage,))

@@ -110,9 +110,9 @@ def study_configs():
 def gflop_per_megapixel(config) -> float:
     from keras_seg.nets import flops
 
-    height, width, num_classes = nets.get(config.net).reference
-    options = {"filter_scale": config.filter_scale, **config.knobs}
-    model = outline(config.net, (height, width, 3), num_classes, **options)
+    height, width, num_classes = nets.get(config.net.name).reference
+    options = {"filter_scale": config.net.filter_scale, **config.net.knobs}
+    model = outline(config.net.name, (height, width, 3), num_classes, **options)
     return flops.forward(model) / 1e9 / (height * width / 1e6)
 
 

@@ -15,11 +15,12 @@ import sys
 import typing
 from pathlib import Path
 
-from keras_seg import backend, command_line, event_log, nets
+from keras_seg import backend, command_line, nets
 from keras_seg.config import Augment, Config, from_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import UsageError
-from keras_seg.training import Options, sha256, train
+from keras_seg.runs import event_log
+from keras_seg.runs.train import Options, sha256, train
 
 # What --augment NAME switches on; --config sets any strength.
 AUGMENTS = {
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
         batch *= values.get("accumulate", Config.accumulate)
         values["steps"] = math.ceil(images / batch) * args.epochs
     config = from_dict(values)
-    nets.get(config.net)
+    nets.get(config.net.name)
     backend.require_installed()
     if args.tensorboard:
         event_log.require_installed()

@@ -27,8 +27,6 @@ VOC has 20 classes in four groups, not "four classes and 20 small classes". Equa
 lacks its "=".
 """
 
-from dataclasses import replace
-
 from keras_seg.ablation.protocol import Arm, Claim, DataFacts, Plan, Stage, Study
 from keras_seg.config import Config
 
@@ -43,34 +41,40 @@ def base(scale: str, data: DataFacts) -> Config:
     """The original FCN at a scale; paper is ATTN 3.1, spec 7.7."""
     images = BATCH * ACCUMULATE
     paper = Config(
-        net="fcn",
-        preprocess="imagenet",
-        size=(224, 224),
-        batch=BATCH,
-        accumulate=ACCUMULATE,
+        net={"name": "fcn", "preprocess": "imagenet"},
+        data={"size": (224, 224), "batch": BATCH},
+        optimizer={
+            "accumulate": ACCUMULATE,
+            "name": "adam",
+            "lr": 1e-3,
+            "schedule": "poly",
+            "poly_power": 0.95,
+        },
+        validation={"every": data.steps(1, images)},
         steps=data.steps(EPOCHS, images),
-        optimizer="adam",
-        lr=1e-3,
-        schedule="poly",
-        poly_power=0.95,
-        val_every=data.steps(1, images),
     )
     if scale == "paper":
         return paper
-    small = replace(paper, accumulate=1)
+    small = paper.changed(optimizer={"accumulate": 1})
     if scale == "bench":
-        bench = replace(small, size=(96, 96), steps=300, val_every=30)
-        return replace(bench, knobs={"fc": 512})
+        bench = small.changed(
+            data={"size": (96, 96)}, validation={"every": 30}, steps=300
+        )
+        return bench.changed(net={"fc": 512})
     if scale == "demo":
-        demo = replace(small, size=(64, 64), batch=8, steps=50, val_every=10)
-        return replace(demo, knobs={"fc": 256})
-    smoke = replace(small, size=(32, 32), batch=2, steps=2, val_every=1)
-    return replace(smoke, val_samples=4, val_batch=2, knobs={"fc": 16})
+        demo = small.changed(
+            data={"size": (64, 64), "batch": 8}, validation={"every": 10}, steps=50
+        )
+        return demo.changed(net={"fc": 256})
+    smoke = small.changed(
+        data={"size": (32, 32), "batch": 2}, validation={"every": 1}, steps=2
+    )
+    return smoke.changed(validation={"samples": 4, "batch": 2}, net={"fc": 16})
 
 
 def attention(base: Config, **knobs) -> Config:
     """ATTN's network, trained as the FCN is."""
-    return replace(base, net="fcn_attention", knobs=knobs)
+    return base.changed(net={"name": "fcn_attention", **knobs})
 
 
 def against_fcn(mean_accuracy: float, miou: float):
@@ -86,7 +90,7 @@ def against_fcn(mean_accuracy: float, miou: float):
             Arm(
                 f"{arm.name}_vgg16",
                 f"{arm.title}, from VGG16",
-                replace(arm.config, preprocess="bgr_minus_mean"),
+                arm.config.changed(net={"preprocess": "bgr_minus_mean"}),
                 note="ATTN does not say whether it begins from VGG16's weights.",
                 pretrained=VGG16,
             )

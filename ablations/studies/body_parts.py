@@ -102,22 +102,22 @@ SEGNET_WEIGHTING = {
 
 def search(base: Config) -> list[Arm]:
     """BODY 3.1: "several, short, runs" over learning rate and batch size."""
-    short = replace(base, steps=max(1, base.steps // 20), bn_start=0)
-    short = replace(short, val_every=max(1, short.steps // 10))
+    short = base.changed(optimizer={"bn_start": 0}, steps=max(1, base.steps // 20))
+    short = short.changed(validation={"every": max(1, short.steps // 10)})
     return [
         Arm(
             f"lr{lr:g}_batch{batch}".replace(".", "_"),
             f"learning rate {lr:g}, batch {batch}",
-            replace(short, lr=lr, batch=batch),
+            short.changed(optimizer={"lr": lr}, data={"batch": batch}),
         )
-        for lr in (base.lr * 10, base.lr, base.lr / 10)
-        for batch in sorted({max(1, base.batch // part) for part in (4, 2, 1)})
+        for lr in (base.optimizer.lr * 10, base.optimizer.lr, base.optimizer.lr / 10)
+        for batch in sorted({max(1, base.data.batch // part) for part in (4, 2, 1)})
     ]
 
 
 def filters(normal: Mapping, doubled: Mapping):
     def arms(base: Config) -> list[Arm]:
-        wide = replace(base, filter_scale=2)
+        wide = base.changed(net={"filter_scale": 2})
         return [
             Arm("normal", "Normal", base, normal),
             Arm("doubled", "Doubled filters", wide, doubled),
@@ -130,7 +130,7 @@ def long_run(row: Mapping):
     """90,000 steps instead of 40,000; batch norm from step 20,000 as before."""
 
     def arms(base: Config) -> list[Arm]:
-        longer = replace(base, steps=base.steps * 9 // 4)
+        longer = base.changed(steps=base.steps * 9 // 4)
         return [Arm("winner", "Winner, 9/4 steps", longer, row)]
 
     return arms
@@ -141,7 +141,7 @@ def augmentations(plain: Mapping, mirror_scale: Mapping):
 
     def arms(base: Config) -> list[Arm]:
         def row(name, title, augment, published=None, note=""):
-            config = replace(base, augment=augment)
+            config = base.changed(augment=augment)
             return Arm(name, title, config, published or {}, note)
 
         both, mirror = MIRROR_AND_SCALE, replace(MIRROR_AND_SCALE, scale=(1.0, 1.0))
@@ -188,7 +188,7 @@ def weighting(rows: Mapping[str, Mapping], strategies: tuple[str, ...]):
         for weights in ("w1", "w2"):
             for strategy in strategies:
                 name = f"{weights}_{strategy}"
-                config = replace(base, class_weights=weights, strategy=strategy)
+                config = base.changed(loss={"weights": weights, "strategy": strategy})
                 title = f"{weights.upper()} ({strategy})"
                 made.append(Arm(name, title, config, rows.get(name, {})))
         made += [
@@ -196,13 +196,13 @@ def weighting(rows: Mapping[str, Mapping], strategies: tuple[str, ...]):
                 arm,
                 name=f"{arm.name}_inference",
                 title=f"{arm.title[:-1]}, at inference too)",
-                config=replace(arm.config, direct_at_inference=True),
+                config=arm.config.changed(loss={"direct_at_inference": True}),
                 published={},
                 note="Not in the thesis, whose weights multiply the logits in training "
                 "only.",
             )
             for arm in made
-            if arm.config.strategy == "direct"
+            if arm.config.loss.strategy == "direct"
         ]
         return made
 
@@ -258,37 +258,55 @@ def icnet_base(scale: str, data: DataFacts) -> Config:
     """ICNet's configuration at a scale; paper is BODY 3.2.3 and spec 7.1."""
     paper = Config(
         net="icnet",
-        size=fit_size(data.image_size, 320 * 320, stride=32),
-        batch=64,
+        data={"size": fit_size(data.image_size, 320 * 320, stride=32), "batch": 64},
+        optimizer={
+            "name": "sgd",
+            "lr": 0.01,
+            "momentum": 0.9,
+            "schedule": "poly",
+            "poly_power": 0.9,
+            "weight_decay": 1e-4,
+            "bn_start": 20_000,
+        },
+        validation={"every": 200},
         steps=40_000,
-        optimizer="sgd",
-        lr=0.01,
-        momentum=0.9,
-        schedule="poly",
-        poly_power=0.9,
-        weight_decay=1e-4,
-        bn_start=20_000,
-        val_every=200,
     )
     if scale == "paper":
         return paper
     # Few steps from scratch: Adam at 3e-3 learns in hundreds of steps what SGD at
     # 0.01 needs thousands for.
-    fast = replace(paper, optimizer="adam", lr=3e-3, batch=16)
+    fast = paper.changed(optimizer={"name": "adam", "lr": 3e-3}, data={"batch": 16})
     small = fit_size(data.image_size, 96 * 128, stride=32)
     if scale == "bench":
-        return replace(fast, size=small, steps=400, bn_start=200, val_every=50)
+        return fast.changed(
+            data={"size": small},
+            optimizer={"bn_start": 200},
+            validation={"every": 50},
+            steps=400,
+        )
     if scale == "demo":
-        return replace(fast, size=small, steps=240, bn_start=120, val_every=30)
+        return fast.changed(
+            data={"size": small},
+            optimizer={"bn_start": 120},
+            validation={"every": 30},
+            steps=240,
+        )
     size = fit_size(data.image_size, 64 * 64, stride=32)
-    smoke = replace(fast, size=size, batch=2, steps=2, bn_start=1, val_every=1)
-    return replace(smoke, val_samples=4, val_batch=2)
+    smoke = fast.changed(
+        data={"size": size, "batch": 2},
+        optimizer={"bn_start": 1},
+        validation={"every": 1},
+        steps=2,
+    )
+    return smoke.changed(validation={"samples": 4, "batch": 2})
 
 
 def batch_norm_switch(base: Config) -> list[Arm]:
     """BODY 3.2.4: when gamma and beta join "is not significant"."""
     return [
-        Arm(name, title, replace(base, bn_start=round(base.steps * share)))
+        Arm(
+            name, title, base.changed(optimizer={"bn_start": round(base.steps * share)})
+        )
         for name, title, share in (
             ("at_50", "Gamma and beta from half of the steps", 0.5),
             ("at_0", "From the start", 0.0),
@@ -398,27 +416,28 @@ def segnet_base(scale: str, data: DataFacts) -> Config:
     """SegNet-basic's configuration at a scale; paper is BODY 3.3.3 and spec 7.2."""
     paper = Config(
         net="segnet_basic",
-        size=fit_size(data.image_size, 320 * 320, stride=16),
-        batch=32,
+        data={"size": fit_size(data.image_size, 320 * 320, stride=16), "batch": 32},
+        optimizer={"name": "adam", "lr": 0.01, "schedule": "constant"},
+        validation={"every": 200},
         steps=40_000,
-        optimizer="adam",
-        lr=0.01,
-        schedule="constant",
-        val_every=200,
     )
     if scale == "paper":
         return paper
     # 7x7 convolutions cost 25 times ICNet's; few steps end better on a falling rate.
     small = fit_size(data.image_size, 64 * 64, stride=16)
-    fast = replace(paper, size=small, lr=3e-3, schedule="poly", batch=8)
+    fast = paper.changed(
+        data={"size": small, "batch": 8}, optimizer={"lr": 3e-3, "schedule": "poly"}
+    )
     if scale == "bench":
-        return replace(fast, steps=200, val_every=40)
+        return fast.changed(validation={"every": 40}, steps=200)
     if scale == "demo":
         small = fit_size(data.image_size, 48 * 48, stride=16)
-        return replace(fast, size=small, steps=80, val_every=40)
+        return fast.changed(data={"size": small}, validation={"every": 40}, steps=80)
     size = fit_size(data.image_size, 32 * 32, stride=16)
-    smoke = replace(fast, size=size, batch=2, steps=2, val_every=1)
-    return replace(smoke, val_samples=4, val_batch=2)
+    smoke = fast.changed(
+        data={"size": size, "batch": 2}, validation={"every": 1}, steps=2
+    )
+    return smoke.changed(validation={"samples": 4, "batch": 2})
 
 
 SEGNET_DOUBLED = segnet_scores(39.17, 94.79, 54.49)
@@ -470,44 +489,49 @@ SEGNET_BASIC = Plan(
 def hourglass_base(scale: str, data: DataFacts) -> Config:
     """The hourglass at a scale; optimizer of the code BODY began from (spec 7.3)."""
     paper = Config(
-        net="hourglass",
-        size=fit_size(data.image_size, 320 * 320, stride=16),
-        batch=4,
-        accumulate=4,
+        net={"name": "hourglass", "remat": True},
+        data={"size": fit_size(data.image_size, 320 * 320, stride=16), "batch": 4},
+        optimizer={
+            "accumulate": 4,
+            "name": "rmsprop",
+            "lr": 2.5e-4,
+            "rho": 0.99,
+            "epsilon": 1e-8,
+            "schedule": "exponential",
+            "decay_rate": 0.96,
+            "decay_every": 2000,
+        },
+        validation={"every": 200, "batch": 4},
         steps=40_000,
-        optimizer="rmsprop",
-        lr=2.5e-4,
-        rho=0.99,
-        epsilon=1e-8,
-        schedule="exponential",
-        decay_rate=0.96,
-        decay_every=2000,
-        val_every=200,
-        val_batch=4,
-        knobs={"remat": True},
     )
     if scale == "paper":
         return paper
     # 64 features instead of 256 cost a sixteenth; the four stacks are kept.
     narrow = {"features": 64, "stem": 32, "stem_stride": 2}
     small = fit_size(data.image_size, 128 * 128, stride=32)
-    fast = replace(paper, size=small, knobs=narrow, accumulate=1, lr=1e-3)
+    fast = paper.changed(
+        data={"size": small}, net=narrow, optimizer={"accumulate": 1, "lr": 1e-3}
+    )
     if scale == "bench":
-        return replace(fast, steps=1000, val_every=100, decay_every=50)
+        return fast.changed(
+            validation={"every": 100}, optimizer={"decay_every": 50}, steps=1000
+        )
     if scale == "demo":
-        return replace(fast, steps=120, val_every=20, decay_every=6)
+        return fast.changed(
+            validation={"every": 20}, optimizer={"decay_every": 6}, steps=120
+        )
     size = fit_size(data.image_size, 32 * 32, stride=32)
-    smoke = replace(fast, size=size, batch=2, steps=2, val_every=1)
-    return replace(
-        smoke,
-        knobs=narrow | {"features": 8, "stem": 8, "stacks": 2, "depth": 2},
-        val_samples=4,
-        val_batch=2,
+    smoke = fast.changed(
+        data={"size": size, "batch": 2}, validation={"every": 1}, steps=2
+    )
+    return smoke.changed(
+        net={**narrow | {"features": 8, "stem": 8, "stacks": 2, "depth": 2}},
+        validation={"samples": 4, "batch": 2},
     )
 
 
 def with_knobs(config: Config, **knobs) -> Config:
-    return replace(config, knobs={**config.knobs, **knobs})
+    return config.changed(net=knobs)
 
 
 def hourglass_arms(base: Config) -> list[Arm]:
@@ -525,7 +549,7 @@ def hourglass_arms(base: Config) -> list[Arm]:
         Arm(
             "joints_centroid",
             "With centroids of the parts",
-            replace(jointly, joint_targets="centroid"),
+            jointly.changed(data={"joints": "centroid"}),
         ),
     ]
 
@@ -542,7 +566,7 @@ def joint_weights(base: Config) -> list[Arm]:
         Arm(
             f"lambda_{weight:g}".replace(".", "_"),
             f"Joint loss × {weight:g}",
-            replace(jointly, joint_loss_weight=weight),
+            jointly.changed(loss={"joint_weight": weight}),
         )
         for weight in (1.0, 0.1, 10.0)
     ]

@@ -14,8 +14,6 @@ one that needs most memory, some 16 GiB by estimate. The hypotheses of `weightin
 the thesis' findings on SURREAL (BODY 3.2.3 and 3.3.3), asked of other data.
 """
 
-from dataclasses import replace
-
 from keras_seg.ablation.protocol import (
     Arm,
     Claim,
@@ -34,48 +32,56 @@ def base(scale: str, data: DataFacts) -> Config:
     """SegNet-basic at a scale; paper is the authors' Caffe files."""
     paper = Config(
         net="segnet_basic",
-        size=fit_size(data.image_size, 360 * 480, stride=1),
-        pad=True,
-        batch=4,
+        data={
+            "size": fit_size(data.image_size, 360 * 480, stride=1),
+            "pad": True,
+            "batch": 4,
+        },
+        optimizer={
+            "name": "sgd",
+            "lr": 0.1,
+            "momentum": 0.9,
+            "schedule": "constant",
+            "weight_decay": 5e-4,
+        },
+        validation={"every": 250, "batch": 4},
         steps=10_000,
-        optimizer="sgd",
-        lr=0.1,
-        momentum=0.9,
-        schedule="constant",
-        weight_decay=5e-4,
-        val_every=250,
-        val_batch=4,
     )
     if scale == "paper":
         return paper
     fast = shared_recipe(paper)  # SGD needs thousands of steps
     if scale == "bench":
         size = fit_size(data.image_size, 96 * 128, stride=32)
-        return replace(fast, size=size, steps=400, val_every=50)
+        return fast.changed(data={"size": size}, validation={"every": 50}, steps=400)
     if scale == "demo":
         size = fit_size(data.image_size, 64 * 96, stride=32)
-        return replace(fast, size=size, steps=40, val_every=10)
+        return fast.changed(data={"size": size}, validation={"every": 10}, steps=40)
     size = fit_size(data.image_size, 32 * 32, stride=32)
-    smoke = replace(fast, size=size, batch=2, steps=2, val_every=1)
-    return replace(smoke, val_samples=4, val_batch=2)
+    smoke = fast.changed(
+        data={"size": size, "batch": 2}, validation={"every": 1}, steps=2
+    )
+    return smoke.changed(validation={"samples": 4, "batch": 2})
 
 
 def shared_recipe(base: Config, **changes) -> Config:
     """How all but the SegNets are trained."""
-    return replace(
-        base,
-        optimizer="adam",
-        lr=1e-3,
-        schedule="poly",
-        poly_power=0.9,
-        weight_decay=0.0,
+    return base.changed(
+        optimizer={
+            "name": "adam",
+            "lr": 1e-3,
+            "schedule": "poly",
+            "poly_power": 0.9,
+            "weight_decay": 0.0,
+        },
         **changes,
     )
 
 
 def networks(base: Config) -> list[Arm]:
-    segnet = replace(
-        base, net="segnet", lr=min(base.lr, SEGNET_LR), steps=base.steps * 4
+    segnet = base.changed(
+        net="segnet",
+        optimizer={"lr": min(base.optimizer.lr, SEGNET_LR)},
+        steps=base.steps * 4,
     )
     return [
         Arm("segnet_basic", "SegNet-basic", base),
@@ -99,7 +105,9 @@ def weightings(base: Config) -> list[Arm]:
         "w2": "W2 (outer)",
     }
     return [
-        Arm(weights, title, replace(base, class_weights=weights, strategy="outer"))
+        Arm(
+            weights, title, base.changed(loss={"weights": weights, "strategy": "outer"})
+        )
         for weights, title in titles.items()
     ]
 

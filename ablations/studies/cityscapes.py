@@ -19,8 +19,6 @@ batch, epochs or learning rate together with what it is named for. That the Dice
 raises the IoU of traffic sign and person is read off the table of the classes.
 """
 
-from dataclasses import replace
-
 from keras_seg.ablation.protocol import (
     Arm,
     Claim,
@@ -47,26 +45,24 @@ def base(scale: str, data: DataFacts) -> Config:
     """The baseline at a scale; paper is CITY 3.2 and 4.1, spec 7.6."""
     paper = Config(
         net="fcn_strided",
-        size=fit_size(data.image_size, 512 * 1024, stride=32),
-        batch=BATCH,
+        data={"size": fit_size(data.image_size, 512 * 1024, stride=32), "batch": BATCH},
+        optimizer={"name": "adam", "lr": 0.005, "schedule": "constant"},
+        validation={"every": data.steps(1, BATCH), "batch": 4},
         steps=data.steps(EPOCHS, BATCH),
-        optimizer="adam",
-        lr=0.005,
-        schedule="constant",
-        val_every=data.steps(1, BATCH),
-        val_batch=4,
     )
     if scale == "paper":
         return paper
     if scale == "bench":
         size = fit_size(data.image_size, 128 * 256, stride=32)
-        return replace(paper, size=size, steps=840, val_every=84)
+        return paper.changed(data={"size": size}, validation={"every": 84}, steps=840)
     if scale == "demo":
         size = fit_size(data.image_size, 64 * 128, stride=32)
-        return replace(paper, size=size, steps=140, val_every=28)
+        return paper.changed(data={"size": size}, validation={"every": 28}, steps=140)
     size = fit_size(data.image_size, 32 * 64, stride=32)
-    smoke = replace(paper, size=size, batch=2, steps=2, val_every=1)
-    return replace(smoke, val_samples=4, val_batch=2)
+    smoke = paper.changed(
+        data={"size": size, "batch": 2}, validation={"every": 1}, steps=2
+    )
+    return smoke.changed(validation={"samples": 4, "batch": 2})
 
 
 def trained(base: Config, epochs: int, batch: int = BATCH, **changes) -> Config:
@@ -75,19 +71,25 @@ def trained(base: Config, epochs: int, batch: int = BATCH, **changes) -> Config:
     In proportion, so that a scale that cuts the baseline cuts every row alike.
     """
     share = BATCH / batch
-    return replace(
-        base,
-        batch=max(1, round(base.batch / share)),
+    return base.changed(
+        data={"batch": max(1, round(base.data.batch / share))},
+        validation={"every": max(1, round(base.validation.every * share))},
         steps=max(1, round(base.steps * share * epochs / EPOCHS)),
-        val_every=max(1, round(base.val_every * share)),
         **changes,
     )
 
 
 def dropped_every_10_epochs(base: Config, **changes) -> Config:
     """30 epochs of batches of 2; the rate, 1e-4, is divided by 10 every 10 epochs."""
-    config = trained(base, epochs=30, batch=2, lr=1e-4, schedule="step", **changes)
-    return replace(config, decay_every=max(1, config.steps // 3), decay_rate=0.1)
+    config = trained(base, epochs=30, batch=2, **changes)
+    return config.changed(
+        optimizer={
+            "lr": 1e-4,
+            "schedule": "step",
+            "decay_every": max(1, config.steps // 3),
+            "decay_rate": 0.1,
+        }
+    )
 
 
 def baseline(base: Config) -> Arm:
@@ -110,8 +112,8 @@ def aug(base: Config) -> Arm:
 
 
 def aug_full(base: Config) -> Arm:
-    height, width = base.size
-    config = replace(augmented(base), size=(2 * height, 2 * width))
+    height, width = base.data.size
+    config = augmented(base).changed(data={"size": (2 * height, 2 * width)})
     numbers = published(83.81, 25.89, 65.39, 23.15, 18.77, 53.00, 14.87)
     return Arm("aug_full", "Augmentation, not resized", config, numbers)
 
@@ -123,7 +125,7 @@ def adapted(base: Config) -> Arm:
 
 
 def dice(base: Config) -> Arm:
-    config = trained(base, epochs=37, loss="dice")
+    config = trained(base, epochs=37, loss={"name": "dice"})
     numbers = published(74.01, 21.55, 57.57, 26.20, 18.59, 42.52, 0.0)
     return Arm("dice", "Dice loss", config, numbers)
 
@@ -133,7 +135,7 @@ def transfer(base: Config) -> Arm:
     return Arm(
         "transfer",
         "Transfer learning",
-        replace(config, knobs={"freeze": True}),
+        config.changed(net={"freeze": True}),
         published(53.80, 9.27, 25.66, 0.25, 138.24, 11.57, 0.0),
         note="The 138.24 % of person is as printed; 13.82 is likely meant.",
         pretrained=RESNET50,
@@ -149,7 +151,7 @@ def unet(base: Config) -> Arm:
 def unfrozen(base: Config) -> list[Arm]:
     """CITY's frozen encoder, the same trained along, and what the weights add."""
     frozen = transfer(base)
-    whole = replace(frozen.config, knobs={"freeze": False})
+    whole = frozen.config.changed(net={"freeze": False})
     return [
         frozen,
         Arm(

@@ -26,8 +26,6 @@ the Attention U-Net beats the U-Net in every row; the penalties are said to help
 loss, but with both the U-Net stays at 0.496 and U-Net BN loses 0.1 points.
 """
 
-from dataclasses import replace
-
 from keras_seg.ablation.protocol import (
     Arm,
     Claim,
@@ -88,38 +86,46 @@ def base(scale: str, data: DataFacts) -> Config:
     """The FCN with cross-entropy at a scale; paper is CLOTH 4.1 and spec 7.5."""
     paper = Config(
         net="fcn",
-        size=(256, 256),
-        batch=BATCH,
+        data={"size": (256, 256), "batch": BATCH},
+        optimizer={"name": "adam", "lr": 1e-3, "schedule": "constant"},
+        validation={"every": data.steps(1, BATCH)},
         steps=data.steps(EPOCHS, BATCH),
-        optimizer="adam",
-        lr=1e-3,
-        schedule="constant",
-        val_every=data.steps(1, BATCH),
     )
     if scale == "paper":
         return paper
     # All the stages' U-Nets are of full width: few and small images have to do.
     if scale == "bench":
         size = fit_size(data.image_size, 96 * 96, stride=32)
-        return replace(paper, size=size, steps=240, val_every=40, knobs={"fc": 512})
+        return paper.changed(
+            data={"size": size}, validation={"every": 40}, net={"fc": 512}, steps=240
+        )
     size = fit_size(data.image_size, 64 * 64, stride=32)
-    demo = replace(paper, size=size, steps=40, val_every=10, knobs={"fc": 256})
+    demo = paper.changed(
+        data={"size": size}, validation={"every": 10}, net={"fc": 256}, steps=40
+    )
     if scale == "demo":
-        return replace(demo, val_samples=60)
+        return demo.changed(validation={"samples": 60})
     size = fit_size(data.image_size, 32 * 32, stride=32)
-    smoke = replace(demo, size=size, batch=2, steps=2, val_every=1, knobs={"fc": 16})
-    return replace(smoke, val_samples=4, val_batch=2)
+    smoke = demo.changed(
+        data={"size": size, "batch": 2},
+        validation={"every": 1},
+        net={"fc": 16},
+        steps=2,
+    )
+    return smoke.changed(validation={"samples": 4, "batch": 2})
 
 
 def arm(base: Config, net: str, loss: str, penalty: str) -> Arm:
     """A point of the grid; `base` has the knobs of the FCN."""
     terms, l1, l2 = PENALTIES[penalty]
-    knobs = base.knobs if net == "fcn" else {}
+    knobs = base.net.knobs if net == "fcn" else {}
     name = f"{net}_{loss}{penalty}"
     return Arm(
         name,
         f"{NETS[net]}, {LOSSES[loss]}{terms}",
-        replace(base, net=net, knobs=knobs, loss=loss, l1=l1, l2=l2),
+        base.changed(
+            net={"name": net, **knobs}, loss={"name": loss, "l1": l1, "l2": l2}
+        ),
         TABLE_1.get(name, {}),
     )
 
@@ -146,7 +152,7 @@ def gates(base: Config) -> list[Arm]:
         Arm(
             "attention_unet_plain_focal_l1",
             "Attention U-Net without batch norm, focal + L1",
-            replace(plain.config, knobs={"batch_norm": False}),
+            plain.config.changed(net={"batch_norm": False}),
             note="CLOTH does not say whether its Attention U-Net has batch norm; only "
             "the gates have it here.",
         ),

@@ -59,33 +59,29 @@ TEST = {
 def base(scale: str, data: DataFacts) -> Config:
     """The baseline at a scale; paper is VOC07 3.1, spec 7.8."""
     paper = Config(
-        net="fcn_strided",
-        knobs={"order": "act_bn"},
-        size=(224, 224),
-        batch=BATCH,
+        net={"name": "fcn_strided", "order": "act_bn"},
+        data={"size": (224, 224), "batch": BATCH},
+        optimizer={"name": "adam", "lr": 1e-3, "schedule": "constant"},
+        loss={"normalise": "weights"},
+        validation={"every": data.steps(1, BATCH)},
         steps=data.steps(EPOCHS, BATCH),
-        optimizer="adam",
-        lr=1e-3,
-        schedule="constant",
-        normalise="weights",
-        val_every=data.steps(1, BATCH),
     )
     if scale == "paper":
         return paper
     # 160 is the smallest multiple of 32 that 5c takes.
-    small = replace(paper, size=(160, 160), batch=4)
+    small = paper.changed(data={"size": (160, 160), "batch": 4})
     if scale == "bench":
-        return replace(small, batch=8, steps=120, val_every=30)
+        return small.changed(data={"batch": 8}, validation={"every": 30}, steps=120)
     if scale == "demo":
-        return replace(small, steps=16, val_every=8, val_samples=40)
-    smoke = replace(small, batch=2, steps=2, val_every=1)
-    return replace(smoke, val_samples=4, val_batch=2)
+        return small.changed(validation={"every": 8, "samples": 40}, steps=16)
+    smoke = small.changed(data={"batch": 2}, validation={"every": 1}, steps=2)
+    return smoke.changed(validation={"samples": 4, "batch": 2})
 
 
 def trained(base: Config, epochs: int, **changes) -> Config:
     """For so many epochs, in proportion to the baseline's 20."""
     steps = max(1, round(base.steps * epochs / EPOCHS))
-    return replace(base, steps=steps, **changes)
+    return base.changed(steps=steps, **changes)
 
 
 def weighted(base: Config, occurrences: str = "pixels") -> Config:
@@ -93,10 +89,12 @@ def weighted(base: Config, occurrences: str = "pixels") -> Config:
     return trained(
         base,
         epochs=50,
-        lr=5e-4,
-        class_weights="voc07",
-        weight_occurrences=occurrences,
-        background_weight=0.15,
+        optimizer={"lr": 5e-4},
+        loss={
+            "weights": "voc07",
+            "occurrences": occurrences,
+            "background_weight": 0.15,
+        },
     )
 
 
@@ -106,17 +104,22 @@ def another(base: Config, net: str, lr: float) -> Config:
         base,
         epochs=50,
         net=net,
-        knobs={},
-        lr=lr,
-        class_weights="voc07",
-        weight_occurrences="none",
-        background_weight=0.1,
+        optimizer={"lr": lr},
+        loss={
+            "weights": "voc07",
+            "occurrences": "none",
+            "background_weight": 0.1,
+        },
     )
 
 
 def rows(base: Config) -> list[Arm]:
     """Table 4, and 5b without pretrained weights."""
-    cosine = trained(base, epochs=30, lr=5e-4, schedule="cosine", lr_min=1e-4)
+    cosine = trained(
+        base,
+        epochs=30,
+        optimizer={"lr": 5e-4, "schedule": "cosine", "lr_min": 1e-4},
+    )
     discount = weighted(base)
     resnet = another(base, "fcn_resnet34", lr=5e-4)
     return [

@@ -27,7 +27,11 @@ Cost = tuple[str, int, str]  # net, filter_scale, knobs in JSON
 
 def cost_key(config: Config) -> Cost:
     """What the work per pixel depends on."""
-    return config.net, config.filter_scale, json.dumps(config.knobs, sort_keys=True)
+    return (
+        config.net.name,
+        config.net.filter_scale,
+        json.dumps(config.net.knobs, sort_keys=True),
+    )
 
 
 def read_costs(path: Path) -> dict[Cost, float]:
@@ -61,10 +65,10 @@ def seconds(
         costs: as `read_costs` gives them.
         speed: as `machine_speed` gives it.
     """
-    gflop = costs.get(cost_key(config), math.nan) * math.prod(config.size) / 1e6
-    trained = config.steps * config.accumulate * config.batch
-    validations = math.ceil(config.steps / config.val_every)
+    gflop = costs.get(cost_key(config), math.nan) * math.prod(config.data.size) / 1e6
+    trained = config.steps * config.optimizer.accumulate * config.data.batch
+    validations = math.ceil(config.steps / config.validation.every)
     # At every validation, and once more when the best weights are scored.
-    scored = validations * min(val_images, config.val_samples or val_images)
+    scored = validations * min(val_images, config.validation.samples or val_images)
     passes = (1 + BACKWARD) * trained + scored + val_images
     return ARM_SECONDS + gflop * passes / (EFFICIENCY * speed)

@@ -46,7 +46,7 @@ class Arm:
         pretrained: which weights it begins from ("ResNet-50, ImageNet"); the arm is
             left out unless the user names their file. Empty: from scratch.
         colour: "#rrggbb" in which the document draws it, one of
-            `keras_seg.figures.COLOURS`; empty: any that is free.
+            `keras_seg.plots.COLOURS`; empty: any that is free.
         published: the document's numbers for this arm, in percent: "miou",
             "pixel_accuracy", "f1" if it is the macro F1, "f1_unknown" if it cannot be,
             and the thesis' groups by name; empty if none.
@@ -103,18 +103,18 @@ class Stage:
         in_chain: whether --stage all runs it.
         decides: whether later stages start from its winner.
         full_size: whether the final numbers are at the labels' own size.
-        exports: whether the winner is exported (`keras_seg.export`).
+        exports: whether the winner is exported (`keras_seg.runs.export`).
         claims: what the document says the stage shows, and what we ask besides.
         curves: columns of history.csv, after "train_" and "val_", that are drawn
             beside the loss.
         sheets: pictures of the data that belong to the question: keys of
-            `keras_seg.sheets.SHEETS`.
+            `keras_seg.report.sheets.SHEETS`.
         datasets: names (meta.json) on which published numbers may stand beside
             ours; empty: those of the study.
         panels: {title: {name of an arm: what it is called there}}: arms that belong
             in one picture, each panel with curves and pictures of its own; an arm may
             be in several, one in none is not drawn. Up to
-            `keras_seg.figures.MOST_LABELS` arms can be told apart in one. Empty: all
+            `keras_seg.plots.MOST_LABELS` arms can be told apart in one. Empty: all
             arms, or the best of many, in one picture.
     """
 

@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from keras_seg import run_folder
 from keras_seg.ablation import executors
 from keras_seg.ablation.protocol import (
     Arm,
@@ -41,7 +40,8 @@ from keras_seg.errors import (
     OutOfMemoryError,
     UsageError,
 )
-from keras_seg.training import sha256
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs.train import sha256
 
 # Settings of how long a run is; a later stage keeps its own instead of the winner's.
 DURATIONS = ("steps", "val_every", "bn_start", "decay_every")
@@ -236,7 +236,7 @@ def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[A
             weights = weights or _weights_begun_from(arm, execution)
             if weights is None:
                 continue
-            config = dataclasses.replace(arm.config, init_weights_sha256=weights)
+            config = arm.config.changed(net={"init_weights_sha256": weights})
             arm = dataclasses.replace(arm, config=config)
         found.append(arm)
     return found
@@ -394,7 +394,7 @@ class _Task:
 
     def __init__(self, stage: Stage, arm: Arm, seed: int, execution: Execution):
         self.stage, self.arm, self.seed, self.execution = stage, arm, seed, execution
-        self.config = dataclasses.replace(arm.config, seed=seed)
+        self.config = arm.config.changed(seed=seed)
         self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
         self.name = f"{stage.name}/{arm.name}/seed{seed}"
         self.process: executors.Process | None = None
@@ -413,7 +413,7 @@ class _Task:
     @property
     def init_weights(self) -> Path | None:
         """The file this run begins from, if it begins from one."""
-        begins_from_one = self.config.init_weights_sha256 is not None
+        begins_from_one = self.config.net.init_weights_sha256 is not None
         return self.execution.init_weights if begins_from_one else None
 
     @property
@@ -509,7 +509,7 @@ class _Task:
         self.run.mkdir(parents=True, exist_ok=True)
         config_file = self.run / "wanted.json"
         run_folder.write_json(config_file, to_dict(self.config))
-        command = ["-m", "keras_seg.training", "--title", title]
+        command = ["-m", "keras_seg.runs.train", "--title", title]
         command += ["--config", _absolute(config_file), "--out", _absolute(self.run)]
         command += ["--data", _absolute(self.execution.prepared.folder)]
         if self.execution.threads:
@@ -541,7 +541,7 @@ class _Task:
         return exit_code, run_folder.read_failure(self.run) or f"exit code {exit_code}"
 
     def _in_this_one(self, title: str) -> tuple[int, str]:
-        from keras_seg.training import Options, evaluate, train
+        from keras_seg.runs.train import Options, evaluate, train
 
         options = Options(
             init_weights=self.init_weights,

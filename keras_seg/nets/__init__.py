@@ -13,27 +13,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from keras_seg.errors import UsageError
+from keras_seg.labels import Head
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclass(frozen=True)
-class Head:
-    """One supervised output of a network.
-
-    Attributes:
-        loss_weight: float. The head's factor in the total loss.
-        target: "labels" or "heatmaps". What the head is trained on.
-        lookup: for "labels", None (the dataset's own ids) or a tuple [C] that maps
-            each dataset id to the head's id (coarse-to-fine targets).
-        stride: int. Heatmaps have 1 / stride of the input's height and width.
-    """
-
-    loss_weight: float = 1.0
-    target: str = "labels"
-    lookup: tuple[int, ...] | None = None
-    stride: int = 1
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import keras
 from keras import layers, ops
 
 from keras_seg.errors import UsageError
-from keras_seg.nets import Head, blocks
+from keras_seg.labels import Head
+from keras_seg.nets import blocks
 
 INIT = "glorot_normal"
 NORM = {"momentum": 0.9, "epsilon": 1e-5}

@@ -1,0 +1,104 @@
+"""Frames of a clip of SURREAL -> samples: decode, repair, crop, resize, joints."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_seg.data.surreal.clips import (
+    INFO,
+    LABELS,
+    VIDEO,
+    Clip,
+    check_files,
+    read_frames,
+    read_info,
+    read_labels,
+)
+from keras_seg.data.surreal.crops import crop_and_resize, square_around
+from keras_seg.data.surreal.head_repair import REPAIRS
+from keras_seg.data.writer import NewSample
+from keras_seg.errors import DataError
+
+FEWEST_BODY_PIXELS = 400  # of a frame that is used
+
+
+@dataclass(frozen=True)
+class SelectedClip:
+    """A clip and the numbers of its frames that are wanted, or why it is bad."""
+
+    clip: Clip
+    frames: tuple[int, ...]
+    error: DataError | None = None
+
+    @property
+    def split(self) -> str:
+        return self.clip.split
+
+    @property
+    def id(self) -> str:
+        return self.clip.id
+
+
+def frame_id(clip: Clip, frame: int) -> str:
+    """The id of a sample: 01_01_c0001_f0042 is segm_42 of that clip."""
+    return f"{clip.id}_f{frame:04d}"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The task of one clip; a function of the clip alone, picklable.
+
+    Attributes:
+        root: the raw folder, resolved.
+        size: (height, width) of the samples.
+        margin: of the crop, see `crops.square_around`.
+        repair: one of `head_repair.REPAIRS`.
+        merge: the new id of each part id.
+    """
+
+    root: Path
+    size: tuple[int, int]
+    margin: float
+    repair: str
+    merge: tuple[int, ...]
+
+    def __call__(self, item: SelectedClip) -> Iterator[NewSample]:
+        """Samples of the wanted frames that show enough of a person.
+
+        Raises:
+            DataError: the clip is bad.
+        """
+        if item.error is not None:
+            raise item.error
+        if not item.frames:
+            return
+        clip = item.clip
+        check_files(clip, self.root)
+        joints = read_info(clip.path(INFO)).joints_2d
+        total = len(joints)
+        if max(item.frames) > total:
+            raise DataError(
+                clip.path(INFO), f"{total} frames", f"frame {max(item.frames)} too"
+            )
+        labels = read_labels(clip.path(LABELS), item.frames, total)
+        images = read_frames(clip.path(VIDEO), item.frames, total)
+        for frame, image, label in zip(item.frames, images, labels):
+            # Before cropping: what the crop cuts off belongs to the components.
+            label = REPAIRS[self.repair](label)
+            if np.count_nonzero(label) < FEWEST_BODY_PIXELS:
+                continue
+            square = square_around(label > 0, self.margin)
+            image, label, moved = crop_and_resize(
+                image, label, joints[frame - 1], square, self.size
+            )
+            yield NewSample(
+                clip.split,
+                frame_id(clip, frame),
+                image,
+                np.array(self.merge, np.uint8)[label],
+                format="jpg",
+                joints=moved,
+                sequence=clip.sequence,
+            )

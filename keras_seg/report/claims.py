@@ -1,0 +1,91 @@
+"""Whether what a document says is seen in the runs: claims and their verdicts.
+
+A claim is judged by the interval of the difference. Where there is none (of a speed,
+say), the difference itself is, against the spread of the seeds if there are several,
+and the words say less: it may be chance.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keras_seg.ablation.protocol import ArmResult, Claim, StageResult
+from keras_seg.report import scores
+from keras_seg.report.intervals import Interval
+
+MARGIN = 0.01  # "same" is a difference of at most one percentage point
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told (within noise)"
+SEEMS_TO_HOLD = "seems to hold (no interval)"
+SEEMS_TO_FAIL = "seems not to hold (no interval)"
+NOT_MEASURED, NOT_RUN = "cannot be told (not measured)", "not run"
+VERDICTS = (HOLDS, SEEMS_TO_HOLD, FAILS, SEEMS_TO_FAIL, OPEN, NOT_MEASURED, NOT_RUN)
+EXACT = ("parameters", "gflop")  # follow from the network: nothing to be uncertain of
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a claim.
+
+    Attributes:
+        claim: of the stage.
+        difference: of the metric, `claim.arm` minus `claim.than`, means over seeds;
+            NaN where there is none.
+        interval: of the difference, None where there is none.
+        verdict: one of VERDICTS.
+    """
+
+    claim: Claim
+    difference: float
+    interval: Interval | None
+    verdict: str
+
+
+def judge(
+    result: StageResult,
+    claim: Claim,
+    value: Callable[[ArmResult], float],
+    interval: Interval | None,
+) -> Finding:
+    """Hold a claim against a stage's results.
+
+    Args:
+        result, claim: of one stage.
+        value: the claim's metric of a run that is done, NaN where it has none.
+        interval: of the difference; None where there is none.
+    """
+    ours, others = (
+        [value(run) for run in scores.done(result, name)]
+        for name in (claim.arm, claim.than)
+    )
+    if not ours or not others:
+        return Finding(claim, math.nan, None, NOT_RUN)
+    difference = scores.mean(ours) - scores.mean(others)
+    if math.isnan(difference):
+        return Finding(claim, difference, None, NOT_MEASURED)
+    if interval is not None:
+        verdict = _of_interval(claim.expected, interval)
+    elif claim.metric in EXACT:
+        verdict = HOLDS if _agrees(claim.expected, difference) else FAILS
+    elif abs(difference) <= math.hypot(scores.spread(ours), scores.spread(others)):
+        verdict = OPEN  # within the spread of the seeds; NaN where there is one seed
+    else:
+        agrees = _agrees(claim.expected, difference)
+        verdict = SEEMS_TO_HOLD if agrees else SEEMS_TO_FAIL
+    return Finding(claim, difference, interval, verdict)
+
+
+def _of_interval(expected: str, interval: Interval) -> str:
+    if expected == "same":
+        if -MARGIN <= interval.low and interval.high <= MARGIN:
+            return HOLDS
+        is_apart = interval.low > MARGIN or interval.high < -MARGIN
+        return FAILS if is_apart else OPEN
+    if not interval.is_clear:
+        return OPEN
+    return HOLDS if (interval.low > 0) == (expected == "higher") else FAILS
+
+
+def _agrees(expected: str, difference: float) -> bool:
+    if expected == "same":
+        return abs(difference) <= MARGIN
+    return difference > 0 if expected == "higher" else difference < 0

@@ -1,0 +1,160 @@
+"""Sheets: pictures of the data that belong to a stage's question.
+
+What a network learns beside or instead of the plain labels, shown on a few images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from keras_seg.data import targets
+from keras_seg.errors import UsageError
+from keras_seg.labels import LabelSpec
+from keras_seg.plots import legend_entries, paint
+
+JOINT_COLOUR, CENTROID_COLOUR = (255, 170, 0), (40, 190, 255)
+LONG_SIDE = 420  # of a picture that is drawn upon, px
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled image to be shown.
+
+    Attributes:
+        id: its name.
+        image: uint8 RGB [H, W, 3].
+        label: uint8 [H, W], 255 = ignored.
+        joints: float32 [24, 2], (x, y) in pixels, NaN where missing; or None.
+    """
+
+    id: str
+    image: np.ndarray
+    label: np.ndarray
+    joints: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A grid of pictures, as of `figures.picture_grid`, with a title and a sentence."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]]
+    legend: Sequence[tuple[str, tuple[int, int, int]]]
+
+
+def hierarchy_sheet(
+    examples: Sequence[Example],
+    labels: LabelSpec,
+    lookups: Sequence[Sequence[int] | None],
+) -> Sheet:
+    """The truth at every level of a coarse-to-fine labelling (BODY Fig. 14).
+
+    Args:
+        examples: the images.
+        labels: of the dataset.
+        lookups: from coarse to fine, the level's id of each class (`nets.Head`); None
+            is the dataset's own classes. A coarse class has the colour of its first.
+
+    Raises:
+        UsageError: no network of the stage learns such labels.
+    """
+    if all(lookup is None for lookup in lookups):
+        expected = "an arm that learns labels from coarse to fine"
+        raise UsageError("levels of the labels", "none", expected)
+    own = tuple(range(labels.num_classes))
+    levels = [own if lookup is None else tuple(lookup) for lookup in lookups]
+    rows = []
+    for example in examples:
+        pictures = [example.image]
+        for level in levels:
+            palette = [labels.palette[level.index(coarse)] for coarse in level]
+            pictures.append(paint(example.label, palette))
+        rows.append((example.id, pictures))
+    maps = [example.label for example in examples]
+    return Sheet(
+        "What each stack of the network learns",
+        "The truth from coarse to fine; parts of one coarse class have one colour.",
+        ["image", *(f"{len(set(level))} classes" for level in levels)],
+        rows,
+        legend_entries(maps, labels.palette, labels.names),
+    )
+
+
+def joint_sheet(
+    examples: Sequence[Example],
+    labels: LabelSpec,
+    lookups: Sequence[Sequence[int] | None],
+) -> Sheet:
+    """The data's joints against the centroids of the parts (BODY Fig. 16).
+
+    Args:
+        examples, labels: with joints and SURREAL's 25 classes.
+        lookups: not used.
+
+    Raises:
+        UsageError: they have none, or other classes.
+    """
+    if labels.num_classes != targets.PARTS + 1:
+        raise UsageError("classes of the data", labels.num_classes, "SURREAL's 25")
+    if any(example.joints is None for example in examples):
+        raise UsageError("joints of the data", "none", "24 for each image")
+    rows, distances = [], []
+    for example in examples:
+        joints, centroids = example.joints, targets.part_centroids(example.label)
+        distances.append(np.hypot(*(joints - centroids).T) / len(example.label))
+        joint_dots, dots = (joints, JOINT_COLOUR), (centroids, CENTROID_COLOUR)
+        pictures = [
+            marked(example.image),
+            marked(example.image, joint_dots),
+            marked(example.image, dots),
+            marked(example.image, joint_dots, dots),
+        ]
+        rows.append((example.id, pictures))
+    far = np.concatenate(distances)
+    far = far[np.isfinite(far)]
+    note = "A joint lies at the end of its part, the centroid in the middle."
+    if far.size:
+        note += f" The median distance is {100 * np.median(far):.1f} % of the height."
+    return Sheet(
+        "Joints and centroids of the parts",
+        note,
+        ["image", "joints", "centroids", "both, joined"],
+        rows,
+        [("joint", JOINT_COLOUR), ("centroid of the part", CENTROID_COLOUR)],
+    )
+
+
+SHEETS = {"hierarchy": hierarchy_sheet, "joints": joint_sheet}
+
+
+def marked(
+    image: np.ndarray, *marks: tuple[np.ndarray, tuple[int, int, int]]
+) -> np.ndarray:
+    """An image made as large as LONG_SIDE with dots on it; dots of two sets joined.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        marks: (places (x, y) in pixels [N, 2], NaN for none; colour).
+
+    Returns:
+        uint8 RGB [h, w, 3].
+    """
+    zoom = max(1, round(LONG_SIDE / max(image.shape[:2])))
+    height, width = (side * zoom for side in image.shape[:2])
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    sets = [(zoom * (np.asarray(places) + 0.5), colour) for places, colour in marks]
+    if len(sets) == 2:
+        for ends in np.stack([sets[0][0], sets[1][0]], axis=1):
+            if np.isfinite(ends).all():
+                draw.line(ends.ravel().tolist(), fill=(255, 255, 255), width=2)
+    radius = 4
+    for places, colour in sets:
+        for x, y in places[np.isfinite(places).all(axis=1)]:
+            box = (x - radius, y - radius, x + radius, y + radius)
+            draw.ellipse(box, fill=colour, outline=(0, 0, 0))
+    return np.asarray(picture)

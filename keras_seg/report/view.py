@@ -1,0 +1,151 @@
+"""What a report is made from: the context of a study, and a stage seen in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from keras_seg.ablation.protocol import Arm, StageResult
+from keras_seg.errors import StorageError
+from keras_seg.labels import LabelSpec
+from keras_seg.plots import MOST_LABELS, arm_colours
+from keras_seg.report import scores
+from keras_seg.report.intervals import Interval
+from keras_seg.report.sheets import Example
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a report tells beyond the results.
+
+    Attributes:
+        command: the command line that repeats the study.
+        scale: one of protocol.SCALES.
+        study, dataset: their names.
+        labels: the dataset's classes.
+        train_pixels: [C] pixels of each class in the training split.
+        environment: {what: value}: versions, CPU, threads, commit.
+        datasets: those on which the study's published numbers may stand beside ours;
+            a stage may name its own.
+        groups: {name: class ids} of grouped accuracies; empty if none.
+        weights: {`wording.weighting` of an arm: weights [C]} to be drawn.
+        sequences: {split: {image id: sequence}}, as of `Prepared.sequences`.
+        examples: images for the sheets of a stage (`Stage.sheets`).
+    """
+
+    command: str
+    scale: str
+    study: str
+    dataset: str
+    labels: LabelSpec
+    train_pixels: Sequence[int]
+    environment: Mapping[str, object]
+    datasets: Sequence[str] = ()
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sequences: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Arms of a stage that belong in one picture (`Stage.panels`).
+
+    Attributes:
+        name: ends the names of its files: "panel1" for the first one declared.
+        title: as declared.
+        labels: {name of an arm: what it is called here} of all its arms.
+        drawn: those of `labels` to draw, as of `StageView.drawn`.
+        styles: {label: (colour, dash)} of those to draw, all different. Panels that
+            declare their arms in the same order draw them in the same styles.
+    """
+
+    name: str
+    title: str
+    labels: Mapping[str, str]
+    drawn: Mapping[str, str]
+    styles: Mapping[str, tuple]
+
+
+class StageView:
+    """A stage's result with what several parts of its report need.
+
+    Attributes:
+        result, stage, arms: StageResult, its stage and arms.
+        context: Context.
+        base: the arm the others are compared with.
+        titles: {name of an arm: its title}.
+        finished: the arms that have a result.
+        floors: as of `scores.floors`.
+        shows_published: whether the document's numbers may stand beside ours.
+        damaged: what was to be read for intervals and could not be.
+    """
+
+    def __init__(self, result: StageResult, context: Context):
+        self.result, self.stage, self.context = result, result.stage, context
+        self.arms = result.arms
+        self.base = scores.base(result)
+        self.titles = {arm.name: arm.title for arm in self.arms}
+        self.finished = [arm for arm in self.arms if scores.done(result, arm.name)]
+        self.floors = scores.floors(result, context.labels.names, context.train_pixels)
+        comparable = context.dataset in (self.stage.datasets or context.datasets)
+        self.shows_published = context.scale == "paper" and comparable
+        self.damaged: list[str] = []
+        self._intervals: dict[tuple, Interval | None] = {}
+
+    def interval(
+        self, name: str | None, other: str | None, metric: str = "miou"
+    ) -> Interval | None:
+        """`scores.interval` of two arms of the stage, computed once."""
+        key = (name, other, metric)
+        if key not in self._intervals:
+            sequences = self.context.sequences
+            try:
+                found = scores.interval(self.result, name, other, sequences, metric)
+            except StorageError as error:
+                found = None
+                self.damaged.append(str(error))
+            self._intervals[key] = found
+        return self._intervals[key]
+
+    def lead(self) -> Interval | None:
+        """The interval of the winner's lead over its rival."""
+        return self.interval(self.result.winner, scores.rival(self.result))
+
+    def anchor(self) -> str:
+        return f"stage-{self.stage.name}"
+
+    def drawn(self) -> list[Arm]:
+        """The arms to draw: all, or where they are many the base and the best ones."""
+        return self._first_and_best(self.arms)
+
+    def _first_and_best(self, arms: Sequence[Arm]) -> list[Arm]:
+        if len(arms) <= MOST_LABELS:
+            return list(arms)
+        ranked = sorted(
+            (arm for arm in arms[1:] if arm in self.finished),
+            key=lambda arm: -scores.mean_score(self.result, arm.name, "miou"),
+        )
+        kept = {arms[0].name, *(arm.name for arm in ranked[: MOST_LABELS - 1])}
+        return [arm for arm in arms if arm.name in kept]
+
+    def styles(self) -> dict[str, tuple]:
+        """{title: (colour, dash)} of all arms, those to be drawn all different."""
+        given = {arm.title: arm.colour for arm in self.arms if arm.colour}
+        titles = dict.fromkeys(arm.title for arm in (*self.drawn(), *self.arms))
+        return arm_colours(list(titles), self.base.title, given)
+
+    def panels(self) -> list[Panel]:
+        """The stage's panels that have an arm; [] where it declares none."""
+        panels, arms = [], {arm.name: arm for arm in self.arms}
+        for number, (title, declared) in enumerate(self.stage.panels.items(), 1):
+            # An arm may be left out, as one whose pretrained weights are not there.
+            labels = {name: text for name, text in declared.items() if name in arms}
+            if not labels:
+                continue
+            shown = self._first_and_best([arms[name] for name in labels])
+            drawn = {arm.name: labels[arm.name] for arm in shown}
+            given = {labels[arm.name]: arm.colour for arm in shown if arm.colour}
+            fits = len(declared) <= MOST_LABELS
+            styled = list((declared if fits else drawn).values())
+            styles = arm_colours(styled, styled[0], given)
+            panels.append(Panel(f"panel{number}", title, labels, drawn, styles))
+        return panels

@@ -1,0 +1,86 @@
+"""Numbers as the report writes them; "" where there is none.
+
+Scores are shares in 0..1 and are written in percent, their differences in percentage
+points.
+"""
+
+import math
+
+from keras_seg.config import Config
+
+METRICS = {  # keys of `keras_seg.metrics.summary`
+    "miou": "mIoU",
+    "miou_fg": "mIoU of the foreground",
+    "iou_ovr2": "two-class IoU",
+    "fwiou": "frequency-weighted IoU",
+    "pixel_accuracy": "accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+    "f1_body": "F1 of foreground against background",
+    "f1_micro_fg": "F1 of the foreground",
+    "precision_micro_fg": "precision of the foreground",
+    "recall_micro_fg": "recall of the foreground",
+}
+PUBLISHED = {  # further keys of published numbers
+    "f1": "macro F1",
+    "f1_unknown": "F1 (of which kind is unknown)",
+    "iou_batch_present": "IoU averaged over batches",
+}
+
+
+def metric(key: str) -> str:
+    """A metric's name in words; the key where it has none."""
+    return (METRICS | PUBLISHED).get(key, key)
+
+
+def weighting(config: Config) -> str:
+    """The class weights of a configuration; those of VOC07 with their settings."""
+    if config.loss.weights != "voc07":
+        return config.loss.weights
+    counted = f"{config.loss.occurrences}, background {config.loss.background_weight:g}"
+    return f"voc07 ({counted})"
+
+
+def percent(value: float) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def percent_short(value: float) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """With its sign, that of −0.00 too: a bound just below 0 is below it."""
+    return "" if math.isnan(value) else f"{100 * value:+.2f}".replace("-", "−")
+
+
+def whole(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:,.0f}"
+
+
+def decimal(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:,.1f}"
+
+
+def three_digits(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def signed(value: float) -> str:
+    """Three digits with their sign."""
+    text = three_digits(abs(value))
+    return text and f"{'−' if value < 0 else '+'}{text}"
+
+
+def count(number: int, what: str) -> str:
+    if number == 1:
+        return f"{number} {what}"
+    return f"{number} {what[:-2]}es" if what.endswith("is") else f"{number} {what}s"
+
+
+def joined(parts: list[str]) -> str:
+    """a, b and c"""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)

@@ -1,0 +1,1 @@
+"""One training run: train, resume, evaluate, predict, export."""

@@ -1,0 +1,78 @@
+"""Learning rate schedules: functions of the optimizer's iterations and nothing else.
+
+All are Keras' own classes, so that a saved model or optimizer loads anywhere.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from keras_seg.config import OptimizerSettings
+
+if TYPE_CHECKING:
+    from keras.optimizers.schedules import LearningRateSchedule
+
+
+def build(settings: OptimizerSettings, steps: int) -> "LearningRateSchedule":
+    """The learning rate as a function of the step s, 0..steps.
+
+    constant        lr
+    poly            lr (1 - s / steps)^poly_power
+    cosine          lr_min + (lr - lr_min) (1 + cos(pi s / steps)) / 2
+    step            lr decay_rate^floor(s / decay_every)
+    exponential     the same: BODY's code (0.96 every 2000 steps, a staircase)
+
+    Beyond `steps`, poly and cosine stay at their last value.
+
+    `steps`, `decay_every` and s are optimizer steps. Keras passes the schedule of an
+    optimizer with `gradient_accumulation_steps=n` batches instead, n per step:
+    `keras_seg.runs.optimizers` divides them.
+
+    Args:
+        settings: `schedule` is a key of `SCHEDULES`.
+        steps: length of the run in optimizer steps, >= 1.
+    """
+    return SCHEDULES[settings.schedule](settings, steps)
+
+
+def _constant(settings: OptimizerSettings, steps: int):
+    from keras.optimizers import schedules
+
+    return schedules.ExponentialDecay(settings.lr, steps, decay_rate=1.0)
+
+
+def _poly(settings: OptimizerSettings, steps: int):
+    from keras.optimizers import schedules
+
+    return schedules.PolynomialDecay(
+        settings.lr, steps, end_learning_rate=0.0, power=settings.poly_power
+    )
+
+
+def _cosine(settings: OptimizerSettings, steps: int):
+    from keras.optimizers import schedules
+
+    return schedules.CosineDecay(
+        settings.lr, steps, alpha=settings.lr_min / settings.lr
+    )
+
+
+def _staircase(settings: OptimizerSettings, steps: int):
+    from keras.optimizers import schedules
+
+    return schedules.ExponentialDecay(
+        settings.lr, settings.decay_every, settings.decay_rate, staircase=True
+    )
+
+
+SCHEDULES: Mapping[str, Callable[[OptimizerSettings, int], "LearningRateSchedule"]] = (
+    MappingProxyType(
+        {
+            "constant": _constant,
+            "poly": _poly,
+            "cosine": _cosine,
+            "step": _staircase,
+            "exponential": _staircase,
+        }
+    )
+)

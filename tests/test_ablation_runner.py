@@ -1,0 +1,523 @@
+"""The ablation engine: winners, chains, what is skipped, what became of an arm."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import miniatures
+import pytest
+
+from keras_seg.ablation import protocol, runner
+from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
+from keras_seg.config import Augment, Config
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import DataError, DivergedError, OutOfMemoryError, UsageError
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
+
+BASE = Config(net="icnet", data={"size": (32, 64)}, optimizer={"lr": 0.1}, steps=10)
+
+
+def widths(base):
+    return [
+        Arm("normal", "Normal", base),
+        Arm("doubled", "Doubled", base.changed(net={"filter_scale": 2})),
+    ]
+
+
+def weightings(base):
+    return [
+        Arm("none", "None", base),
+        Arm("w1", "W1", base.changed(loss={"weights": "w1"})),
+        Arm("w2", "W2", base.changed(loss={"weights": "w2"})),
+    ]
+
+
+def longer(base):
+    return [Arm("long", "Long", base.changed(steps=base.steps * 2))]
+
+
+WIDTH = Stage("width", "Wider?", "test", widths, published_winner="normal")
+WEIGHTING = Stage("weighting", "Weighted?", "test", weightings, "none")
+FINAL = Stage("final", "How far?", "test", longer, split="test")
+PLAN = Plan(lambda scale, data: BASE, (WIDTH, WEIGHTING, FINAL))
+
+
+def miou_of(config: Config) -> float:
+    """What the pretended training reaches; doubled filters and W1 win."""
+    score = 0.3 + 0.1 * (config.net.filter_scale == 2) + 0.01 * config.seed
+    return score + {"none": 0.0, "w1": 0.05, "w2": -0.2}[config.loss.weights]
+
+
+class Trainer:
+    """Stands in for training: leaves the files of a run, fails where it is told."""
+
+    def __init__(self):
+        self.trained: list[Path] = []
+        self.failures: dict[str, BaseException] = {}
+
+    def __call__(self, config, data, run, options):
+        self.trained.append(run)
+        run.mkdir(parents=True, exist_ok=True)
+        identity = run_folder.identity(config, open_prepared(data))
+        run_folder.write_json(run / "config.json", identity)
+        if run.parent.name in self.failures:
+            raise self.failures[run.parent.name]
+        metrics = {
+            "summary": {"miou": miou_of(config)},
+            "parameters": {"trainable": 100 * config.net.filter_scale},
+        }
+        (run / "checkpoints").mkdir(exist_ok=True)
+        run_folder.write_json(run / "metrics.json", metrics)
+
+    def evaluate(self, run, data, split, threads, full_size=False):
+        (run / "evaluation").mkdir(exist_ok=True)
+        manifest = open_prepared(data).manifest_hash
+        scores = run_folder.read_metrics(run) | {"split": split, "manifest": manifest}
+        path = run_folder.evaluation_file(run, split, full_size)
+        run_folder.write_json(path, scores)
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    stand_in = Trainer()
+    monkeypatch.setattr(training, "train", stand_in)
+    monkeypatch.setattr(training, "evaluate", stand_in.evaluate)
+    return stand_in
+
+
+def execution(folder, shapes, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = open_prepared(shapes)
+    return runner.Execution(folder=folder, prepared=prepared, isolate=False, **changes)
+
+
+def run(where, *stages, winner=None):
+    return runner.run_stages(PLAN, stages, BASE, where, winner, lambda results: None)
+
+
+def test_each_stage_starts_from_the_winner_before_it(trainer, shapes, tmp_path):
+    results = run(execution(tmp_path, shapes), WIDTH, WEIGHTING, FINAL)
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    final = results[-1].results[0]
+    assert final.arm.config.net.filter_scale == 2
+    assert final.arm.config.loss.weights == "w1"
+    assert final.arm.config.steps == 20
+    assert "Doubled (the winner of the stage run here)" in results[-1].start
+    assert final.metrics["split"] == "test"
+
+
+def test_the_documents_winner_where_no_earlier_stage_was_run(trainer, shapes, tmp_path):
+    (result,) = run(execution(tmp_path, shapes), WEIGHTING)
+    assert {r.arm.config.net.filter_scale for r in result.results} == {1}
+    assert "Normal (the document's winner)" in result.start
+
+
+def test_winner_given_by_hand(trainer, shapes, tmp_path):
+    (result,) = run(execution(tmp_path, shapes), WEIGHTING, winner="doubled")
+    assert {r.arm.config.net.filter_scale for r in result.results} == {2}
+    # Both stages may have an arm of that name: the stage tells which one is meant.
+    config, start = runner.stage_start(PLAN, FINAL, BASE, None, "width/doubled")
+    assert (config.net.filter_scale, config.loss.weights) == (2, "none")
+    assert "Doubled (as --winner says); weighting: None (the doc" in start
+    runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "width/doubled")
+    runner.refuse_unknown_winner(PLAN, PLAN.stages, BASE, "width/normal")
+    results = run(execution(tmp_path / "all", shapes), *PLAN.stages, winner="normal")
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    assert {r.arm.config.net.filter_scale for r in results[1].results} == {1}
+    with pytest.raises(UsageError, match="winner: weighting/doubled; expected an arm"):
+        runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "weighting/doubled")
+    with pytest.raises(UsageError, match=r"winner: w2; expected an arm of an earlier"):
+        runner.refuse_unknown_winner(PLAN, [WEIGHTING], BASE, "w2")
+    twice = Plan(PLAN.base, (WIDTH, replace(WIDTH, name="again"), FINAL))
+    with pytest.raises(UsageError, match="normal; expected one of width/normal, again"):
+        runner.refuse_unknown_winner(twice, [FINAL], BASE, "normal")
+    runner.refuse_unknown_winner(twice, [FINAL], BASE, "again/normal")
+
+
+def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(
+    trainer, shapes, tmp_path
+):
+    aside = replace(WIDTH, decides=False)
+    plan = replace(PLAN, stages=(aside, WEIGHTING, FINAL))
+    results = runner.run_stages(
+        plan, plan.stages, BASE, execution(tmp_path, shapes), None, lambda results: None
+    )
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    final = results[-1]
+    assert final.results[0].arm.config.net.filter_scale == 1
+    assert final.start.startswith("Starts from weighting: W1")
+    with pytest.raises(UsageError, match=r"earlier stage \(none, w1, w2\), or stage"):
+        runner.refuse_unknown_winner(plan, [FINAL], BASE, "doubled")
+
+
+def test_no_stage_of_an_unchained_plan_starts_from_a_winner(trainer, shapes, tmp_path):
+    plan = replace(PLAN, chained=False)
+    results = runner.run_stages(
+        plan, plan.stages, BASE, execution(tmp_path, shapes), None, lambda results: None
+    )
+    assert [result.winner for result in results] == ["doubled", "w1", "long"]
+    final = results[-1]
+    assert final.results[0].arm.config == BASE.changed(steps=20)
+    assert final.start == "Starts from the network as it is."
+    with pytest.raises(UsageError, match="none, since it starts from no other stage"):
+        runner.refuse_unknown_winner(plan, [FINAL], BASE, "doubled")
+
+
+def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_path):
+    where = execution(tmp_path, shapes)
+    first = run(where, WIDTH, WEIGHTING)
+    # 2 widths, then 2 weightings: the doubled net without weights is there already.
+    assert len(trainer.trained) == 4
+    assert first[1].results[0].run == first[0].results[1].run
+    trainer.trained.clear()
+    again = run(where, WIDTH, WEIGHTING)
+    assert trainer.trained == []
+    assert [r.miou for s in again for r in s.results] == [
+        r.miou for s in first for r in s.results
+    ]
+
+
+def test_an_equal_run_that_lacks_a_split_is_scored_not_trained(
+    trainer, shapes, tmp_path
+):
+    where = execution(tmp_path, shapes)
+    unchanged = Stage("last", "So?", "test", lambda base: [Arm("won", "Won", base)])
+    on_test = replace(unchanged, split="test")
+    in_full = replace(unchanged, name="in_full", full_size=True)
+    plan = Plan(PLAN.base, (WIDTH, on_test, in_full))
+    stages = [WIDTH, on_test, in_full]
+    results = runner.run_stages(plan, stages, BASE, where, None, lambda results: None)
+    assert len({result.results[0].run for result in results[1:]}) == 1
+    doubled = tmp_path / "width" / "doubled" / "seed0"
+    assert results[1].results[0].run == results[2].results[0].run == doubled
+    assert results[1].results[0].metrics["split"] == "test"
+    assert (doubled / "evaluation" / "val-full-size.json").is_file()
+    assert [run.parent.name for run in set(trainer.trained)].count("won") == 0
+
+
+def test_an_arm_with_pretrained_weights_needs_their_file(trainer, shapes, tmp_path):
+    def arms(base):
+        return [
+            Arm("scratch", "Scratch", base),
+            Arm("pretrained", "Pretrained", base, pretrained="VGG16, ImageNet"),
+        ]
+
+    stage = Stage("weights", "Do they help?", "test", arms)
+    plan = Plan(PLAN.base, (stage,))
+    where = execution(tmp_path / "runs", shapes)
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["scratch"]
+    file = tmp_path / "weights.npy"
+    file.write_bytes(b"abc")
+    where = replace(where, init_weights=file)
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["scratch", "pretrained"]
+    # FIPS 180-4's example: the SHA-256 of "abc".
+    assert result.arms[1].config.net.init_weights_sha256 == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert result.arms[0].config.net.init_weights_sha256 is None
+    # What was run is there without the file as well, and is not run again.
+    trained = list(trainer.trained)
+    where = replace(where, init_weights=None)
+    (again,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [(r.arm, r.state) for r in again.results] == [
+        (r.arm, "done") for r in result.results
+    ]
+    assert trainer.trained == trained
+
+
+def test_other_data_in_the_same_folder_are_refused(trainer, shapes, tmp_path):
+    run(execution(tmp_path / "out", shapes), WIDTH)
+    other = miniatures.shapes(tmp_path / "other", counts=(("train", 4), ("val", 2)))
+    trainer.trained.clear()
+    where = execution(tmp_path / "out", other)
+    line = r"--data: .*other; expected the data \(shapes\) of .*seed0; or another --out"
+    with pytest.raises(UsageError, match=line):
+        run(where, WEIGHTING)
+    assert trainer.trained == []
+    (result,) = run(replace(where, restart=True), WIDTH)
+    assert result.winner == "doubled"
+
+
+def test_left_and_right_are_exchanged_only_where_there_are_any(
+    trainer, shapes, tmp_path, capsys
+):
+    def arms(base):
+        mirror = Augment(mirror=0.5)
+        return [
+            Arm("mirror", "Mirror", base.changed(augment=mirror)),
+            Arm("swap", "S", base.changed(augment=replace(mirror, swap_lr=True))),
+        ]
+
+    stage = Stage("augment", "Does it help?", "test", arms)
+    plan = Plan(PLAN.base, (stage,))
+    where = execution(tmp_path / "pairs", shapes)
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["mirror", "swap"]
+    labels = replace(where.prepared.labels, flip_pairs=())
+    without = replace(where.prepared, labels=labels)
+    where = replace(where, prepared=without, folder=tmp_path / "none")
+    where.folder.mkdir()
+    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    assert [arm.name for arm in result.arms] == ["mirror"]
+    assert "augment: swap needs left and right classes" in capsys.readouterr().err
+
+
+def test_a_stage_keeps_its_seeds_although_its_runs_lie_in_another(
+    trainer, shapes, tmp_path
+):
+    where = execution(tmp_path, shapes, seeds=2)
+    same = Stage("same", "The same?", "test", lambda base: [Arm("one", "One", base)])
+    plan = Plan(PLAN.base, (WIDTH, same, FINAL), chained=False)
+    runner.run_stages(plan, [WIDTH, same], BASE, where, None, lambda found: None)
+    assert not list((tmp_path / "same").glob("*/seed*"))
+    seen = []
+    once = replace(where, seeds=1)
+    runner.run_stages(plan, [FINAL], BASE, once, None, lambda found: seen.append(found))
+    seeds = {found.stage.name: len(found.results) for found in seen[-1]}
+    assert seeds == {"width": 4, "same": 2, "final": 1}
+
+
+def test_steps_of_epochs():
+    # CITY: 2975 images, 4 a batch, 35 epochs: 744 steps each, the last one short.
+    facts = protocol.DataFacts((1024, 2048), 2975)
+    assert facts.steps(35, 4) == 26_040
+
+
+def test_a_failed_arm_is_shown_and_the_others_finish(trainer, shapes, tmp_path):
+    trainer.failures = {
+        "none": DivergedError("loss at step 3", math.nan, "a finite number"),
+        "w2": OutOfMemoryError("memory", "17 GB", "less"),
+    }
+    where = execution(tmp_path, shapes)
+    (result,) = run(where, WEIGHTING)
+    assert [r.state for r in result.results] == ["diverged", "done", "oom"]
+    assert result.results[0].reason.startswith("loss at step 3: nan")
+    assert result.winner == "w1"
+    # What is done needs no checkpoint to go on from, what failed might.
+    assert not (tmp_path / "weighting" / "w1" / "seed0" / "checkpoints").exists()
+    trainer.failures.clear()
+    trainer.trained.clear()
+    (result,) = run(where, WEIGHTING)
+    assert [r.state for r in result.results] == ["done"] * 3
+    assert [p.parent.name for p in trainer.trained] == ["none", "w2"]
+
+
+def test_a_folder_with_another_configuration_is_refused(trainer, shapes, tmp_path):
+    where = execution(tmp_path, shapes)
+    run(where, WIDTH)
+    other = BASE.changed(optimizer={"lr": 0.5})
+    with pytest.raises(UsageError, match=r"setting lr: 0\.5; expected 0\.1"):
+        runner.run_stages(PLAN, [WIDTH], other, where, None, lambda results: None)
+    anew = replace(where, restart=True)
+    runner.run_stages(PLAN, [WIDTH], other, anew, None, lambda results: None)
+
+
+def test_a_refused_command_leaves_the_report_alone(trainer, shapes, tmp_path):
+    where = execution(tmp_path, shapes)
+    run(where, WIDTH)
+    reports = []
+    with pytest.raises(UsageError):
+        runner.run_stages(
+            PLAN,
+            [WIDTH],
+            BASE.changed(optimizer={"lr": 0.5}),
+            where,
+            None,
+            reports.append,
+        )
+    assert reports == []
+
+
+def test_damaged_data_end_the_stage_at_once(trainer, shapes, tmp_path):
+    trainer.failures = {"none": DataError("a.png", "truncated", "a whole PNG")}
+    with pytest.raises(DataError, match=r"^a\.png: truncated; expected a whole PNG$"):
+        run(execution(tmp_path, shapes), WEIGHTING)
+    assert len(trainer.trained) == 1
+
+
+def test_an_interrupted_stage_has_no_winner_yet(trainer, shapes, tmp_path):
+    trainer.failures = {"w2": KeyboardInterrupt()}
+    where = execution(tmp_path, shapes)
+    with pytest.raises(KeyboardInterrupt):
+        run(where, WEIGHTING)
+    assert not (tmp_path / "weighting" / "winner.json").exists()
+    trainer.failures.clear()
+    run(where, WEIGHTING)
+    assert json.loads((tmp_path / "weighting" / "winner.json").read_text())["arm"]
+
+
+def test_other_stages_keep_their_winner_and_seeds(trainer, shapes, tmp_path):
+    run(execution(tmp_path, shapes, seeds=2), WIDTH)
+    before = (tmp_path / "width" / "winner.json").read_bytes()
+    reports = []
+    where = execution(tmp_path, shapes)
+    runner.run_stages(PLAN, [WEIGHTING], BASE, where, None, reports.append)
+    assert (tmp_path / "width" / "winner.json").read_bytes() == before
+    assert [len(stage.results) for stage in reports[-1]] == [4, 3]
+
+
+def test_the_report_has_every_stage_that_was_run_and_no_other(
+    trainer, shapes, tmp_path
+):
+    where, reports = execution(tmp_path, shapes), []
+
+    def report_of(*stages):
+        runner.run_stages(PLAN, stages, BASE, where, "normal", reports.append)
+        return [result.stage.name for result in reports[-1]]
+
+    # The arm "none" of weighting is the arm "normal" of width, which was not asked.
+    assert report_of(WEIGHTING) == ["weighting"]
+    assert report_of(WEIGHTING) == ["weighting"]
+    assert report_of(WIDTH) == ["width", "weighting"]
+    assert report_of(WEIGHTING) == ["width", "weighting"]
+
+
+def test_scores_on_a_split_of_its_own_only_where_the_stage_says_so(
+    trainer, shapes, tmp_path
+):
+    where = execution(tmp_path, shapes)
+    (before,) = run(where, WIDTH)
+    for result in before.results:
+        (result.run / "evaluation").mkdir()
+        for split in ("val", "test"):
+            path = result.run / "evaluation" / f"{split}.json"
+            path.write_text(json.dumps({"summary": {"miou": 0.99}, "manifest": "x"}))
+    (after,) = run(where, WIDTH)
+    assert [r.miou for r in after.results] == [r.miou for r in before.results]
+
+
+def test_seeds_are_runs_of_their_own(trainer, shapes, tmp_path):
+    (result,) = run(execution(tmp_path, shapes, seeds=2), WIDTH)
+    names = [(r.arm.name, r.seed, r.arm.config.seed) for r in result.results]
+    assert names == [("normal", 0, 0), ("normal", 1, 0)] + [
+        ("doubled", 0, 0),
+        ("doubled", 1, 0),
+    ]
+    assert [round(r.miou, 2) for r in result.results] == [0.3, 0.31, 0.4, 0.41]
+
+
+def test_a_torn_line_of_the_journal_is_left_out(tmp_path):
+    journal = runner.Journal(tmp_path / "journal.jsonl")
+    journal.add(run="a/b/seed0", event="diverged", reason="nan")
+    with open(journal.path, "a") as file:
+        file.write('{"run": "a/b/seed0", "eve')
+    assert journal.last("a/b/seed0")["event"] == "diverged"
+    assert journal.last("a/c/seed0") == {}
+    journal.add(run="a/b/seed0", event="done")
+    assert journal.last("a/b/seed0")["event"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "state"),
+    [(4, "diverged"), (137, "oom"), (-9, "oom"), (-11, "oom"), (143, "interrupted")]
+    + [(130, "interrupted"), (-15, "interrupted"), (1, "failed"), (5, "failed")],
+)
+def test_the_exit_code_tells_what_became_of_an_arm(exit_code, state):
+    assert runner.state_of(exit_code) == state
+
+
+def result(name, miou, parameters, seed=0):
+    metrics = {"summary": {"miou": miou}, "parameters": {"trainable": parameters}}
+    arm = Arm(name, name, BASE)
+    return ArmResult(arm, seed, Path(), "done", metrics=metrics)
+
+
+def test_the_higher_mean_miou_wins_and_ties_go_to_fewer_parameters():
+    rows = [result("a", 0.3, 9), result("a", 0.5, 9, 1), result("b", 0.45, 9)]
+    assert choose_winner(rows) == "b"
+    rows = [result("a", 0.4, 9), result("b", 0.4, 5)]
+    assert choose_winner(rows) == "b"
+    failed = ArmResult(Arm("c", "c", BASE), 0, Path(), "failed")
+    assert choose_winner([failed]) is None
+
+
+def test_sizes_keep_the_aspect_ratio():
+    assert protocol.fit_size((360, 480), 96 * 128, 32) == (96, 128)
+    assert protocol.fit_size((240, 240), 96 * 128, 32) == (96, 96)
+    assert protocol.fit_size((10, 500), 32, 32) == (32, 32)
+
+
+STUDY_SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from keras_seg import checkpoint, command_line
+from keras_seg.ablation import runner
+from keras_seg.ablation.protocol import Arm, Plan, Stage
+from keras_seg.config import Config
+from keras_seg.data.prepared import open_prepared
+
+BASE = Config(
+    net="hourglass", size=(24, 40), steps=6, batch=2, val_every=2, lr=0.001,
+    knobs={"stacks": 1, "depth": 1, "features": 8, "stem": 4, "stem_stride": 2},
+)
+
+def arms(base):
+    return [Arm(f"lr{k}", f"lr {k}", replace(base, lr=k / 1000)) for k in (1, 2)]
+
+def main(argv):
+    stage = Stage("rate", "Which?", "test", arms)
+    plan = Plan(lambda scale, size: BASE, (stage,))
+    folder = Path(argv[1])
+    jobs = int(argv[2])
+    where = runner.Execution(folder, open_prepared(argv[0]), threads=2, jobs=jobs)
+    with checkpoint.lock(folder):
+        runner.run_stages(plan, [stage], BASE, where, None, lambda results: None)
+
+sys.exit(command_line.run(main))
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    script = folder / "study.py"
+    script.write_text(STUDY_SCRIPT)
+    command = [sys.executable, str(script), str(shapes), str(folder / "out"), "1"]
+    subprocess.run(command, check=True)
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(False, id="runner"),
+        pytest.param(True, id="runner and arm", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_in_the_middle_of_an_arm_the_same_command_finishes(
+    shapes, tmp_path, group, uninterrupted
+):
+    """SIGKILL; the arms of a killed runner save themselves and end before the next."""
+    script, folder = tmp_path / "study.py", tmp_path / "out"
+    script.write_text(STUDY_SCRIPT)
+    command = [sys.executable, str(script), str(shapes), str(folder), "2"]
+    process = subprocess.Popen(command, start_new_session=True)
+    second = folder / "rate" / "lr2" / "seed0" / "config.json"
+    deadline = time.monotonic() + 180
+    first = folder / "rate" / "lr1" / "seed0" / "config.json"
+    while not (first.is_file() and second.is_file()):  # both at work
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    subprocess.run(command, check=True)
+    for arm in ("lr1", "lr2"):
+        for name in ("metrics.json", "history.csv"):
+            place = Path("rate") / arm / "seed0" / name
+            assert (folder / place).read_bytes() == (uninterrupted / place).read_bytes()
+    events = (folder / "journal.jsonl").read_text().splitlines()
+    assert json.loads(events[-1])["event"] == "done"

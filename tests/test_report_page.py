@@ -1,0 +1,899 @@
+import base64
+import csv
+import dataclasses
+import html.parser
+import io
+import math
+import re
+import statistics
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_seg import plots as figures
+from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
+from keras_seg.ablation.protocol import choose_winner as winner_of
+from keras_seg.config import Config
+from keras_seg.errors import StorageError
+from keras_seg.labels import LabelSpec
+from keras_seg.report import page as report
+from keras_seg.report import scores, wording
+from keras_seg.report.sheets import Example
+from keras_seg.report.view import StageView
+from keras_seg.runs import folder as run_folder
+
+EVIL = "<script>alert(1)</script>|*a* [x](http://y)"
+NAMES = ("Background", "=left", "right|arm", "never")
+LABELS = LabelSpec(NAMES, ((0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200)), ((1, 2),))
+# Truth: 60, 30, 10, 0 pixels.
+POOR = [[50, 10, 0, 0], [20, 5, 5, 0], [10, 0, 0, 0], [0, 0, 0, 0]]
+GOOD = [[58, 2, 0, 0], [0, 24, 6, 0], [0, 3, 7, 0], [0, 0, 0, 0]]
+BASE = Config(net="icnet", data={"size": (32, 48)}, validation={"every": 20}, steps=40)
+
+
+def summarise(confusion):
+    """The parts of metrics.json that follow from a confusion matrix, class by class."""
+    size = range(len(confusion))
+    per_class = {"iou": [], "recall": [], "precision": [], "f1": []}
+    for k in size:
+        hit = confusion[k][k]
+        truth, predicted = sum(confusion[k]), sum(row[k] for row in confusion)
+        for key, whole, factor in (
+            ("iou", truth + predicted - hit, 1),
+            ("recall", truth, 1),
+            ("precision", predicted, 1),
+            ("f1", truth + predicted, 2),
+        ):
+            per_class[key].append(factor * hit / whole if whole else None)
+
+    def mean(values):
+        return statistics.fmean(value for value in values if value is not None)
+
+    total = sum(map(sum, confusion))
+    hits = sum(confusion[k][k] for k in size[1:])
+    foreground = [*confusion[1:], *([row[k] for row in confusion] for k in size[1:])]
+    return {
+        "summary": {
+            "miou": mean(per_class["iou"]),
+            "pixel_accuracy": sum(confusion[k][k] for k in size) / total,
+            "mean_accuracy": mean(per_class["recall"]),
+            "f1_macro": mean(per_class["f1"]),
+            "f1_micro_fg": 2 * hits / sum(map(sum, foreground)),
+            "precision_micro_fg": None,
+        },
+        "per_class": per_class,
+    }
+
+
+def history(last, steps=(20, 40)):
+    return [
+        {
+            "step": float(step),
+            "loss": 1.0,
+            "val_loss": math.nan,
+            "train_miou": last + 0.04,
+            "val_miou": last,
+        }
+        for step in steps
+    ]
+
+
+def done(folder, arm, confusion, seed=0, minutes=2.0):
+    run = folder / arm.name / f"seed{seed}"
+    run.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    label = np.zeros((3, 24, 36), np.uint8)
+    label[:, 6:18, 6:18] = 1
+    label[:, :, 30:] = 255
+    np.savez(
+        run / "samples.npz",
+        ids=np.array(["one", "two", EVIL]),
+        image=rng.integers(0, 256, (3, 24, 36, 3), dtype=np.uint8),
+        label=label,
+        prediction=np.where(label == 1, 2, 0).astype(np.uint8),
+    )
+    values = summarise(confusion)
+    metrics = {
+        "step": 40,
+        "steps": 40,
+        "split": "val",
+        "images": 7,
+        "classes": list(NAMES),
+        "confusion": confusion,
+        "loss": 0.5,
+        "parameters": {"trainable": 1234567, "all": 1240000},
+        **values,
+    }
+    miou = values["summary"]["miou"]
+    timing = {"train_seconds": 60 * minutes, "ms_per_image": 10 * minutes}
+    return ArmResult(arm, seed, run, "done", "", metrics, history(miou), timing)
+
+
+def failed(folder, arm, seed=0, state="diverged", reason="loss at step 9: nan"):
+    run = folder / arm.name / f"seed{seed}"
+    return ArmResult(arm, seed, run, state, reason, history=history(0.1, [5.0]))
+
+
+def stage_of(results, name="weighting", published_winner=None, **more):
+    stage = Stage(
+        name,
+        "Does weighting help?",
+        "BODY, table 2",
+        lambda _: (),
+        published_winner,
+        **more,
+    )
+    start = "Starts from the network as it is."
+    return StageResult(stage, tuple(results), winner_of(results), start)
+
+
+def context(**changes):
+    values = {
+        "command": "python ablations/run.py --net icnet --stage weighting",
+        "scale": "demo",
+        "study": "body_parts",
+        "dataset": "camvid",
+        "labels": LABELS,
+        "train_pixels": [500, 300, 200, 0],
+        "environment": {"commit": "abc123", "gpu": None, "versions": {"keras": "3.15"}},
+        "weights": {"w1": [0.5, 0.7, 0.8, 1.0]},
+    }
+    return report.Context(**{**values, **changes})
+
+
+ARM = Arm("normal", "Normal", BASE, {"miou": 38.2, "f1": 88.17, "Arms": 12.5})
+WEIGHTED = Arm(
+    "w1",
+    EVIL,
+    BASE.changed(loss={"weights": "w1"}),
+    {"miou": 37.5},
+    note="Weights from pixels.",
+)
+LOST = Arm("w2", "W2", BASE.changed(loss={"weights": "w2"}), {"miou": 25.8})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A report at scale demo: two stages, a failed arm, hostile names."""
+    folder = tmp_path_factory.mktemp("report")
+    first = stage_of(
+        [
+            done(folder / "weighting", ARM, POOR, minutes=1.0),
+            done(folder / "weighting", WEIGHTED, GOOD),
+            failed(folder / "weighting", LOST),
+        ],
+        published_winner="normal",
+    )
+    second = stage_of([done(folder / "final", ARM, GOOD)], "final")
+    path = report.write(
+        folder, title="Body & parts", stages=[first, second], context=context()
+    )
+    assert path == folder / "report.html"
+    return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Empty figures, for tests that look at tables only: drawing takes the time."""
+    leave_undrawn(monkeypatch)
+
+
+def leave_undrawn(monkeypatch):
+    monkeypatch.setattr(figures, "png", lambda figure: b"")
+    monkeypatch.setattr(figures, "svg", lambda figure, name: "<svg ></svg>")
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, text and addresses of a page; complains about unbalanced tags."""
+
+    VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.addresses, self.ids, self.open = [], [], [], [], []
+        self.rows = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href", "data", "action"):
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def row(page, title, number=0):
+    return [cells for cells in page.rows if cells and cells[0].startswith(title)][
+        number
+    ]
+
+
+def test_page_is_self_contained_and_escaped(written):
+    text = (written / "report.html").read_text()
+    page = Page(text)
+
+    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
+    assert all(value.startswith(("data:image/", "#")) for value in page.addresses)
+    assert "url(http" not in text
+    assert "@import" not in text
+    assert any(EVIL in words for words in page.texts)
+    assert len(page.ids) == len(set(page.ids))
+    links = [value[1:] for value in page.addresses if value.startswith("#stage-")]
+    assert links == ["stage-weighting", "stage-final"]
+    assert set(links) <= set(page.ids)
+    assert page.tags.count("h2") == 4
+    # Four curves of each stage, those of the documents (together and of each arm),
+    # class figures; the pixels of each class once.
+    assert page.tags.count("svg") == 2 * 4 + (1 + 3) + 1 + 3 + 2 + 1
+    assert "Figure: how many pixels each class has" in page.texts
+
+
+def test_pictures_of_the_page_can_be_decoded(written):
+    page = Page((written / "report.html").read_text())
+
+    pictures = [value for value in page.addresses if value.startswith("data:")]
+
+    # 3 images: photograph, truth and 2 arms, then photograph, truth and 1 arm; one
+    # more is inside each confusion matrix.
+    assert len(pictures) == 3 * 4 + 3 * 3 + 2
+    for address in pictures:
+        content = base64.b64decode(address.partition("base64,")[2])
+        Image.open(io.BytesIO(content)).verify()
+
+
+def test_table_of_scores(written):
+    page = Page((written / "report.html").read_text())
+
+    normal, weighted = row(page, "Normal"), row(page, EVIL)
+    poor, good = summarise(POOR)["summary"], summarise(GOOD)["summary"]
+    assert normal[:2] == ["Normal base document's choice", f"{100 * poor['miou']:.2f}"]
+    assert weighted[0] == f"{EVIL} winner"
+    assert weighted[1] == f"{100 * good['miou']:.2f}"
+    assert normal[2] == "–"
+    assert weighted[2] == f"+{100 * (good['miou'] - poor['miou']):.2f}"
+    assert weighted[3] == "89.00"  # 58 + 24 + 7 of 100
+    assert weighted[6] == "+4.00"  # train 4 points above validation
+    assert weighted[7] == "22.50"  # 6 + 3 swapped, 31 right
+    assert weighted[8:] == ["1,234,567", "2.0", "20.0"]
+    assert row(page, "W2") == ["W2", "diverged: loss at step 9: nan"]
+
+
+def test_best_values_are_marked(written):
+    text = (written / "report.html").read_text()
+    table = text[text.index("left/right swapped") :]
+    table = table[: table.index("</table>")]
+
+    # GOOD has the higher scores. The parameters are equal, so none of them is best;
+    # that POOR's arm is faster may be due to what ran beside it.
+    good = summarise(GOOD)["summary"]
+    keys = ("miou", "pixel_accuracy", "f1_macro", "mean_accuracy")
+    of_good = [f"{100 * good[key]:.2f}" for key in keys]
+    assert re.findall(r"<b>([^<]*)</b>", table) == of_good
+
+
+def test_floors_by_hand(written):
+    page = Page((written / "report.html").read_text())
+
+    # Every pixel background: IoU 60/100, 0, 0; F1 120/160, 0, 0; recall 1, 0, 0.
+    assert row(page, "floor: every pixel “Background”")[1:6] == [
+        "20.00",
+        "–",
+        "60.00",
+        "25.00",
+        "33.33",
+    ]
+    # Silhouette, every part "=left": IoU 1, 30/40, 0; F1 1, 60/70, 0.
+    assert row(page, "floor: the true silhouette")[1:6] == [
+        "58.33",
+        "–",
+        "90.00",
+        "61.90",
+        "66.67",
+    ]
+
+
+def test_classes_settings_and_environment(written):
+    page = Page((written / "report.html").read_text())
+
+    assert row(page, "right|arm") == ["right|arm", "20", "0.0", "70.0"]
+    assert row(page, "never") == ["never", "0", "–", "–"]
+    assert ["Arm", "class_weights"] in page.rows
+    assert [EVIL, "w1"] in page.rows
+    assert ["size", "32 x 48"] in page.rows
+    assert ["commit", "abc123"] in page.rows
+    assert ["gpu", "not known"] in page.rows
+    assert ["versions.keras", "3.15"] in page.rows
+    assert f"{EVIL}: Weights from pixels." in page.texts
+
+
+def test_markdown_says_the_same(written):
+    text = (written / "report.md").read_text()
+
+    assert "<script" not in text.replace("\\<script", "")
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert len(tables) >= 10
+    for table in tables:
+        widths = {
+            len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().split("\n")
+        }
+        assert len(widths) == 1, table
+    links = re.findall(r"!\[(?:\\.|[^\]\\])*\]\(([^)]*)\)", text)
+    assert len(links) == len(set(links)) == text.count("](figures/")
+    for link in links:
+        Image.open(written / link).verify()
+    assert {path.name for path in (written / "figures").iterdir()} == {
+        link.removeprefix("figures/") for link in links
+    }
+    assert "    python ablations/run.py --net icnet --stage weighting" in text
+    assert "diverged: loss at step 9: nan" in text
+
+
+def test_csv_has_the_numbers_and_no_formulas(written):
+    text = (written / "tables" / "weighting.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+
+    normal, weighted, lost, floor, _ = rows
+    good = summarise(GOOD)
+    assert float(weighted["miou"]) == good["summary"]["miou"]
+    assert float(weighted["recall right|arm"]) == 0.7
+    assert weighted["precision_micro_fg"] == ""
+    assert weighted["iou never"] == ""
+    assert float(weighted["left_right_swapped"]) == pytest.approx(9 / 40)
+    assert weighted["run"] == "weighting/w1/seed0"
+    assert (normal["seed"], normal["state"], lost["state"]) == ("0", "done", "diverged")
+    assert lost["reason"] == "loss at step 9: nan"
+    assert lost["miou"] == lost["parameters"] == ""
+    assert floor["title"] == "every pixel “Background”"
+    assert float(floor["miou"]) == pytest.approx(0.2)
+    assert all(None not in line for line in rows)
+    assert "published_miou" not in rows[0]
+    assert [line["winner"] for line in rows[:3]] == ["", "no interval", ""]
+    cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+    assert not [
+        cell
+        for cell in cells
+        if cell[:1] in "=+@"
+        and cell
+        or cell.startswith("-")
+        and not cell[1:2].isdigit()
+    ]
+
+
+def test_cell_that_begins_like_a_formula_is_quoted(tmp_path, undrawn):
+    arm = dataclasses.replace(ARM, title="=HYPERLINK(1)")
+    failure = failed(tmp_path, arm, reason="+1")
+
+    report.write(tmp_path, title="x", stages=[stage_of([failure])], context=context())
+
+    (line,) = csv.DictReader(
+        io.StringIO((tmp_path / "tables/weighting.csv").read_text())
+    )
+    assert (line["title"], line["reason"]) == ("'=HYPERLINK(1)", "'+1")
+    page = Page((tmp_path / "report.html").read_text())
+    assert "No arm has finished, so there is no answer yet." in page.texts
+
+
+def test_published_numbers_seeds_and_groups(tmp_path, undrawn):
+    better = [[55, 5, 0, 0], [0, 30, 0, 0], [0, 0, 10, 0], [0, 0, 0, 0]]
+    results = [
+        done(tmp_path, ARM, POOR, seed=0),
+        done(tmp_path, ARM, GOOD, seed=1),
+        done(tmp_path, WEIGHTED, better, seed=0),
+        failed(tmp_path, WEIGHTED, seed=1, state="oom", reason="killed"),
+        failed(tmp_path, LOST, seed=0, state="missing", reason=""),
+        failed(tmp_path, LOST, seed=1, state="missing", reason=""),
+    ]
+    given = context(
+        scale="paper", datasets=("camvid",), groups={"Arms": (1, 2), "Bg": (0,)}
+    )
+    (tmp_path / "w1/seed0/samples.npz").write_bytes(b"PK\x03\x04 cut short")
+
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=given)
+
+    page = Page((tmp_path / "report.html").read_text())
+    mious = [100 * summarise(m)["summary"]["miou"] for m in (POOR, GOOD)]
+    mean, spread = statistics.fmean(mious), statistics.stdev(mious)
+    normal = row(page, "Normal")
+    assert normal[1] == f"{mean:.2f} ± {spread:.2f}"
+    assert normal[3] == "38.2"
+    assert normal[5].endswith("published 88.17")
+    assert row(page, EVIL)[0] == f"{EVIL} winner 1 of 2 seeds"
+    assert f"{EVIL}, seed 1: out of memory: killed" in page.texts
+    assert row(page, "W2") == ["W2published mIoU 25.8\u00a0%", "not run yet"]
+    # Recalls 5/30 and 0/10, then 24/30 and 7/10: mean of means.
+    expected = 100 * statistics.fmean([(5 / 30 + 0) / 2, (0.8 + 0.7) / 2])
+    assert row(page, "Arms") == ["Arms", f"{expected:.1f}published 12.5", "100.0"]
+    assert ["image", "truth", "Normal"] in page.rows  # the other's cannot be read
+    header = (tmp_path / "tables/weighting.csv").read_text().split("\n")[0]
+    assert header.endswith("published_miou,published_f1,published_Arms")
+
+
+def test_many_arms(tmp_path):
+    arms = [
+        dataclasses.replace(ARM, name=f"arm{k}", title=f"Arm {k}") for k in range(12)
+    ]
+    results = [
+        done(tmp_path, arm, GOOD if k == 9 else POOR) for k, arm in enumerate(arms)
+    ]
+
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=context())
+
+    page = Page((tmp_path / "report.html").read_text())
+    assert "4 other arms" in page.texts
+    assert "Nothing: no setting differs between the arms." in page.texts
+    (header,) = [cells for cells in page.rows if cells[:2] == ["image", "truth"]]
+    assert len(header) == 2 + 8
+    assert {"Arm 0", "Arm 9"} <= set(header)
+
+
+@pytest.mark.parametrize(
+    ("states", "published", "scale", "expected"),
+    [
+        (
+            {"normal": POOR, "w1": GOOD},
+            "normal",
+            "demo",
+            [
+                "0 is best with",
+                "points above the base arm, Normal.",
+                "chose Normal instead",
+            ]
+            + [
+                "winner is 11.3 points above",
+                "With one seed",
+                "A demonstration at reduced",
+            ],
+        ),
+        (
+            {"normal": GOOD, "w1": POOR},
+            "normal",
+            "paper",
+            ["The base arm, Normal, is best", "chose the same arm", "other data"],
+        ),
+        (
+            {"normal": None, "w1": GOOD},
+            None,
+            "smoke",
+            ["the base arm, Normal, has no result to compare", "1 of 2 runs did not"]
+            + ["A smoke test"],
+        ),
+        (
+            {"normal": GOOD, "w1": None},
+            None,
+            "bench",
+            ["is the only arm with a result"],
+        ),
+        ({"normal": POOR}, None, "demo", ["Normal reaches", "so nothing useful was"]),
+        ({"normal": None}, None, "demo", ["No arm has finished", "1 of 1 run did not"]),
+    ],
+    ids=["other", "base", "no base", "only base", "one arm, poor", "none"],
+)
+def test_verdict(tmp_path, states, published, scale, expected):
+    arms = {"normal": ARM, "w1": dataclasses.replace(WEIGHTED, title="W1 0")}
+    results = [
+        failed(tmp_path, arms[name])
+        if confusion is None
+        else done(tmp_path, arms[name], confusion)
+        for name, confusion in states.items()
+    ]
+
+    sentence = report.verdict(
+        stage_of(results, published_winner=published), context(scale=scale)
+    )
+
+    for part in expected:
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("normal", "other", "expected"),
+    [
+        ((POOR, POOR), (GOOD, GOOD), "larger than the spread"),
+        ((POOR, GOOD), (GOOD, GOOD), "within the spread"),
+    ],
+)
+def test_verdict_tells_whether_the_seeds_agree(tmp_path, normal, other, expected):
+    results = [
+        done(tmp_path, arm, confusion, seed)
+        for arm, seeds in ((ARM, normal), (WEIGHTED, other))
+        for seed, confusion in enumerate(seeds)
+    ]
+
+    assert expected in report.verdict(stage_of(results), context())
+
+
+@pytest.mark.parametrize(
+    ("of_normal", "of_other", "winner", "expected"),
+    [
+        (
+            *(0.3, 0.2, "normal"),
+            "The base arm, Normal, is best on the validation images and has 22.69 % "
+            "test mIoU, 46.98 points below W1.",
+        ),
+        (0.2, 0.3, "w1", "W1 is best on the validation images and has 69.66 % test"),
+        # Not known of every run: chosen on what is.
+        (math.nan, 0.1, "w1", "W1 is best with 69.66 % test mIoU"),
+    ],
+)
+def test_winner_on_the_test_images_is_chosen_on_the_validation_images(
+    tmp_path, of_normal, of_other, winner, expected
+):
+    other = dataclasses.replace(WEIGHTED, title="W1")
+    results = []
+    for arm, confusion, miou in ((ARM, POOR, of_normal), (other, GOOD, of_other)):
+        run = done(tmp_path, arm, confusion)
+        metrics = {**run.metrics, "split": "test"}
+        results.append(dataclasses.replace(run, metrics=metrics, val_miou=miou))
+
+    stage = stage_of(results, split="test")
+    assert stage.winner == winner
+    assert expected in report.verdict(stage, context())
+    # Of the validation images themselves, the stage's own numbers count: they may be
+    # of another size than those that training kept.
+    of_val = [
+        dataclasses.replace(run, metrics={**run.metrics, "split": "val"})
+        for run in results
+    ]
+    assert winner_of(of_val) == "w1"
+
+
+def test_left_right_confusion_by_hand():
+    # 25 of the 50 pixels of classes 1 and 2 are found: 16 right, 9 wrong.
+    confusion = np.array([[58, 2, 0], [19, 11, 6], [6, 3, 5]])
+
+    assert scores.left_right_confusion(confusion, [(1, 2)]) == pytest.approx(9 / 25)
+    assert scores.left_right_confusion(confusion, [(0, 1)]) == pytest.approx(21 / 90)
+    assert math.isnan(scores.left_right_confusion(confusion, []))
+    # Background only is neither right nor left.
+    confusion[:, 1:] = 0
+    assert math.isnan(scores.left_right_confusion(confusion, [(1, 2)]))
+
+
+def test_a_bound_just_below_zero_keeps_its_sign():
+    assert wording.points(-0.00004) == "−0.00"
+    assert wording.points(0.0104) == "+1.04"
+
+
+def test_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "figures").write_text("a file")
+
+    with pytest.raises(StorageError, match="a folder that can be written"):
+        report.write(tmp_path, title="x", stages=[], context=context())
+
+
+def test_nothing_temporary_is_left(written):
+    assert sorted(path.name for path in written.iterdir() if path.is_file()) == [
+        "report.html",
+        "report.md",
+    ]
+    assert not list(written.rglob(".tmp-*"))
+
+
+# Intervals and claims
+
+
+def keep_counts(result, images):
+    """per_image.npz of a run: `images` copies of its confusion matrix."""
+    confusion = np.array(result.metrics["confusion"])
+    sums = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    counts = [np.tile(one, (images, 1)) for one in sums]
+    ids = tuple(f"image{k}" for k in range(images))
+    metrics = {**result.metrics, "confusion": (images * confusion).tolist()}
+    path = run_folder.per_image_file(result.run, None)
+    run_folder.write_per_image(path, run_folder.PerImage(ids, *counts))
+    return dataclasses.replace(result, metrics=metrics)
+
+
+CLAIMS = (
+    Claim("weighting hurts", "w1", "normal", "lower"),
+    Claim("the labels put right, it helps", "w1", "normal", "higher", ours=True),
+    Claim("it narrows the gap", "w1", "normal", "lower", "train_val_gap"),
+    Claim("W2 is like none", "w2", "normal", "same"),
+)
+
+
+@pytest.fixture(scope="module")
+def claimed(tmp_path_factory):
+    """Two arms whose images are all alike, so that the interval has no width."""
+    folder = tmp_path_factory.mktemp("claimed")
+    results = [
+        keep_counts(done(folder, ARM, POOR), 8),
+        keep_counts(done(folder, WEIGHTED, GOOD), 8),
+        failed(folder, LOST),
+    ]
+    stage = stage_of(results, claims=CLAIMS)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        leave_undrawn(monkeypatch)
+        report.write(folder, title="x", stages=[stage], context=context())
+    return folder, stage
+
+
+def test_interval_stands_below_the_difference(claimed):
+    folder, stage = claimed
+    page = Page((folder / "report.html").read_text())
+    poor, good = summarise(POOR)["summary"]["miou"], summarise(GOOD)["summary"]["miou"]
+    gain = f"+{100 * (good - poor):.2f}"
+    assert row(page, EVIL)[:3] == [
+        f"{EVIL} winner clear, one seed",
+        f"{100 * good:.2f}",
+        f"{gain}[{gain},\u00a0{gain}]",
+    ]
+    said = report.verdict(stage, context())
+    assert f"This is clear: the 95 % interval of the difference is {gain}" in said
+    assert "8 images were resampled, the randomness of training was not" in said
+    (line,) = [
+        line
+        for line in csv.DictReader(
+            (folder / "tables/weighting.csv").read_text().split("\n")
+        )
+        if line["arm"] == "w1"
+    ]
+    assert line["certainty"] == line["winner"] == "clear, one seed"
+    for name in ("difference_to_base", "interval_low", "interval_high"):
+        assert float(line[name]) == pytest.approx(good - poor)
+
+
+def test_claims_are_held_against_the_runs(claimed):
+    folder, stage = claimed
+    page = Page((folder / "report.html").read_text())
+    # The claimed lower mIoU is higher; the gap is 4 points in both arms (`history`).
+    starts = "Weighting hurts", "It narrows", "W2 is like none"
+    hurts, gap, same = (row(page, text) for text in starts)
+    assert hurts[0] == f"Weighting hurtsmIoU lower: {EVIL} against Normal"
+    assert hurts[2] == "does not hold"
+    assert "train\u00a0−\u00a0val lower" in gap[0]
+    assert gap[1:] == ["+0.00", "seems not to hold (no interval)"]
+    assert same[0].endswith("mIoU about the same: W2 against Normal")
+    assert same[1:] == ["–", "not run"]
+    said = report.verdict(stage, context())
+    assert "Of the document's 3 claims, 1 does not hold: “weighting hurts”" in said
+    assert "1 was not run: “W2 is like none”" in said
+    lines = list(
+        csv.DictReader((folder / "tables/weighting-claims.csv").read_text().split("\n"))
+    )
+    assert [line["verdict"] for line in lines] == [
+        *(hurts[2], gap[2], "not run", "holds")
+    ]
+    assert [line["source"] for line in lines] == ["document"] * 3 + ["ours"]
+    assert float(lines[0]["interval_low"]) > 0
+    assert lines[2]["difference"] == lines[2]["interval_low"] == ""
+
+
+def test_what_no_document_says_stands_apart(claimed):
+    folder, stage = claimed
+    for text in ((folder / f"report.{end}").read_text() for end in ("html", "md")):
+        said, asked = "What the document says", "What we ask besides"
+        assert text.count(said) == text.count(asked) == 1
+        ours = text.index("The labels put right, it helps")
+        assert text.index(said) < text.index("W2 is like none", text.index(said))
+        assert text.index("W2 is like none", text.index(said)) < text.index(asked)
+        assert text.index(asked) < ours
+    page = Page((folder / "report.html").read_text())
+    assert row(page, "Hypothesis")[2] == "verdict"
+    # With what was found, in the verdict of the stage.
+    said = report.verdict(stage, context())
+    assert "Of the document's 3 claims, " in said
+    assert "Our own hypothesis “the labels put right, it helps” holds." in said
+
+
+def test_many_hypotheses_are_counted_and_the_document_says_nothing(tmp_path, undrawn):
+    texts = [f"it helps by {k}" for k in range(5)]
+    claims = [Claim(text, "w1", "normal", "higher", ours=True) for text in texts]
+    results = [done(tmp_path, ARM, POOR), failed(tmp_path, WEIGHTED)]
+    stage = stage_of(results, claims=tuple(claims))
+    report.write(tmp_path, title="x", stages=[stage], context=context())
+
+    said = report.verdict(stage, context())
+    assert "Of our own 5 hypotheses, 5 were not run." in said
+    text = (tmp_path / "report.md").read_text()
+    assert "### What we ask\n" in text
+    assert "document says" not in text
+
+
+def test_damaged_counts_are_named_and_the_report_is_written(tmp_path, undrawn):
+    results = [
+        keep_counts(done(tmp_path, arm, confusion), 8)
+        for arm, confusion in ((ARM, POOR), (WEIGHTED, GOOD))
+    ]
+    (results[0].run / "per_image.npz").write_bytes(b"PK\x03\x04")
+
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=context())
+
+    page = Page((tmp_path / "report.html").read_text())
+    assert any(text.startswith("No interval: ") for text in page.texts)
+    assert "[" not in row(page, EVIL)[2].replace(EVIL, "")
+
+
+def test_iou_per_batch_by_hand(tmp_path):
+    """VOC07's average: of 5 images in batches of 4, the last one is a batch alone."""
+    run = done(tmp_path, ARM, POOR)
+    first, last = np.array(POOR), np.array(GOOD)
+    total = 4 * first + last
+    run = dataclasses.replace(run, metrics={**run.metrics, "confusion": total.tolist()})
+    counts = [
+        np.stack([function(one) for one in [first] * 4 + [last]])
+        for function in (np.diag, lambda m: m.sum(1), lambda m: m.sum(0))
+    ]
+    path = run_folder.per_image_file(run.run, None)
+    run_folder.write_per_image(path, run_folder.PerImage(tuple("abcde"), *counts))
+
+    mious = [summarise(m)["summary"]["miou"] for m in (POOR, GOOD)]
+    assert scores.batch_iou(run, batch=4) == pytest.approx(statistics.fmean(mious))
+    assert math.isnan(scores.batch_iou(done(tmp_path / "other", ARM, POOR)))
+
+
+# What a document prints, and where it may stand
+
+
+@pytest.mark.parametrize(
+    ("scale", "of_stage", "of_study", "is_shown"),
+    [
+        ("paper", ("camvid",), (), True),
+        ("paper", ("surreal",), ("camvid",), False),
+        ("paper", (), ("camvid",), True),
+        ("bench", (), ("camvid",), False),
+    ],
+)
+def test_published_numbers_stand_beside_ours(
+    tmp_path, undrawn, scale, of_stage, of_study, is_shown
+):
+    printed = {"iou right|arm": 3.25, "f1_micro_fg": 41.5, "f1_micro_fg ±": 0.5}
+    arm = dataclasses.replace(ARM, published=printed)
+    stage = stage_of([done(tmp_path, arm, GOOD)], datasets=of_stage)
+    given = context(scale=scale, datasets=of_study)
+
+    report.write(tmp_path, title="x", stages=[stage], context=given)
+
+    page = Page((tmp_path / "report.html").read_text())
+    # IoU of class 2: 7 of 10 + 13 - 7; this table is the open one, as it is printed.
+    number = row(page, "right|arm")[2]
+    assert number == "43.8" + ("published 3.25" if is_shown else "")
+    assert "IoU of each class (%)" in page.texts
+    foreground = "F1 of the foreground\u00a0%"
+    (header,) = (cells for cells in page.rows if foreground in cells)
+    number = row(page, "Normal")[header.index(foreground)]
+    assert number == "75.61" + ("published 41.5 ± 0.5" if is_shown else "")
+
+
+def test_f1_of_an_unknown_kind_is_not_beside_ours(tmp_path, undrawn):
+    arm = dataclasses.replace(ARM, published={"miou": 38.19, "f1_unknown": 88.17})
+    stage = stage_of([done(tmp_path, arm, GOOD)])
+    given = context(scale="paper", datasets=("camvid",))
+
+    report.write(tmp_path, title="x", stages=[stage], context=given)
+
+    page = Page((tmp_path / "report.html").read_text())
+    macro = f"{100 * summarise(GOOD)['summary']['f1_macro']:.2f}"
+    assert macro in row(page, "Normal")
+    assert ["Arm", "F1 (of which kind is unknown)\u00a0%"] in page.rows
+    assert row(page, "Normal", 1) == ["Normal", "88.17"]
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_a_stage_on_other_data_than_it_asks_of(tmp_path, scale):
+    results = [done(tmp_path, ARM, POOR)]
+    given = context(scale=scale, datasets=("camvid", "surreal"))
+
+    said = [
+        report.verdict(stage_of(results, datasets=datasets), given)
+        for datasets in (("surreal", "atr"), ("surreal", "camvid"), ())
+    ]
+
+    other = "Asked of surreal and atr; these are runs on camvid."
+    assert [other in sentences for sentences in said] == [True, False, False]
+
+
+def test_cost_and_networks_of_the_arms(tmp_path, undrawn):
+    wide = Arm("wide", "Wide", BASE.changed(net="unet"))
+    results = [done(tmp_path, ARM, POOR), done(tmp_path, wide, GOOD)]
+    results[1] = dataclasses.replace(
+        results[1], metrics={**results[1].metrics, "gflop": 697.447}
+    )
+    report.write(tmp_path, title="x", stages=[stage_of(results)], context=context())
+
+    page = Page((tmp_path / "report.html").read_text())
+    column = row(page, "Arm").index("GFLOP")
+    assert row(page, "Normal")[column] == "–"
+    assert row(page, "Wide")[column] == "697"
+    assert any(text.startswith("Networks icnet, unet on camvid") for text in page.texts)
+
+
+# Curves, sheets, export
+
+
+def test_curves_that_the_stage_names(tmp_path, undrawn):
+    run = done(tmp_path, ARM, POOR)
+    rows = [row | {"val_f1_micro_fg": 0.25} for row in run.history]
+    run = dataclasses.replace(run, history=rows)
+    stage = stage_of([run], curves=("f1_micro_fg", "precision_micro_fg"))
+
+    report.write(tmp_path, title="x", stages=[stage], context=context())
+
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "weighting-val-f1-micro-fg.png" in names
+    assert not [name for name in names if "precision" in name or "val-miou" in name]
+
+
+def test_an_arm_is_drawn_in_the_colour_it_names(tmp_path):
+    named = [
+        dataclasses.replace(ARM, colour=figures.COLOURS[5]),
+        dataclasses.replace(WEIGHTED, colour=figures.COLOURS[0]),
+        LOST,
+    ]
+    for arms, expected in (
+        (named, (figures.COLOURS[5], figures.COLOURS[0], figures.COLOURS[1])),
+        ([ARM, WEIGHTED, LOST], (figures.INK, *figures.COLOURS[:2])),
+    ):
+        results = [failed(tmp_path, arm) for arm in arms]
+        styles = StageView(stage_of(results), context()).styles()
+        assert tuple(styles[arm.title][0] for arm in arms) == expected
+
+
+def test_sheets_or_why_they_are_left_out(tmp_path, undrawn):
+    """Three classes and no joints: neither sheet; then SURREAL's levels and joints."""
+    knobs = {"targets": "hierarchy", "stacks": 2}
+    config = BASE.changed(net={"name": "hourglass", **knobs})
+    arm = Arm("hierarchy", "Coarse to fine", config)
+    stage = stage_of([failed(tmp_path, arm)], sheets=("hierarchy", "joints"))
+    labels = LabelSpec(
+        tuple(f"part {k}" for k in range(25)), tuple((9 * k, 7, k) for k in range(25))
+    )
+    joints = np.full((24, 2), 3.0, np.float32)
+    example = Example(
+        "one", np.zeros((24, 36, 3), np.uint8), np.ones((24, 36), np.uint8), joints
+    )
+    place = tmp_path / "without"
+
+    report.write(place, title="x", stages=[stage], context=context())
+    page = Page((place / "report.html").read_text())
+    left_out = [text for text in page.texts if "is left out" in text]
+    assert len(left_out) == 2
+
+    given = context(labels=labels, train_pixels=[1] * 25, examples=[example])
+    report.write(tmp_path, title="x", stages=[stage], context=given)
+    page = Page((tmp_path / "report.html").read_text())
+    assert ["image", "2 classes", "25 classes"] in page.rows
+    assert ["image", "joints", "centroids", "both, joined"] in page.rows
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"weighting-sheet-hierarchy.png", "weighting-sheet-joints.png"} <= names
+
+
+def test_export_of_the_winner_is_named(tmp_path, undrawn):
+    run = done(tmp_path, ARM, POOR)
+    folder = run.run / "export" / "saved_model"
+    folder.mkdir(parents=True)
+    check = {"images": 8, "largest_difference": 2.5e-7}
+    run_folder.write_json(folder / "export.json", {"size": [32, 48], "check": check})
+
+    for exports in (True, False):
+        stage = stage_of([run], exports=exports)
+        report.write(tmp_path, title="x", stages=[stage], context=context())
+        text = (tmp_path / "report.md").read_text()
+        assert ("normal/seed0/export/saved" in text.replace("\\", "")) == exports
+        assert ("on 8 images, its probabilities differ by at most 2.5e-07" in text) == (
+            exports
+        )

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from keras_seg import plots as figures
+from keras_seg.errors import UsageError
+from keras_seg.labels import LabelSpec
+from keras_seg.report import sheets
+
+
+def body_example(joints=None):
+    """Part 1 in a square, part 2 beside it, an ignored pixel, background around."""
+    label = np.zeros((20, 30), np.uint8)
+    label[4:8, 10:14], label[4:8, 14:20], label[0, 0] = 1, 2, 255
+    return sheets.Example("one", np.full((20, 30, 3), 90, np.uint8), label, joints)
+
+
+def body_labels():
+    palette = tuple((5 * k, 255 - 5 * k, k) for k in range(25))
+    return LabelSpec(tuple(f"part {k}" for k in range(25)), palette)
+
+
+def test_hierarchy_sheet_paints_each_level_in_the_colours_of_its_first_class():
+    labels = body_labels()
+    whole_body = (0,) + (1,) * 24
+    sheet = sheets.hierarchy_sheet([body_example()], labels, [whole_body, None])
+
+    assert sheet.header == ["image", "2 classes", "25 classes"]
+    ((name, (image, coarse, fine)),) = sheet.rows
+    assert name == "one"
+    assert (image == 90).all()
+    assert tuple(coarse[5, 10]) == tuple(coarse[5, 15]) == labels.palette[1]
+    assert tuple(fine[5, 15]) == labels.palette[2]
+    assert tuple(coarse[0, 0]) == tuple(fine[0, 0]) == figures.IGNORED_COLOUR
+    assert tuple(coarse[10, 2]) == labels.palette[0]
+
+
+def test_joint_sheet_marks_joints_and_centroids():
+    joints = np.full((24, 2), np.nan, np.float32)
+    joints[0] = (8.5, 5.5)  # part 1's centroid is (11.5, 5.5): 3 px of 20 apart
+    sheet = sheets.joint_sheet([body_example(joints)], body_labels(), ())
+
+    ((_, (plain, dots, centroids, both)),) = sheet.rows
+    zoom = len(plain) // 20
+    at = [(int(6 * zoom), int((x + 0.5) * zoom)) for x in (8.5, 11.5, 16.5)]
+    for picture, colours in (
+        (plain, (None, None, None)),
+        (dots, (sheets.JOINT_COLOUR, None, None)),
+        (centroids, (None, sheets.CENTROID_COLOUR, sheets.CENTROID_COLOUR)),
+    ):
+        for place, colour in zip(at, colours):
+            assert tuple(picture[place]) == (colour or (90, 90, 90))
+    between = (at[0][0], (at[0][1] + at[1][1]) // 2)
+    assert tuple(both[between]) == (255, 255, 255)
+    assert "15.0 % of the height" in sheet.note
+
+
+@pytest.mark.parametrize(
+    ("sheet", "example", "labels", "message"),
+    [
+        ("joints", body_example(), body_labels(), "joints of the data"),
+        ("joints", body_example(), LabelSpec(("a",), ((0, 0, 0),)), "SURREAL's 25"),
+        ("hierarchy", body_example(), body_labels(), "from coarse to fine"),
+    ],
+)
+def test_sheet_that_the_data_cannot_fill(sheet, example, labels, message):
+    with pytest.raises(UsageError, match=message):
+        sheets.SHEETS[sheet]([example], labels, [])

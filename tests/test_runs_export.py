@@ -1,0 +1,391 @@
+"""Exports: what they predict without this code, what is refused, what is replaced."""
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import keras
+import miniatures
+import numpy as np
+import pytest
+
+from keras_seg import backend, class_weights, nets, preprocess
+from keras_seg.config import Config, from_dict
+from keras_seg.data.prepared import open_prepared
+from keras_seg.data.writer import NewSample, Options, write_prepared
+from keras_seg.errors import LockedError, StorageError, UsageError
+from keras_seg.labels import LabelSpec
+from keras_seg.runs import checkpoint
+from keras_seg.runs import export as exporting
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs.export import export
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {
+    "padded": Config(
+        net={
+            "name": "hourglass",
+            "stacks": 1,
+            "depth": 1,
+            "features": 8,
+            "stem": 4,
+            "stem_stride": 2,
+        },
+        data={"size": (21, 37), "pad": True},
+        validation={"batch": 4},
+        steps=1,
+    ),
+    "direct": Config(
+        net={"name": "segnet_basic", "preprocess": "bgr_minus_mean"},
+        data={"size": (24, 40)},
+        loss={"weights": "w1", "strategy": "direct", "direct_at_inference": True},
+        validation={"batch": 2},
+        steps=1,
+    ),
+    "joints": Config(
+        net={
+            "name": "hourglass",
+            "preprocess": "imagenet",
+            **{"stacks": 2, "depth": 1, "features": 8, "stem": 4, "dropout": 0.2}
+            | {"targets": "hierarchy", "joints": 24, "remat": True},
+        },
+        data={"size": (24, 40)},
+        steps=1,
+        precision="mixed_bfloat16",
+    ),
+}
+
+# As if neither were installed: every model, one image alone and all of them at once.
+TENSORFLOW_ONLY = """
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("keras", "keras_seg", "tf_keras"):
+            return None
+        return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+import numpy as np
+import tensorflow as tf
+
+found = {}
+for name, folder, images in zip(*[iter(sys.argv[2:])] * 3):
+    images = tf.constant(np.load(images))
+    predict = tf.saved_model.load(folder).signatures["serving_default"]
+    for key, batch in (("one", images[1:2]), ("all", images)):
+        for output, value in predict(image=batch).items():
+            found[f"{name}_{key}_{output}"] = value.numpy()
+for name in ("keras", "keras_seg"):
+    assert name not in sys.modules
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    sys.exit(f"{name} is there")
+np.savez(sys.argv[1], **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def body(tmp_path_factory):
+    """A prepared folder of 25 classes, 24 x 40 px, with one validation image."""
+    palette = tuple((10 * k, 255 - 10 * k, k) for k in range(25))
+    labels = LabelSpec(tuple(f"part{k}" for k in range(25)), palette)
+    rng = np.random.default_rng(3)
+    samples = [
+        NewSample(
+            split,
+            f"{split}{k}",
+            miniatures.photo(rng, (24, 40)),
+            miniatures.blobs(rng, (24, 40), range(25)),
+        )
+        for split, k in (("train", 0), ("train", 1), ("val", 0))
+    ]
+    out = tmp_path_factory.mktemp("data") / "body"
+    write_prepared(out, "body", labels, samples, lambda s: [s], Options(), {})
+    return out
+
+
+def keep_as_run(config: Config, data: Path, run: Path) -> None:
+    """A run whose best weights are random, moving statistics included."""
+    prepared = open_prepared(data)
+    net = build(config, prepared.labels.num_classes)
+    rng = np.random.default_rng(5)
+    for variable in net.variables:
+        kind = variable.path.rpartition("/")[2]
+        if kind in ("moving_mean", "beta", "bias"):
+            variable.assign(rng.normal(0, 0.2, variable.shape))
+        elif kind in ("moving_variance", "gamma"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    arrays = checkpoint.named_arrays(net.variables, "model")
+    identity = run_folder.identity(config, prepared)
+    checkpoint.save(run / "best", 1, arrays, json.loads(json.dumps(identity)), 1)
+    run_folder.write_json(run / "environment.json", {"data": str(data)})
+    run_folder.write_json(run / "metrics.json", {"step": 1})
+
+
+def build(config: Config, num_classes: int):
+    keras.utils.clear_session()  # names of random states are counted
+    height, width = (24, 40) if config.data.pad else config.data.size
+    return nets.build(
+        config.net.name, (height, width, 3), num_classes, **config.net.knobs
+    )
+
+
+def expected_probabilities(run: Path, images: np.ndarray) -> np.ndarray:
+    """float64 [N, H, W, C], from the best weights, in NumPy but for the network."""
+    arrays, identity = run_folder.load_best(run)
+    config = from_dict(identity["config"])
+    net = build(config, len(identity["data"]["classes"]))
+    checkpoint.assign(net.variables, arrays, "model")
+    mode = config.net.preprocess or nets.get(config.net.name).preprocess
+    height, width = config.data.size
+    inputs = np.zeros((len(images), *net.input_shape[1:]), "float32")
+    inputs[:, :height, :width] = preprocess.apply(mode, images)
+    logits = nets.inference_model(net)(inputs, training=False)["logits"]
+    logits = np.array(logits, "float64")[:, :height, :width]
+    if config.loss.direct_at_inference:
+        data = open_prepared(run_folder.read_environment(run)["data"])
+        logits *= class_weights.inverse_frequency(data.counts("train").pixels)
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def runs(shapes, body, tmp_path_factory):
+    """{name: run folder} of `CONFIGS`."""
+    folder = tmp_path_factory.mktemp("runs")
+    backend.start(0, 2)
+    for name, config in CONFIGS.items():
+        keep_as_run(config, body if name == "joints" else shapes, folder / name)
+    return {name: folder / name for name in CONFIGS}
+
+
+@pytest.fixture(scope="module")
+def exports(runs):
+    """{name: the export's folder}."""
+    return {name: export(run, threads=2, images=3) for name, run in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """{name: uint8 [3, H, W, 3]}: not those that the check has seen."""
+    rng = np.random.default_rng(11)
+    return {
+        name: rng.integers(0, 256, (3, *config.data.size, 3)).astype("uint8")
+        for name, config in CONFIGS.items()
+    }
+
+
+def readme_code() -> str:
+    """What the README shows, with the size of the run it is tried on."""
+    text = (ROOT / "README.md").read_text().partition("<!-- tensorflow alone -->")[2]
+    code = text.partition("```python\n")[2].partition("```")[0]
+    assert "(192, 256)" in code
+    return code.replace("(192, 256)", "(24, 40)")
+
+
+@pytest.fixture(scope="module")
+def served(exports, images, tmp_path_factory):
+    """What a process without Keras and without this code predicts."""
+    folder = tmp_path_factory.mktemp("served")
+    arguments = [str(folder / "served.npz")]
+    for name, export_folder in exports.items():
+        np.save(folder / f"{name}.npy", images[name])
+        arguments += [name, str(export_folder), str(folder / f"{name}.npy")]
+    place = folder / "runs" / "mine" / "export"
+    place.mkdir(parents=True)
+    (place / "saved_model").symlink_to(exports["direct"])
+    miniatures.save(images["direct"][0], folder / "street.png")
+    script = f"{TENSORFLOW_ONLY}\n{readme_code()}\nnp.savez('readme.npz', **result)"
+    command = [sys.executable, "-I", "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    readme = dict(np.load(folder / "readme.npz"))
+    return {"readme": readme, **np.load(folder / "served.npz")}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tensorflow_alone_predicts_what_the_network_does(name, runs, images, served):
+    expected = expected_probabilities(runs[name], images[name])
+    for key, wanted in (("one", expected[1:2]), ("all", expected)):
+        found = served[f"{name}_{key}_probabilities"]
+        ids = served[f"{name}_{key}_class_ids"]
+        assert (found.dtype, ids.dtype) == (np.float32, np.uint8)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+        assert ids.shape == wanted.shape[:3]
+        two = np.sort(wanted, -1)[..., -2:]
+        is_clear = two[..., 1] - two[..., 0] > 1e-4
+        assert is_clear.mean() > 0.9
+        np.testing.assert_array_equal(ids[is_clear], wanted.argmax(-1)[is_clear])
+        assert len(np.unique(ids)) > 1
+
+
+def test_the_code_in_the_readme_predicts(served):
+    for output, found in served["readme"].items():
+        whole = served[f"direct_all_{output}"][:1]
+        np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5)
+
+
+def test_the_record_says_what_the_model_is(exports, runs, shapes):
+    record = exporting.read_record(exports["direct"])
+    assert exports["direct"] == (runs["direct"] / "export" / "saved_model").resolve()
+    assert record["classes"] == ["ground", "left", "right", "absent"]
+    assert record["palette"][1] == [200, 30, 30]
+    assert record["size"] == [24, 40]
+    assert record["preprocess"] == "bgr_minus_mean"
+    assert len(record["direct_weights"]) == 4
+    assert record["run"] == run_folder.load_best(runs["direct"])[1]
+    assert record["check"]["ids"] == ["val1", "val3", "val5"]  # of six: 1, 3, 5
+    assert record["check"]["largest_difference"] <= 1e-5
+    padded = exporting.read_record(exports["padded"])
+    assert padded["direct_weights"] is None
+    assert padded["step"] == 1
+    assert exporting.read_record(exports["joints"])["check"]["images"] == 1  # of one
+
+
+def test_normalisation_is_that_of_training_to_the_bit():
+    """Every grey level of every channel, as the graph computes it."""
+    import tensorflow as tf
+
+    assert preprocess.STANDARDS.keys() == preprocess.PREPROCESS.keys()
+    greys = np.arange(256 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    greys = np.stack([greys, np.roll(greys, 85, 0)])
+    for name in preprocess.PREPROCESS:
+        standardise = tf.function(partial(exporting._standardise, name))
+        found = standardise(tf.constant(greys)).numpy()
+        np.testing.assert_array_equal(found, preprocess.apply(name, greys), name)
+
+
+def digest(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_model_that_is_wrong_or_not_whole_is_not_published(
+    exports, runs, tmp_path, monkeypatch
+):
+    import tensorflow as tf
+
+    out = tmp_path / "model"
+    shutil.copytree(exports["direct"], out)
+    before = digest(out)
+    standards = preprocess.STANDARDS
+    wrong = standards | {"bgr_minus_mean": standards["rgb_255"]}
+    monkeypatch.setattr(exporting, "STANDARDS", wrong)
+    with pytest.raises(StorageError, match=r"check of the export on val3: prob"):
+        export(runs["direct"], out, threads=2, images=1)
+
+    def fill_the_disk(module, folder, **options):
+        folder.mkdir()
+        line = "{{node SaveV2}} part-0; No space left on device"
+        raise tf.errors.ResourceExhaustedError(None, None, line)
+
+    monkeypatch.setattr(tf.saved_model, "save", fill_the_disk)
+    with pytest.raises(StorageError, match=r"/new: No space left on device; expected"):
+        export(runs["direct"], out, threads=2)
+    assert digest(out) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_export_of_the_run_is_replaced_and_nothing_else(
+    exports, runs, shapes, tmp_path
+):
+    run, out = runs["direct"], tmp_path / "model"
+    shutil.copytree(exports["direct"], out)
+    record = exporting.read_record(out)
+    (out / exporting.RECORD).write_text(json.dumps(record | {"classes": ["old"]}))
+    export(run, out, data=shapes, threads=2, images=3)
+    assert exporting.read_record(out)["classes"] == record["classes"]
+    assert list(tmp_path.iterdir()) == [out]
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"model holds notes\.txt; expected a new"):
+        export(run, out, threads=2)
+    with pytest.raises(UsageError, match="an export of another run"):
+        export(run, exports["joints"], threads=2)
+    for place in (tmp_path, run, ROOT / "setup.cfg"):
+        with pytest.raises(UsageError, match="is no export"):
+            export(run, place, threads=2)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_what_a_killed_export_left_is_put_in_order(exports, runs, tmp_path):
+    """Killed between the two renames: the earlier export is there again at once."""
+    out, stage = tmp_path / "model", tmp_path / ".model.partial"
+    (stage / "new").mkdir(parents=True)
+    (stage / "old").mkdir()
+    record = {"run": "another's"}
+    (stage / "old" / exporting.RECORD).write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="an export of another run"):
+        export(runs["direct"], out, threads=2)
+    assert exporting.read_record(out) == record
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_one_export_at_a_time(runs, tmp_path):
+    with checkpoint.lock(tmp_path / ".model.partial"), pytest.raises(LockedError):
+        export(runs["direct"], tmp_path / "model", threads=2)
+
+
+def test_the_data_are_those_of_the_run(runs, body, tmp_path):
+    with pytest.raises(UsageError, match="body holds other data; expected the prep"):
+        export(runs["direct"], tmp_path / "model", data=body, threads=2)
+    moved = tmp_path / "run"
+    moved.mkdir()
+    (moved / "best").symlink_to(runs["direct"] / "best")
+    (moved / "environment.json").write_text('{"data": "/nowhere"}')
+    with pytest.raises(UsageError, match="data: /nowhere; expected .* --data"):
+        export(moved, threads=2)
+    with pytest.raises(UsageError, match="a run folder with a best checkpoint"):
+        export(tmp_path / "none", threads=2)
+    assert not (moved / "export").exists()
+
+
+def test_the_command_line_says_where_the_model_is(runs, tmp_path, capsys):
+    main = runpy.run_path(str(ROOT / "tools" / "export.py"))["main"]
+    arguments = [runs["direct"], "--out", tmp_path / "model", "--threads", 2]
+    (tmp_path / "model").mkdir()  # an empty folder is room
+    assert main([*map(str, arguments), "--images", "3"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    place = re.escape(str(tmp_path / "model"))
+    number = r"\d\.\de[+-]\d\d"
+    found = rf"exported: {place} \(3 images checked, largest difference {number}\)"
+    assert re.fullmatch(found, line)
+
+
+def test_other_formats_are_refused_before_tensorflow_is_imported(tmp_path):
+    script = f"""
+import runpy, sys
+sys.argv = ["export.py", {str(tmp_path)!r}, "--format", "onnx"]
+try:
+    runpy.run_path({str(ROOT / "tools" / "export.py")!r}, run_name="__main__")
+finally:
+    print(sorted({{"keras", "tensorflow"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == "error: --format: onnx; expected one of saved_model\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", nets.NETS)
+def test_every_network_is_exported_with_each_weight_once(net, shapes, tmp_path):
+    config = Config(net=net, data={"size": nets.padded_size(net, (24, 40))}, steps=1)
+    keep_as_run(config, shapes, tmp_path / "run")
+    inference = nets.inference_model(build(config, num_classes=4))
+    scalars = sum(int(np.prod(weight.shape)) for weight in inference.weights)
+    folder = export(tmp_path / "run", threads=2, images=2)
+    (stored,) = (folder / "variables").glob("variables.data-*")
+    assert 4 * scalars <= stored.stat().st_size < 1.5 * 4 * scalars
+    shutil.rmtree(tmp_path / "run")

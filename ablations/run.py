@@ -16,14 +16,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keras_seg import backend, command_line
+from keras_seg import backend, command_line, storage
 from keras_seg.ablation import estimate, executors, protocol, runner
 from keras_seg.config import to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
 from keras_seg.nets import get, refuse_size
 from keras_seg.report import wording
-from keras_seg.runs import checkpoint, event_log
+from keras_seg.runs import event_log
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 from keras_seg.runs.export import RECORD, read_record
@@ -282,8 +282,8 @@ def carry_out(study, net, plan, stages, base, execution, args) -> list:
         written[:] = results
         write(study, net, args, execution, results)
 
-    with checkpoint.lock(execution.folder):
-        checkpoint.sweep(execution.folder)
+    with storage.lock(execution.folder):
+        storage.sweep(execution.folder)
         results = runner.run_stages(
             plan, stages, base, execution, args.winner, write_report
         )
@@ -341,7 +341,7 @@ def compare(study, results, args, prepared) -> protocol.StageResult:
     found = protocol.StageResult(stage, tuple(compared), winner, start)
     execution = execution_of(args, study, "compare", prepared)
     execution.folder.mkdir(parents=True, exist_ok=True)
-    with checkpoint.lock(execution.folder):
+    with storage.lock(execution.folder):
         write(study, "compare", args, execution, [found])
     return found
 

@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from keras_seg.labels import IGNORE_ID, colourise
-from keras_seg.runs.checkpoint import write_file
+from keras_seg.storage import write_file
 
 INK, MUTED, RULE = "#1b1c1e", "#686b70", "#d8dade"
 # Okabe and Ito's colours, told apart with any colour vision, without the yellow that

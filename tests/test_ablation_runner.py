@@ -13,6 +13,7 @@ from pathlib import Path
 import miniatures
 import pytest
 
+from keras_seg import storage
 from keras_seg.ablation import protocol, runner
 from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
 from keras_seg.config import Augment, Config
@@ -66,7 +67,7 @@ class Trainer:
         self.trained.append(run)
         run.mkdir(parents=True, exist_ok=True)
         identity = run_folder.identity(config, open_prepared(data))
-        run_folder.write_json(run / "config.json", identity)
+        storage.write_json(run / "config.json", identity)
         if run.parent.name in self.failures:
             raise self.failures[run.parent.name]
         metrics = {
@@ -74,14 +75,14 @@ class Trainer:
             "parameters": {"trainable": 100 * config.net.filter_scale},
         }
         (run / "checkpoints").mkdir(exist_ok=True)
-        run_folder.write_json(run / "metrics.json", metrics)
+        storage.write_json(run / "metrics.json", metrics)
 
     def evaluate(self, run, data, split, threads, full_size=False):
         (run / "evaluation").mkdir(exist_ok=True)
         manifest = open_prepared(data).manifest_hash
         scores = run_folder.read_metrics(run) | {"split": split, "manifest": manifest}
         path = run_folder.evaluation_file(run, split, full_size)
-        run_folder.write_json(path, scores)
+        storage.write_json(path, scores)
 
 
 @pytest.fixture
@@ -470,7 +471,7 @@ def main(argv):
     folder = Path(argv[1])
     jobs = int(argv[2])
     where = runner.Execution(folder, open_prepared(argv[0]), threads=2, jobs=jobs)
-    with checkpoint.lock(folder):
+    with storage.lock(folder):
         runner.run_stages(plan, [stage], BASE, where, None, lambda results: None)
 
 sys.exit(command_line.run(main))

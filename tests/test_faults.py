@@ -28,7 +28,7 @@ import pytest
 from test_runs_train import CONFIG as LARGER
 from test_runs_train import assert_same_run
 
-from keras_seg import backend, command_line
+from keras_seg import backend, command_line, storage
 from keras_seg.ablation import executors, runner
 from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import Config, to_dict
@@ -269,7 +269,7 @@ def test_the_second_of_two_runners_leaves_with_75_and_touches_nothing(
     run = tmp_path / "run"
     shutil.copytree(uninterrupted, run)
     (run / "metrics.json").unlink()
-    with checkpoint.lock(run):
+    with storage.lock(run):
         before = contents(run)
         second = command(shapes, run, tmp_path / "config.json")
         began = time.monotonic()
@@ -403,7 +403,7 @@ def test_an_interrupted_stage_asks_its_arms_to_stop(
     assert errors == last
     assert states == {"lr1": "interrupted", "lr2": "interrupted", "lr3": "missing"}
     assert len(started) == 2
-    with checkpoint.lock(stage.folder):  # nobody holds it any more
+    with storage.lock(stage.folder):  # nobody holds it any more
         pass
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from keras_seg import config
+from keras_seg import config, storage
 from keras_seg.ablation import runner
 from keras_seg.data import images, matlab, prepared
 from keras_seg.data.writer import NewSample, Options, write_prepared
@@ -250,10 +250,10 @@ IDENTITY = {"config": config.to_dict(CONFIG), "data": {"manifest": "0"}}
 def make_run(name: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         rows = [{"step": 1, "val_miou": math.nan}, {"step": 2, "val_miou": 0.2}]
-        run_folder.write_table(folder / "history.csv", rows)
-        run_folder.write_table(folder / "timing.csv", [{"name": "ms", "value": 1.5}])
-        run_folder.write_json(folder / "config.json", IDENTITY)
-        run_folder.write_json(folder / "failure.json", {"exit_code": 4, "reason": "x"})
+        storage.write_table(folder / "history.csv", rows)
+        storage.write_table(folder / "timing.csv", [{"name": "ms", "value": 1.5}])
+        storage.write_json(folder / "config.json", IDENTITY)
+        storage.write_json(folder / "failure.json", {"exit_code": 4, "reason": "x"})
         pixels = [np.full((3, 4), 300), np.full((3, 4), 700), np.full((3, 4), 301)]
         counts = run_folder.PerImage(("a", "b", "c"), *pixels)
         run_folder.write_per_image(folder / "per_image.npz", counts)
@@ -277,12 +277,12 @@ def read_config(path: Path) -> None:
 
 
 def make_settings(folder: Path) -> Path:
-    run_folder.write_json(folder / "settings.json", config.to_dict(CONFIG))
+    storage.write_json(folder / "settings.json", config.to_dict(CONFIG))
     return folder / "settings.json"
 
 
 def read_settings(path: Path) -> None:
-    config.from_dict(run_folder.read_json(path))
+    config.from_dict(storage.read_json(path))
 
 
 def make_journal(folder: Path) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_seg import plots as figures
+from keras_seg import storage
 from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.ablation.protocol import choose_winner as winner_of
 from keras_seg.config import Config
@@ -887,7 +888,7 @@ def test_export_of_the_winner_is_named(tmp_path, undrawn):
     folder = run.run / "export" / "saved_model"
     folder.mkdir(parents=True)
     check = {"images": 8, "largest_difference": 2.5e-7}
-    run_folder.write_json(folder / "export.json", {"size": [32, 48], "check": check})
+    storage.write_json(folder / "export.json", {"size": [32, 48], "check": check})
 
     for exports in (True, False):
         stage = stage_of([run], exports=exports)

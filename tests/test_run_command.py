@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_seg.runs import checkpoint
+from keras_seg import storage
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "ablations" / "run.py"
@@ -77,7 +77,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(arguments, line, shapes, tmp_path
 
 def test_a_study_that_another_process_runs_is_left_alone(shapes, tmp_path):
     folder = tmp_path / "out" / "body_parts" / "icnet"
-    with checkpoint.lock(folder):
+    with storage.lock(folder):
         arguments = ("--net", "icnet", "--stage", "filters", "--data", shapes)
         began = time.monotonic()
         done = call(RUN, *arguments, "--size", 32, 64, "--out", "out", cwd=tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_seg import storage
 from keras_seg.errors import LockedError, StorageError, UsageError
 from keras_seg.runs import checkpoint
 
@@ -134,7 +135,7 @@ class Killed(BaseException):
 
 
 # What a save does to the disk, call by call.
-CALLS = [(checkpoint.os, "fsync"), (checkpoint.os, "replace"), (np, "savez")]
+CALLS = [(storage.os, "fsync"), (storage.os, "replace"), (np, "savez")]
 CALLS += [(checkpoint.json, "dump"), (checkpoint.shutil, "rmtree")]
 CALLS += [(Path, "mkdir"), (checkpoint, "_sync_folder")]
 
@@ -173,7 +174,7 @@ def test_killed_at_any_point_of_a_save_one_is_whole(tmp_path, keep):
         assert step in (1, 2)
         for name, array in arrays(step).items():
             np.testing.assert_array_equal(found[name], array)
-        checkpoint.sweep(folder)
+        storage.sweep(folder)
         save(folder, 3, keep)  # the same process, begun again
         names = sorted(entry.name for entry in folder.iterdir())
         assert names[-1] == "step-00000003"
@@ -183,8 +184,8 @@ def test_killed_at_any_point_of_a_save_one_is_whole(tmp_path, keep):
 
 def test_writing_a_file_replaces_it_as_a_whole(tmp_path):
     path = tmp_path / "history.csv"
-    checkpoint.write_file(path, "old")
-    checkpoint.write_file(path, b"new")
+    storage.write_file(path, "old")
+    storage.write_file(path, b"new")
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]
 
@@ -193,24 +194,24 @@ def test_what_killed_writers_left_is_swept(tmp_path):
     (tmp_path / ".tmp-1-step-00000003").mkdir()
     (tmp_path / ".tmp-1-history.csv").write_text("half")
     (tmp_path / "history.csv").write_text("whole")
-    checkpoint.sweep(tmp_path)
+    storage.sweep(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]
 
 
 def test_a_folder_is_held_by_one(tmp_path):
-    with checkpoint.lock(tmp_path / "run"):
+    with storage.lock(tmp_path / "run"):
         with pytest.raises(LockedError) as caught:
-            with checkpoint.lock(tmp_path / "run"):
+            with storage.lock(tmp_path / "run"):
                 pass
     assert caught.value.exit_code == 75
-    with checkpoint.lock(tmp_path / "run"):
+    with storage.lock(tmp_path / "run"):
         pass
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UsageError, match="expected a folder, not a file"):
-        with checkpoint.lock(tmp_path / "run"):
+        with storage.lock(tmp_path / "run"):
             pass
 
 
@@ -218,7 +219,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="one that can be written"):
-        with checkpoint.lock(tmp_path / "run"):
+        with storage.lock(tmp_path / "run"):
             pass
 
 

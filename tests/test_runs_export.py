@@ -14,7 +14,7 @@ import miniatures
 import numpy as np
 import pytest
 
-from keras_seg import backend, class_weights, nets, preprocess
+from keras_seg import backend, class_weights, nets, preprocess, storage
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.data.writer import NewSample, Options, write_prepared
@@ -129,8 +129,8 @@ def keep_as_run(config: Config, data: Path, run: Path) -> None:
     arrays = checkpoint.named_arrays(net.variables, "model")
     identity = run_folder.identity(config, prepared)
     checkpoint.save(run / "best", 1, arrays, json.loads(json.dumps(identity)), 1)
-    run_folder.write_json(run / "environment.json", {"data": str(data)})
-    run_folder.write_json(run / "metrics.json", {"step": 1})
+    storage.write_json(run / "environment.json", {"data": str(data)})
+    storage.write_json(run / "metrics.json", {"step": 1})
 
 
 def build(config: Config, num_classes: int):
@@ -331,7 +331,7 @@ def test_what_a_killed_export_left_is_put_in_order(exports, runs, tmp_path):
 
 
 def test_one_export_at_a_time(runs, tmp_path):
-    with checkpoint.lock(tmp_path / ".model.partial"), pytest.raises(LockedError):
+    with storage.lock(tmp_path / ".model.partial"), pytest.raises(LockedError):
         export(runs["direct"], tmp_path / "model", threads=2)
 
 

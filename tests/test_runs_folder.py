@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from keras_seg import storage
 from keras_seg.errors import StorageError
 from keras_seg.runs import folder as run_folder
 
@@ -50,7 +51,7 @@ def test_counts_that_cannot_be_are_refused(changes, tmp_path):
     run_folder.write_per_image(path, COUNTS)
     with np.load(path) as archive:
         arrays = dict(archive)
-    run_folder.write_arrays(path, arrays | changes)
+    storage.write_arrays(path, arrays | changes)
     with pytest.raises(StorageError, match=r"per_image\.npz: damaged"):
         run_folder.read_per_image(tmp_path)
 
@@ -65,7 +66,7 @@ def test_a_damaged_file_of_counts_is_refused(tmp_path):
 
 def test_rows_of_an_older_version_lack_columns(tmp_path):
     path = tmp_path / "history.csv"
-    run_folder.write_table(path, [{"step": 1}, {"step": 2, "val_f1": 0.25}])
+    storage.write_table(path, [{"step": 1}, {"step": 2, "val_f1": 0.25}])
     assert path.read_text() == "step,val_f1\n1,\n2,0.25\n"
     first, second = run_folder.read_history(tmp_path)
     assert math.isnan(first["val_f1"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_seg import storage
 from keras_seg.config import Augment, Config
 from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.errors import (
@@ -267,7 +268,7 @@ def test_pretrained_weights_are_those_of_the_configuration(shapes, tmp_path):
 
 
 def test_a_run_is_held_by_one(interrupted, shapes):
-    with checkpoint.lock(interrupted), pytest.raises(LockedError):
+    with storage.lock(interrupted), pytest.raises(LockedError):
         train(CONFIG, shapes, interrupted, OPTIONS)
 
 

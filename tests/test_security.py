@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_seg import storage
 from keras_seg.runs import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,7 +209,7 @@ def outcomes(tmp_path_factory):
         place = checkpoint.save(folder / name, 1, {"a": np.zeros(3)}, {}, 1)
         (place / "arrays.npz").write_bytes(content)
         record = json.loads((place / "meta.json").read_text())
-        record["sha256"] = checkpoint._sha256(place / "arrays.npz")
+        record["sha256"] = storage.sha256(place / "arrays.npz")
         (place / "meta.json").write_text(json.dumps(record))
         wanted.append(("checkpoint", place))
     nested = folder / "nested"
@@ -273,7 +274,7 @@ def test_links_in_an_output_folder_are_not_followed(tmp_path):
     (tmp_path / "elsewhere" / "file").write_text("kept")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".tmp-1-step").symlink_to(tmp_path / "elsewhere")
-    checkpoint.sweep(tmp_path / "out")
+    storage.sweep(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     assert (tmp_path / "elsewhere" / "file").read_text() == "kept"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_seg import storage
 from keras_seg.runs import checkpoint
-from keras_seg.runs import folder as run_folder
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "soak.py"
 
@@ -42,14 +42,14 @@ def make_run(run: Path, seconds: float) -> Path:
     """The files of a finished run, which took `seconds`."""
     run.mkdir(parents=True)
     rows = [{"step": step, "val_miou": 0.1 * step} for step in (4, 8)]
-    run_folder.write_json(run / "config.json", IDENTITY)
-    run_folder.write_table(run / "history.csv", rows)
-    run_folder.write_json(run / "metrics.json", {"summary": {"miou": 0.8}})
-    run_folder.write_arrays(run / "per_image.npz", {"truth": np.arange(6)})
-    run_folder.write_table(
+    storage.write_json(run / "config.json", IDENTITY)
+    storage.write_table(run / "history.csv", rows)
+    storage.write_json(run / "metrics.json", {"summary": {"miou": 0.8}})
+    storage.write_arrays(run / "per_image.npz", {"truth": np.arange(6)})
+    storage.write_table(
         run / "timing.csv", [{"name": "train_seconds", "value": seconds}]
     )
-    run_folder.write_json(run / "environment.json", {"command": [str(run)]})
+    storage.write_json(run / "environment.json", {"command": [str(run)]})
     (run / "log.txt").write_text(f"{seconds}")
     state = {"step": 8, "best_miou": 0.8, "history": rows, "seconds": seconds}
     meta = {"identity": IDENTITY, "state": state | {"timed_steps": seconds}}
@@ -127,10 +127,10 @@ def test_another_step_or_state_of_the_checkpoint_is_found(soak, runs):
 
 def make_stage(folder: Path, seconds: float) -> Path:
     make_run(folder / "rate" / "slow" / "seed0", seconds)
-    run_folder.write_json(folder / "rate" / "winner.json", {"arm": "slow"})
+    storage.write_json(folder / "rate" / "winner.json", {"arm": "slow"})
     (folder / "tables").mkdir()
     line = {"arm": "slow", "miou": 0.8, "train_minutes": seconds, "ms_per_image": 1.5}
-    run_folder.write_table(folder / "tables" / "rate.csv", [line])
+    storage.write_table(folder / "tables" / "rate.csv", [line])
     return folder
 
 
@@ -171,15 +171,15 @@ def slowly(file, **arrays):
     time.sleep(0.02)
 
 np.savez = slowly
-checkpoint.sweep(folder)
-checkpoint.sweep(run / "best")
+storage.sweep(folder)
+storage.sweep(run / "best")
 step, arrays, meta = checkpoint.load_newest(folder) or (0, {}, {"history": []})
 state, history = arrays.get("state", np.ones(3)), meta["history"]
 if step and "forgets its history" in faults:
     history = []
 if step and "replays a step" in faults:
     step -= 1
-run_folder.write_json(run / "environment.json", {"at": time.time()})
+storage.write_json(run / "environment.json", {"at": time.time()})
 while step < 30:
     step += 1
     time.sleep(0.01)
@@ -190,7 +190,7 @@ while step < 30:
         checkpoint.save(folder, step, {"state": state}, {"history": history}, 2)
 if "never saves" not in faults:
     checkpoint.save(run / "best", 30, {"state": state}, {}, 1)
-run_folder.write_table(run / "history.csv", history)
+storage.write_table(run / "history.csv", history)
 """
 
 

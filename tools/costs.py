@@ -23,11 +23,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_seg import backend, command_line
+from keras_seg import backend, command_line, storage
 from keras_seg.config import Augment, Config, to_dict
 from keras_seg.errors import INTERRUPTED_EXIT_CODES, UsageError
 from keras_seg.runs import checkpoint
-from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 
 SAVING_LIMIT = 0.01  # of the wall time
@@ -246,7 +245,7 @@ def work(args) -> int:
     if args.turn:
         config = config.changed(validation={"every": NEVER})
     config_file = args.out.with_suffix(".json")
-    run_folder.write_json(config_file, to_dict(config))
+    storage.write_json(config_file, to_dict(config))
     words = ["--config", config_file, "--data", args.data, "--out", args.out]
     words += ["--threads", args.threads, "--parent", os.getppid()]
     return training.main([str(word) for word in words])

@@ -25,14 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg import command_line
+from keras_seg import command_line, storage
 from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import Augment, Config, to_dict
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
-from keras_seg.runs import folder as run_folder
 
 RUN_SCRIPT = Path(__file__).resolve().parents[1] / "ablations" / "run.py"
 CLASSES = 25  # of the hourglass with joints: the background and 24 parts
@@ -182,7 +181,7 @@ def too_few(what: str, found: int, wanted: int) -> tuple[str, ...]:
 def train_command(args, config: Config, run: Path, every: int) -> list[str]:
     run.parent.mkdir(parents=True, exist_ok=True)
     config_file = run.parent / "config.json"
-    run_folder.write_json(config_file, to_dict(config))
+    storage.write_json(config_file, to_dict(config))
     words = ["-m", "keras_seg.runs.train", "--config", config_file, "--out", run]
     words += ["--data", args.out / "data", "--threads", args.threads]
     words += ["--checkpoint-every", every]

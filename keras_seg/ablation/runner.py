@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from keras_seg import storage
 from keras_seg.ablation import executors
 from keras_seg.ablation.protocol import (
     Arm,
@@ -157,7 +158,7 @@ def _seeds_of(stage: Stage, execution: Execution) -> int:
     """How many seeds a stage was run with; some of its runs may lie in others."""
     path = _winner_file(execution, stage)
     if path.is_file():
-        return int(run_folder.read_json(path).get("seeds", 1))
+        return int(storage.read_json(path).get("seeds", 1))
     runs = execution.folder.glob(f"{stage.name}/*/seed*")
     return max(1, len({run.name for run in runs}))
 
@@ -166,7 +167,7 @@ def _refuse_other_data(execution: Execution) -> None:
     """UsageError where the output folder holds runs of another prepared folder."""
     prepared = execution.prepared
     for path in sorted(execution.folder.glob("*/*/seed*/config.json")):
-        data = run_folder.read_json(path).get("data", {})
+        data = storage.read_json(path).get("data", {})
         if data.get("manifest") != prepared.manifest_hash:
             raise UsageError(
                 "--data",
@@ -246,7 +247,7 @@ def _weights_begun_from(arm: Arm, execution: Execution) -> str | None:
     """The hash of the weights that a finished run of the arm began from."""
     for run in sorted(execution.folder.glob(f"*/{arm.name}/seed*")):
         if (run / "metrics.json").is_file() and (run / "config.json").is_file():
-            config = run_folder.read_json(run / "config.json").get("config", {})
+            config = storage.read_json(run / "config.json").get("config", {})
             if config.get("init_weights_sha256"):
                 return config["init_weights_sha256"]
     return None
@@ -355,7 +356,7 @@ def _write_winner(execution: Execution, found: StageResult) -> None:
     record |= _Task(found.stage, arm, 0, execution).identity
     path = _winner_file(execution, found.stage)
     path.parent.mkdir(exist_ok=True)  # all its runs may lie in other stages
-    run_folder.write_json(path, record)
+    storage.write_json(path, record)
 
 
 class Journal:
@@ -508,7 +509,7 @@ class _Task:
     def _in_a_process(self, title: str) -> tuple[int, str]:
         self.run.mkdir(parents=True, exist_ok=True)
         config_file = self.run / "wanted.json"
-        run_folder.write_json(config_file, to_dict(self.config))
+        storage.write_json(config_file, to_dict(self.config))
         command = ["-m", "keras_seg.runs.train", "--title", title]
         command += ["--config", _absolute(config_file), "--out", _absolute(self.run)]
         command += ["--data", _absolute(self.execution.prepared.folder)]
@@ -587,7 +588,7 @@ def _read_winner(
     path = _winner_file(execution, stage)
     if not path.is_file():
         return None
-    record = run_folder.read_json(path)
+    record = storage.read_json(path)
     name = record.pop("arm", None)
     record.pop("seeds", None)
     if not isinstance(name, str) or name not in arms:

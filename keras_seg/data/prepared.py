@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from keras_seg import npz
+from keras_seg import storage
 from keras_seg.data.images import MAX_PIXELS
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID, LabelSpec
@@ -175,7 +175,7 @@ class Prepared:
             return None
         path = self.folder / "joints" / f"{split}.npz"
         try:
-            joints = npz.read(path)["joints"]
+            joints = storage.read_arrays(path)["joints"]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(path, f"damaged ({error})", "the joints") from None
         if hash_joints(joints) != self.meta["joints"][split]:

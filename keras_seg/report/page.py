@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from keras_seg import storage
 from keras_seg.ablation.protocol import StageResult
 from keras_seg.errors import StorageError
 from keras_seg.report import charts, claims, scores, tables, wording
@@ -28,8 +29,7 @@ from keras_seg.report.document import (
 )
 from keras_seg.report.intervals import Interval
 from keras_seg.report.view import Context, StageView
-from keras_seg.runs import folder as run_folder
-from keras_seg.runs.checkpoint import write_file
+from keras_seg.storage import write_file
 
 LONG_TABLE = 12  # rows; a longer table of settings is folded away
 FEW_CLAIMS = 4  # so many are named in the verdict, more are counted
@@ -414,7 +414,7 @@ def _export(view: StageView, folder: Path) -> list:
     for run in scores.done(view.result, view.result.winner):
         record = run.run / EXPORT / "export.json"
         if record.is_file():
-            found = run_folder.read_json(record)
+            found = storage.read_json(record)
             place = run.run / EXPORT
             if place.is_relative_to(folder):
                 place = place.relative_to(folder)

@@ -6,43 +6,19 @@ and renamed, so a reader meets only whole ones; a damaged one is skipped for the
 before (reliability: a flipped bit in a plain .h5 loads without a word).
 """
 
-import errno
-import fcntl
-import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keras_seg import npz
-from keras_seg.errors import LockedError, StorageError, UsageError
+from keras_seg import storage
+from keras_seg.errors import StorageError
 
 FORMAT_VERSION = 1
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Replace a small file as a whole: temporary name, sync, rename.
-
-    Raises:
-        StorageError: the disk is full or not writable; the old file is intact.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _storage_error(error, path, len(data)) from error
 
 
 def save(
@@ -65,33 +41,17 @@ def save(
             and nothing temporary is left.
     """
     final = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{os.getpid()}-{final.name}"
     size = sum(array.nbytes for array in arrays.values())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        with open(temporary / "arrays.npz", "wb") as file:
-            np.savez(file, **_named(arrays))
-            file.flush()
-            os.fsync(file.fileno())
+    with storage.new_folder(final, size) as new:
+        named: dict[str, Any] = _named(arrays)
+        np.savez(new / "arrays.npz", **named)
         record = {
             "format": FORMAT_VERSION,
             "step": step,
-            "sha256": _sha256(temporary / "arrays.npz"),
+            "sha256": storage.sha256(new / "arrays.npz"),
             "meta": meta,
         }
-        with open(temporary / "meta.json", "w") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        _sync_folder(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise _storage_error(error, final, size) from error
+        (new / "meta.json").write_text(json.dumps(record))
     others = [other for other in steps(folder) if other != step]
     for old in others[: len(others) - (keep - 1)]:
         shutil.rmtree(folder / f"step-{old:08d}")
@@ -115,9 +75,9 @@ def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:
         record = json.loads((checkpoint / "meta.json").read_text())
         if record["format"] != FORMAT_VERSION:
             raise ValueError(f"format {record['format']}")
-        if _sha256(checkpoint / "arrays.npz") != record["sha256"]:
+        if storage.sha256(checkpoint / "arrays.npz") != record["sha256"]:
             raise ValueError("SHA-256 of arrays.npz differs from meta.json")
-        arrays = npz.read(checkpoint / "arrays.npz")
+        arrays = storage.read_arrays(checkpoint / "arrays.npz")
         return {_unnamed(name): a for name, a in arrays.items()}, record["meta"]
     except (OSError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -157,16 +117,6 @@ def steps(folder: Path) -> list[int]:
     )
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; only under the run's lock."""
-    if folder.is_dir():
-        for entry in folder.glob(".tmp-*"):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-
-
 def named_arrays(variables: Sequence, group: str) -> dict[str, np.ndarray]:
     """{"group/0007/path": array}: position and path, since paths may repeat."""
     return {
@@ -195,57 +145,6 @@ def assign(variables: Sequence, arrays: Mapping[str, np.ndarray], group: str) ->
         raise StorageError(
             f"checkpoint group {group}", f"{len(mine)} arrays", f"{len(variables)}"
         )
-
-
-@contextmanager
-def lock(folder: Path):
-    """Hold `folder` for this process; it is made where it is missing.
-
-    Raises:
-        LockedError: another process holds it.
-        UsageError: it is a file.
-        StorageError: it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError("output folder", folder, "a folder, not a file") from error
-    except OSError as error:
-        raise StorageError("output folder", folder, "one that can be written") from (
-            error
-        )
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LockedError(
-                "output folder", folder, "no other process working on it"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
-
-
-def _storage_error(error: OSError, path: Path, size: int) -> StorageError:
-    if error.errno in _DISK_FULL:
-        return StorageError(
-            f"writing {path}", error.strerror, f"room for {size:,} bytes"
-        )
-    return StorageError(f"writing {path}", error.strerror or error, "a writable folder")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _named(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

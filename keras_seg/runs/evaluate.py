@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_seg import class_weights, metrics, nets, preprocess
+from keras_seg import class_weights, metrics, nets, preprocess, storage
 from keras_seg import plots as figures
 from keras_seg.command_line import Progress
 from keras_seg.config import Config
@@ -224,7 +224,7 @@ def save_samples(
         "label": np.stack([pair[1] for pair in pairs]),
         "prediction": network.predict(images, network.direct_weights(prepared)),
     }
-    run_folder.write_arrays(run / "samples.npz", kept)
+    storage.write_arrays(run / "samples.npz", kept)
     figures.save_samples(
         kept, prepared.labels.palette, prepared.labels.names, run / "samples.png"
     )

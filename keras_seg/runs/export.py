@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg import backend
+from keras_seg import backend, storage
 from keras_seg.command_line import Progress
 from keras_seg.config import from_dict
 from keras_seg.data.prepared import Prepared, open_prepared
@@ -107,7 +107,7 @@ def export(
             "environment": backend.fingerprint(),
             "check": check,
         }
-        run_folder.write_json(new / RECORD, record)
+        storage.write_json(new / RECORD, record)
         _publish(new, out)
     return out
 
@@ -125,7 +125,7 @@ def read_record(folder: Path) -> dict:
     Raises:
         StorageError: it is damaged.
     """
-    return run_folder.read_json(folder / RECORD)
+    return storage.read_json(folder / RECORD)
 
 
 def _open_data(run: Path, data: Path | None, identity: Mapping) -> Prepared:
@@ -150,7 +150,7 @@ def _staging(out: Path, identity: Mapping):
     """
     _refuse_another_folder(out, identity)
     stage = out.with_name(f".{out.name}.partial")
-    with checkpoint.lock(stage):
+    with storage.lock(stage):
         try:
             if (stage / "old").exists() and not out.exists():
                 (stage / "old").rename(out)  # killed between two renames

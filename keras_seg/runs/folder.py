@@ -8,19 +8,16 @@ class), log.txt; evaluation/ has the like of metrics.json and per_image.npz for 
 splits and sizes. Knows neither Keras nor TensorFlow.
 """
 
-import csv
-import io
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_seg import npz
+from keras_seg import storage
 from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, StorageError, UsageError
@@ -79,7 +76,7 @@ def refuse_another_identity(run: Path, wanted: Mapping) -> None:
                 str(path), "missing", "it beside metrics.json; --restart"
             )
         return
-    for key, (old, new) in differences(read_json(path), _as_json(wanted)):
+    for key, (old, new) in differences(storage.read_json(path), _as_json(wanted)):
         name = key.removeprefix("config.")
         raise UsageError(
             f"setting {name}", new, f"{old} as in {path}; or another --out or --restart"
@@ -89,7 +86,7 @@ def refuse_another_identity(run: Path, wanted: Mapping) -> None:
 def same(run: Path, wanted: Mapping) -> bool:
     """Whether the run in this folder has this identity."""
     path = run / "config.json"
-    return path.is_file() and read_json(path) == _as_json(wanted)
+    return path.is_file() and storage.read_json(path) == _as_json(wanted)
 
 
 def differences(old, new, prefix: str = "") -> Iterator[tuple[str, tuple]]:
@@ -118,7 +115,7 @@ def drop_checkpoints(run: Path) -> None:
 def read_metrics(run: Path) -> dict | None:
     """metrics.json of a finished run; None while it is not finished."""
     path = run / "metrics.json"
-    return read_json(path) if path.is_file() else None
+    return storage.read_json(path) if path.is_file() else None
 
 
 def evaluation_file(run: Path, split: str, full_size: bool = False) -> Path:
@@ -129,7 +126,7 @@ def evaluation_file(run: Path, split: str, full_size: bool = False) -> Path:
 def read_evaluation(run: Path, split: str, full_size: bool = False) -> dict | None:
     """The scores of a run on a split; None where it was not scored so."""
     path = evaluation_file(run, split, full_size)
-    return read_json(path) if path.is_file() else None
+    return storage.read_json(path) if path.is_file() else None
 
 
 def per_image_file(run: Path, split: str | None, full_size: bool = False) -> Path:
@@ -145,7 +142,7 @@ def write_per_image(path: Path, counts: PerImage) -> None:
     arrays = {name: getattr(counts, name) for name in _COUNTS}
     dtype = np.min_scalar_type(max(array.max() for array in arrays.values()))
     arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-    write_arrays(path, {"ids": np.array(counts.ids)} | arrays)
+    storage.write_arrays(path, {"ids": np.array(counts.ids)} | arrays)
 
 
 def read_per_image(
@@ -159,9 +156,9 @@ def read_per_image(
     path = per_image_file(run, split, full_size)
     if not path.is_file():
         return None
-    with _damage_named(path, "counts per image"):
+    with storage.damage_named(path, "It holds no counts per image."):
         try:
-            arrays = npz.read(path)
+            arrays = storage.read_arrays(path)
         except OSError as error:  # a spoilt archive may point before its beginning
             raise ValueError(str(error)) from error
         ids = arrays["ids"]
@@ -188,10 +185,10 @@ def read_history(run: Path) -> list[dict[str, float]]:
     path = run / "history.csv"
     if not path.is_file():
         return []
-    with _damage_named(path, "a table of numbers"), open(path, newline="") as file:
+    with storage.damage_named(path, "It is no table of numbers."):
         return [
             {key: float(value) if value else math.nan for key, value in row.items()}
-            for row in csv.DictReader(file)
+            for row in storage.read_table(path)
         ]
 
 
@@ -200,14 +197,14 @@ def read_timing(run: Path) -> dict[str, float]:
     path = run / "timing.csv"
     if not path.is_file():
         return {}
-    with _damage_named(path, "names and values"), open(path, newline="") as file:
-        return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+    with storage.damage_named(path, "It is no table of values."):
+        return {row["name"]: float(row["value"]) for row in storage.read_table(path)}
 
 
 def read_failure(run: Path) -> str:
     """Why the last sitting of a run ended early, in one line; "" if it did not."""
     path = run / "failure.json"
-    return str(read_json(path).get("reason")) if path.is_file() else ""
+    return str(storage.read_json(path).get("reason")) if path.is_file() else ""
 
 
 def read_environment(run: Path) -> dict:
@@ -215,7 +212,7 @@ def read_environment(run: Path) -> dict:
     path = run / "environment.json"
     if not path.is_file():
         raise UsageError("run", run, "a run folder with environment.json")
-    return read_json(path)
+    return storage.read_json(path)
 
 
 def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -232,66 +229,17 @@ def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict]:
     return arrays, wanted
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object; StorageError where the file holds anything else."""
-    with _damage_named(path, "a JSON object"):
-        return dict(json.loads(path.read_text()).items())
-
-
-def write_json(path: Path, value) -> None:
-    """Replace a JSON file as a whole; NaN is refused (ValueError)."""
-    checkpoint.write_file(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def write_table(path: Path, rows: Sequence[Mapping]) -> None:
-    """Replace a CSV file as a whole; a row may lack what others have.
-
-    Floats are written with all their digits, so that equal runs have equal files;
-    what is missing or not finite becomes an empty field.
-    """
-    text = io.StringIO()
-    if rows:
-        fields = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(text, fields, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: _field(value) for key, value in row.items()})
-    checkpoint.write_file(path, text.getvalue())
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace a compressed .npz file as a whole."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    checkpoint.write_file(path, content.getvalue())
-
-
 def write_failure(run: Path, error: Exception) -> None:
     """Leave the reason of an early end in the run folder, if the disk lets us."""
     exit_code = getattr(error, "exit_code", KerasSegError.exit_code)
     reason = str(error) or type(error).__name__
     try:
-        write_json(run / "failure.json", {"exit_code": exit_code, "reason": reason})
+        storage.write_json(
+            run / "failure.json", {"exit_code": exit_code, "reason": reason}
+        )
     except StorageError:
         pass  # the disk is what failed, and the reason is on stderr
 
 
-def _field(value):
-    if isinstance(value, float):
-        return repr(float(value)) if math.isfinite(value) else ""
-    return value
-
-
 def _as_json(value):
     return json.loads(json.dumps(value))
-
-
-_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
-
-
-@contextmanager
-def _damage_named(path: Path, expected: str):
-    try:
-        yield
-    except _DAMAGED as error:
-        raise StorageError(str(path), "damaged", f"{expected}; or --restart") from error

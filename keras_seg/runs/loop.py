@@ -18,7 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_seg import backend, losses, metrics
+from keras_seg import backend, losses, metrics, storage
 from keras_seg import plots as figures
 from keras_seg.command_line import duration
 from keras_seg.config import Config
@@ -189,7 +189,7 @@ class Run:
             self.state.inexact.append(f"{key}: {old} -> {new}")
 
     def _write_identity(self):
-        run_folder.write_json(self.out / "config.json", self.identity)
+        storage.write_json(self.out / "config.json", self.identity)
         environment = {
             "fingerprint": backend.fingerprint(),
             "inexact": self.state.inexact,
@@ -197,7 +197,7 @@ class Run:
             "data": str(self.prepared.folder.resolve()),
             "command": sys.argv,
         }
-        run_folder.write_json(self.out / "environment.json", environment)
+        storage.write_json(self.out / "environment.json", environment)
 
     # Training
 
@@ -269,7 +269,7 @@ class Run:
             self._refuse_not_finite(arrays)
             best = self.out / "best"
             checkpoint.save(best, updates, arrays, self.identity, keep=1)
-        run_folder.write_table(self.out / "history.csv", self.state.history)
+        storage.write_table(self.out / "history.csv", self.state.history)
         if self.event_log is not None:
             self.event_log.add(row)
 
@@ -363,10 +363,10 @@ class Run:
             "ms_per_image": self.network.milliseconds_per_image(),
         }
         rows = [{"name": name, "value": float(v)} for name, v in timing.items()]
-        run_folder.write_table(self.out / "timing.csv", rows)
+        storage.write_table(self.out / "timing.csv", rows)
         counts_file = run_folder.per_image_file(self.out, None)
         run_folder.write_per_image(counts_file, best["counts"])
-        run_folder.write_json(self.out / "metrics.json", result)
+        storage.write_json(self.out / "metrics.json", result)
         self.say(
             f"done: val mIoU {best['summary']['miou']:.4f} at step {result['step']} "
             f"of {result['steps']}, {timing['ms_per_image']:.1f} ms/image"

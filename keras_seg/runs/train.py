@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_seg import backend, command_line, nets
+from keras_seg import backend, command_line, nets, storage
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import UsageError, memory_failure_named
@@ -86,9 +86,9 @@ def train(
     prepared = open_prepared(data)
     for split in ("train", "val"):
         prepared.samples(split)
-    with checkpoint.lock(out):
+    with storage.lock(out):
         for folder in (out, out / "checkpoints", out / "best"):
-            checkpoint.sweep(folder)
+            storage.sweep(folder)
         if options.restart:
             run_folder.forget(out)
         identity = run_folder.identity(config, prepared)
@@ -237,7 +237,7 @@ def evaluate(
     (run / "evaluation").mkdir(exist_ok=True)
     counts_file = run_folder.per_image_file(run, split, full_size)
     run_folder.write_per_image(counts_file, counts)
-    run_folder.write_json(run_folder.evaluation_file(run, split, full_size), result)
+    storage.write_json(run_folder.evaluation_file(run, split, full_size), result)
     return result
 
 

@@ -1,0 +1,336 @@
+"""Files and folders that are whole or not there at all: write, lock, publish, read.
+
+Everything that this project writes goes through here. A file is written under a
+temporary name, synced and renamed; a folder is made beside its place and renamed when
+it is whole. A killed process leaves nothing but what the next one sweeps. What is read
+back may have been damaged by a disk or made by somebody else, so sizes and shapes are
+checked before memory is taken.
+"""
+
+import csv
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from keras_seg.errors import LockedError, StorageError, UsageError
+
+TEMPORARY = ".tmp-"  # begins the name of whatever is not whole yet
+LOCK = ".lock"
+MAX_UNPACKED = 1 << 30  # bytes that a compressed archive of less may unpack to
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+# Files
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Replace a small file as a whole.
+
+    Raises:
+        StorageError: the disk is full or not writable; the old file is intact.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(error, path, len(data)) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file as a whole; ValueError where a number is not finite."""
+    write_file(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; StorageError where it is damaged or another value."""
+    with damage_named(path, "It is no JSON object."):
+        return dict(json.loads(path.read_text("utf-8")).items())
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a CSV file as a whole; a row may lack columns that others have.
+
+    Floats are written with all their digits, so that equal rows make equal files;
+    what is missing or not finite becomes an empty field.
+    """
+    text = io.StringIO()
+    if rows:
+        fields = list(dict.fromkeys(key for row in rows for key in row))
+        writer = csv.DictWriter(text, fields, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _field(value) for key, value in row.items()})
+    write_file(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; StorageError where it is damaged."""
+    with damage_named(path, "It is no CSV table."), open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace a compressed .npz file as a whole."""
+    content, named = io.BytesIO(), cast(dict[str, Any], arrays)
+    np.savez_compressed(content, **named)
+    write_file(path, content.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a .npz archive, by name.
+
+    NumPy believes an archive: it unpacks a gigabyte of zeros from a megabyte, and
+    allocates whatever shape an array's header claims. Here both are checked first.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no whole archive of plain arrays, or it unpacks to more than
+            its own size and MAX_UNPACKED.
+    """
+    limit = max(path.stat().st_size, MAX_UNPACKED)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > limit:
+                raise ValueError(f"unpacks to {unpacked:,} bytes")
+            return {
+                member.filename.removesuffix(".npy"): _read_array(archive, member)
+                for member in members
+            }
+    except _BAD_ARCHIVE as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+_BAD_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError),
+    *(NotImplementedError, RuntimeError, SyntaxError, OverflowError),
+)
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            header = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            header = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"{member.filename}: format version {version}")
+        shape, _, dtype = header
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename}: Python objects")
+        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise ValueError(f"{member.filename}: another size than {dtype} {shape}")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex; OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_sha256(value: Any) -> str:
+    """SHA-256 of a JSON value, in hex: equal values have equal hashes."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@contextmanager
+def damage_named(path: Path, what: str) -> Iterator[None]:
+    """Turn what parsing a damaged file raises into a StorageError that names it."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise StorageError(
+            f"{path} is damaged. {what} Use --restart to train anew."
+        ) from error
+
+
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
+
+
+def _field(value):
+    if isinstance(value, float):
+        return repr(float(value)) if math.isfinite(value) else ""
+    return value
+
+
+# Folders
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; it is made where it is missing.
+
+    Where the block raises and nothing was put into a folder made here, the folder is
+    removed again. The lock ends with the process, however that ends.
+
+    Raises:
+        LockedError: another process holds it.
+        UsageError: it is a file.
+        StorageError: it cannot be written.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{folder} is a file; name a folder.") from error
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A process that leaves removes its lock file: is ours still the one there?
+            is_ours = os.path.samestat(os.fstat(handle), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:
+            raise LockedError(
+                f"Another process is working on {folder}. Wait until it has finished."
+            )
+        try:
+            yield
+        except BaseException:
+            _remove_if_empty(made)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _remove_if_empty(folders: Iterable[Path]) -> None:
+    """Remove folders made for nothing, from the innermost outwards."""
+    for folder in folders:
+        if [entry.name for entry in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+        try:
+            folder.rmdir()
+        except OSError:  # somebody has put something there
+            return
+
+
+@contextmanager
+def publishing(out: Path, check: Callable[[Path], None]) -> Iterator[Path]:
+    """An empty folder that takes the place of `out` when the block ends well.
+
+    It is beside `out`, in the folder `.NAME.partial`, which is locked while it is in
+    use and holds nothing of the user's. A folder that was at `out` is removed once
+    the new one is in its place.
+
+    Args:
+        out: the place of the new folder.
+        check: called with `out` before the work and again before it is replaced;
+            raises where something is there that must stay.
+
+    Raises:
+        LockedError: another process is publishing to `out`.
+        StorageError: the disk is full or not writable; `out` is as it was.
+    """
+    check(out)
+    workshop = out.with_name(f".{out.name}.partial")
+    new, old = workshop / "new", workshop / "old"
+    with lock(workshop):
+        try:
+            if old.exists() and not out.exists():  # killed between the two renames
+                old.rename(out)
+            for leftover in (new, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            check(out)
+            new.mkdir()
+            yield new
+            if new.exists():  # the caller may have found that there is nothing to do
+                _sync_tree(new)
+                check(out)  # again: the work may have taken hours
+                if out.exists():
+                    out.rename(old)
+                new.rename(out)
+                _sync_folder(out.parent)
+        except OSError as error:
+            raise storage_error(error, out) from error
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(final: Path, size: int = 0) -> Iterator[Path]:
+    """A folder inside a locked one that gets its name when the block ends well.
+
+    Args:
+        final: its place; a folder there is replaced.
+        size: about how many bytes it will hold, for the message.
+
+    Raises:
+        StorageError: the disk is full or not writable; nothing temporary is left.
+    """
+    temporary = final.with_name(f"{TEMPORARY}{os.getpid()}-{final.name}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        _sync_tree(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        _sync_folder(final.parent)
+    except OSError as error:
+        raise storage_error(error, final, size) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; only under its lock."""
+    if folder.is_dir():
+        for entry in folder.glob(f"{TEMPORARY}*"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def storage_error(error: OSError, path: Path, size: int = 0) -> StorageError:
+    """What the operating system said about `path`, with the way out."""
+    reason = error.strerror or str(error)
+    if error.errno in _DISK_FULL:
+        room = f"{size:,} bytes" if size else "space"
+        return StorageError(f"{path} could not be written: {reason}. Free {room}.")
+    return StorageError(
+        f"{path} could not be written: {reason}. Name a folder that can be."
+    )
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync_folder(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,4 +1,4 @@
-"""What every command line shares: one-line errors, exit codes, a progress line.
+"""What every command line shares: one-sentence errors, exit codes, progress lines.
 
 Standard library only, so that `--help` and wrong use answer at once. A script is
 
@@ -12,13 +12,14 @@ import argparse
 import errno
 import math
 import os
-import re
+import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TextIO
+from typing import Literal, NoReturn, TextIO
 
 from keras_seg.errors import (
     INTERRUPTED_EXIT_CODES,
@@ -27,7 +28,8 @@ from keras_seg.errors import (
     UsageError,
 )
 
-DEBUG_VARIABLE = "KERAS_SEG_DEBUG"  # set to 1: tracebacks are printed too
+# Seconds between progress lines: on a terminal, in a file
+TERMINAL_SECONDS, FILE_SECONDS = 0.5, 10.0
 
 _STORAGE_ERRNOS = (
     errno.ENOSPC,
@@ -38,11 +40,9 @@ _STORAGE_ERRNOS = (
     errno.EPERM,
 )
 
-_TYPE_NAMES = {"int": "an integer", "float": "a number"}
-
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are a UsageError: one line, no usage block.
+    """An ArgumentParser whose errors are a UsageError: one sentence, no usage block.
 
     Options are not abbreviated: a script that uses one keeps its meaning when
     another option is added.
@@ -54,32 +54,8 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
 
-    def error(self, message: str):
-        raise _usage_error(message)
-
-
-def _usage_error(message: str) -> UsageError:
-    """argparse's message in the form <what>: <value>; expected <...>."""
-    if match := re.fullmatch(r"the following arguments are required: (.*)", message):
-        return UsageError(match[1], "missing", "a value")
-    if match := re.fullmatch(r"unrecognized arguments: (.*)", message, re.DOTALL):
-        return UsageError("argument", match[1], "the options that --help lists")
-    if match := re.fullmatch(r"argument ([^:]*): (.*)", message, re.DOTALL):
-        name, message = match.groups()
-        if match := re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", message):
-            choices = match[2].replace("'", "")
-            return UsageError(name, match[1].strip("'\""), f"one of {choices}")
-        if match := re.fullmatch(r"invalid (\S+) value: (.*)", message, re.DOTALL):
-            kind = _TYPE_NAMES.get(match[1], match[1])
-            return UsageError(name, match[2].strip("'\""), kind)
-        if match := re.fullmatch(r"expected (.*)", message):
-            return UsageError(name, "too few values", match[1])
-        if match := re.fullmatch(r"not allowed with argument (.*)", message):
-            return UsageError(name, f"given with {match[1]}", "one of the two")
-        if match := re.fullmatch(r"(.*); expected (.*)", message, re.DOTALL):
-            return UsageError(name, match[1], match[2])  # from a type function here
-        return UsageError(name, message, "what --help describes")
-    return UsageError("command line", message, "what --help describes")
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. {self.prog} --help lists the options.")
 
 
 def positive_int(text: str) -> int:
@@ -99,13 +75,15 @@ def _whole_number(text: str, lowest: int) -> int:
         number = None
     if number is None or number < lowest:
         raise argparse.ArgumentTypeError(
-            f"{text}; expected a whole number of at least {lowest}"
+            f"{text!r} must be a whole number of at least {lowest}"
         )
     return number
 
 
 def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
-    """Calls main(argv) and turns whatever it raises into one line and an exit code.
+    """Call main(argv) and turn whatever it raises into a message and an exit code.
+
+    A foreseen error is one sentence; anything else keeps its traceback.
 
     Args:
         main: takes the arguments without the program's name; returns the exit code
@@ -121,22 +99,29 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     try:
         return main(sys.argv[1:] if argv is None else argv) or 0
     except KerasSegError as error:
-        return _report(error, error.exit_code)
+        note(f"error: {error}")
+        return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        note("interrupted")
         return INTERRUPTED_EXIT_CODES["SIGINT"]
     except BrokenPipeError:
         # The reader of our output has gone (| head): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno not in _STORAGE_ERRNOS:
-            return _report_unforeseen(error)
-        place = error.filename or "output"
-        line = StorageError(place, error.strerror, "a disk with room that is writable")
-        return _report(line, line.exit_code)
     except Exception as error:
-        return _report_unforeseen(error)
+        if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+            place = error.filename or "The output"
+            note(
+                f"error: {place} could not be used: {error.strerror}. "
+                "Name a place that is writable and has room."
+            )
+            return StorageError.exit_code
+        note(traceback.format_exc())
+        note(
+            f"error: unforeseen {type(error).__name__}: {error}. This is a bug: "
+            "please report it with the traceback above."
+        )
+        return KerasSegError.exit_code
     finally:
         _handle_sigterm(previous)
 
@@ -152,34 +137,116 @@ def _leave_terminated(signum, frame):
     sys.exit(INTERRUPTED_EXIT_CODES["SIGTERM"])
 
 
-def _report(error: Exception, exit_code: int) -> int:
-    if os.environ.get(DEBUG_VARIABLE) == "1":
-        traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
-    return exit_code
+def end_with_parent(
+    pid: int | None = None, then: Literal["terminate", "exit"] = "terminate"
+) -> None:
+    """End this process once its parent is gone, also where the parent was killed.
+
+    Args:
+        pid: the parent; None is the one that started this process through
+            multiprocessing, and without one nothing is watched.
+        then: "terminate" sends this process SIGTERM, so that a training run saves a
+            checkpoint; "exit" leaves at once, for a worker whose folder a new command
+            is about to sweep.
+    """
+    from multiprocessing import connection, parent_process
+
+    parent = parent_process() if pid is None else None
+    if pid is None and parent is None:
+        return
+
+    def watch():
+        if parent is not None:
+            connection.wait([parent.sentinel])
+        while parent is None and os.getppid() == pid:
+            time.sleep(0.5)
+        if then == "exit":
+            os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def _report_unforeseen(error: Exception) -> int:
-    line = KerasSegError(
-        "unforeseen",
-        f"{type(error).__name__}: {error}",
-        f"no exception; {DEBUG_VARIABLE}=1 prints the traceback",
-    )
-    return _report(line, KerasSegError.exit_code)
+def note(text: str) -> None:
+    """Print a line to stderr; on a terminal it replaces an unfinished progress line."""
+    clear = "\r\x1b[K" if _is_terminal(sys.stderr) else ""
+    _write(sys.stderr, f"{clear}{text.rstrip()}\n")
+
+
+class Line:
+    """A line of progress on stderr.
+
+    On a terminal one line is rewritten, cut to the terminal's width, at most twice a
+    second; elsewhere a plain line appears every ten seconds. A terminal that went away
+    is no error: what reports its progress continues.
+
+    Args:
+        stream: where the line goes; default stderr.
+        clock: a function giving seconds.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._on_terminal = _is_terminal(self._stream)
+        self._due = clock() + (0 if self._on_terminal else FILE_SECONDS)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `show` would show a line now; saves making its text in vain."""
+        return self._clock() >= self._due
+
+    def show(self, text: str, final: bool = False) -> None:
+        """Show the line if it is time; the final one always."""
+        if not (final or self.is_due):
+            return
+        if self._on_terminal:
+            self._due = self._clock() + TERMINAL_SECONDS
+            text = f"\r\x1b[K{text[: self._width()]}"
+            _write(self._stream, f"{text}\n" if final else text)
+        else:
+            self._due = self._clock() + FILE_SECONDS
+            _write(self._stream, f"{text}\n")
+
+    def _width(self) -> int:
+        """Columns, without the last, where some terminals wrap."""
+        try:  # stderr's own: stdout may be a pipe
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError, AttributeError):
+            columns = 0
+        return (columns or shutil.get_terminal_size().columns) - 1
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    try:
+        if stream is not None:
+            stream.write(text)
+            stream.flush()
+    except (OSError, ValueError):
+        pass  # the terminal went away, or stderr is closed
 
 
 class Progress:
-    """A progress line on stderr: count, rate, time left.
+    """A `Line` that counts: done, rate, time left.
 
-    On a terminal one line is rewritten; elsewhere a plain line appears every ten
-    seconds and at the end. Use it as a context manager and call `advance`.
+    Use it as a context manager and call `advance`.
 
     Args:
-        what: str. What is going on, the line's beginning.
-        total: int. The count at the end.
-        unit: str. What is counted, in the plural.
-        stream: where the line goes; default stderr.
-        clock: a function giving seconds.
+        what: the line's beginning.
+        total: the count at the end.
+        unit: what is counted, in the plural.
+        stream, clock: as of `Line`.
     """
 
     def __init__(
@@ -192,42 +259,30 @@ class Progress:
     ):
         self.what, self.total, self.unit = what, total, unit
         self.count = 0
-        self._stream = sys.stderr if stream is None else stream
         self._clock = clock
-        self._on_terminal = self._stream.isatty()
-        self._interval = 0.2 if self._on_terminal else 10.0  # seconds between lines
-        self._begin = self._shown_at = clock()
-        self._shown_count = -1
+        self._begin = clock()
+        self._line = Line(stream, clock)
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_):
-        if self._shown_count != self.count:
-            self._show()
-        if self._on_terminal:
-            print(file=self._stream)
+        self._line.show(self.text(), final=True)
 
     def advance(self, count: int = 1) -> None:
-        """Counts on; shows the line when it is time."""
+        """Count; show the line when it is time."""
         self.count += count
-        if self._clock() - self._shown_at >= self._interval:
-            self._show()
+        if self.count < self.total and self._line.is_due:
+            self._line.show(self.text())
 
-    def line(self) -> str:
+    def text(self) -> str:
+        """What the line shows now."""
         seconds = max(self._clock() - self._begin, 1e-9)
         rate = self.count / seconds
         text = f"{self.what}: {self.count}/{self.total} {self.unit}, {rate:.1f}/s"
         if self.count and self.count < self.total:
             return f"{text}, {duration((self.total - self.count) / rate)} left"
         return f"{text}, {duration(seconds)}"
-
-    def _show(self):
-        self._shown_at, self._shown_count = self._clock(), self.count
-        if self._on_terminal:
-            print(f"\r\x1b[K{self.line()}", end="", file=self._stream, flush=True)
-        else:
-            print(self.line(), file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -1,11 +1,14 @@
-"""One-line errors, exit codes and the progress line of every command."""
+"""One-sentence errors, exit codes and the progress line of every command."""
 
 import errno
 import io
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -24,35 +27,21 @@ def parser():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["coco", "--out", "x"], "name: coco; expected one of camvid, voc"),
-        (["voc"], "--out: missing; expected a value"),
-        (
-            ["voc", "--out", "x", "--siz", "3"],
-            "argument: --siz 3; expected the options that --help lists",
-        ),
-        (
-            ["voc", "--out", "x", "--size", "0", "3"],
-            "--size: 0; expected a whole number of at least 1",
-        ),
-        (
-            ["voc", "--out", "x", "--size", "a", "3"],
-            "--size: a; expected a whole number of at least 1",
-        ),
-        (
-            ["voc", "--out", "x", "--size", "3"],
-            "--size: too few values; expected 2 arguments",
-        ),
-        (
-            ["voc", "--out", "x", "--rate", "fast"],
-            "--rate: fast; expected a number",
-        ),
+        (["coco", "--out", "x"], r"name: .*'coco' \(choose from '?camvid'?, '?voc"),
+        (["voc"], "arguments are required: --out"),
+        (["voc", "--out", "x", "--siz", "3"], "unrecognized arguments: --siz 3"),
+        (["voc", "--out", "x", "--size", "0", "3"], "--size: '0' must be a whole numb"),
+        (["voc", "--out", "x", "--size", "a", "3"], "--size: 'a' must be a whole numb"),
+        (["voc", "--out", "x", "--size", "3"], "--size: expected 2 arguments"),
+        (["voc", "--out", "x", "--rate", "fast"], "--rate: invalid float .*'fast'"),
     ],
     ids=["choice", "missing", "unknown", "range", "type", "count", "number"],
 )
-def test_wrong_use_is_one_line_and_code_2(arguments, expected, capsys):
+def test_wrong_use_is_one_sentence_and_code_2(arguments, expected, capsys):
     assert command_line.run(parser().parse_args, arguments) == 2
     captured = capsys.readouterr()
-    assert captured.err == f"error: {expected}\n"
+    (line,) = captured.err.splitlines()
+    assert re.match(f"error: .*{expected}.*tool --help lists the options", line)
     assert captured.out == ""
 
 
@@ -66,37 +55,35 @@ def test_help_leaves_with_0(capsys):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (errors.DataError("image", "a.png", "a whole file"), 3),
-        (errors.DivergedError("loss", "nan", "a finite loss"), 4),
-        (errors.StorageError("disk", "full", "room"), 5),
-        (errors.LockedError("out", "in use", "a free folder"), 75),
+        (errors.DataError("a.png is truncated."), 3),
+        (errors.DivergedError("The loss is NaN."), 4),
+        (errors.StorageError("The disk is full."), 5),
+        (errors.LockedError("out is in use."), 75),
         (OSError(errno.ENOSPC, "No space left on device", "out/a.png"), 5),
         (PermissionError(errno.EACCES, "Permission denied", "out/a.png"), 5),
         (KeyboardInterrupt(), 130),
-        (ZeroDivisionError("division by zero"), 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_exceptions_become_exit_codes_and_one_line(error, code, capsys):
+def test_foreseen_errors_become_exit_codes_and_one_line(error, code, capsys):
     def main(argv):
         raise error
 
     assert command_line.run(main, []) == code
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
+    (line,) = capsys.readouterr().err.splitlines()
     if isinstance(error, OSError):
-        assert lines[0].startswith(f"error: out/a.png: {error.strerror}; expected ")
+        assert line.startswith("error: out/a.png ")
+        assert error.strerror in line
+    elif isinstance(error, errors.KerasSegError):
+        assert line == f"error: {error}"
 
 
-def test_debug_variable_adds_the_traceback(monkeypatch, capsys):
-    def main(argv):
-        raise errors.DataError("image", "a.png", "a whole file")
-
-    monkeypatch.setenv(command_line.DEBUG_VARIABLE, "1")
-    assert command_line.run(main, []) == 3
+def test_an_unforeseen_error_keeps_its_traceback(capsys):
+    assert command_line.run(lambda argv: 1 // 0, []) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")
-    assert lines[-1] == "error: image: a.png; expected a whole file"
+    assert "lambda argv: 1 // 0" in "".join(lines)
+    assert lines[-1].startswith("error: unforeseen ZeroDivisionError: integer divis")
 
 
 def test_sigterm_runs_cleanup_and_leaves_with_143():
@@ -116,6 +103,45 @@ sys.exit(command_line.run(main, []))
     )
     assert (done.returncode, done.stdout) == (143, "cleaned\n")
     assert done.stderr == ""
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen(
+    [sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, close_fds=False
+)
+child.stdout.read(1)
+"""
+CHILD = """
+import os, sys, time
+from keras_seg import command_line
+def main(argv):
+    command_line.end_with_parent(os.getppid(), {then!r})
+    print("!", end="", flush=True)
+    try:
+        time.sleep(600)
+    finally:
+        os.write({pipe}, b"saved")
+command_line.run(main, [])
+"""
+
+
+@pytest.mark.parametrize(("then", "said"), [("terminate", b"saved"), ("exit", b"")])
+def test_a_process_ends_with_its_parent(then, said):
+    reader, writer = os.pipe()
+    child = CHILD.format(then=then, pipe=writer)
+    parent = [sys.executable, "-c", PARENT, child]
+    subprocess.run(parent, pass_fds=[writer], check=True, timeout=60)
+    os.close(writer)
+    assert select.select([reader], [], [], 60)[0]
+    assert os.read(reader, 9) == said  # nothing: every process has closed it
+    os.close(reader)
+
+
+def test_without_a_parent_to_watch_nothing_is_started():
+    before = threading.active_count()
+    command_line.end_with_parent(None)
+    assert threading.active_count() == before
 
 
 def test_run_gives_the_signal_handler_back():
@@ -165,14 +191,43 @@ def test_progress_in_a_file_is_a_line_every_ten_seconds_and_a_last_one():
     ]
 
 
-def test_progress_on_a_terminal_rewrites_one_line():
+def test_progress_on_a_terminal_rewrites_one_line_at_most_twice_a_second():
     clock, stream = Clock(), Terminal()
-    with command_line.Progress("preparing", 4, "clips", stream, clock) as progress:
-        for _ in range(4):
-            clock.now += 1.0
+    with command_line.Progress("preparing", 40, "clips", stream, clock) as progress:
+        for _ in range(40):
+            clock.now += 0.1
             progress.advance()
     assert stream.getvalue().count("\n") == 1
-    assert stream.getvalue().endswith("preparing: 4/4 clips, 1.0/s, 4 s\n")
+    assert 6 <= stream.getvalue().count("\r") <= 9  # in 4 s
+    assert stream.getvalue().endswith("preparing: 40/40 clips, 10.0/s, 4 s\n")
+
+
+def test_a_line_never_wraps(monkeypatch):
+    clock, stream = Clock(), Terminal()
+    line = command_line.Line(stream, clock)
+    for columns in (30, 12):  # the window was made narrower
+        monkeypatch.setenv("COLUMNS", str(columns))
+        clock.now += 1
+        line.show("x" * 100)
+    line.show("done", final=True)
+    shown = stream.getvalue().split("\r\x1b[K")[1:]
+    assert shown == ["x" * 29, "x" * 11, "done\n"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "gone"), ValueError("closed")])
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_terminal_that_went_away_is_no_error(kind, error, monkeypatch):
+    class Gone(kind):
+        def write(self, text):
+            raise error
+
+    with command_line.Progress("preparing", 2, stream=Gone()) as progress:
+        progress.advance(2)
+    monkeypatch.setattr(sys, "stderr", Gone())
+    command_line.note("nobody reads this")
+    monkeypatch.setattr(sys, "stderr", None)
+    command_line.note("nor this")
+    command_line.Line().show("nor that", final=True)
 
 
 @pytest.mark.parametrize(

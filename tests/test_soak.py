@@ -1,320 +1,326 @@
-"""tools/soak.py: what it compares, what it counts, and that it tells when it is wrong.
+"""Kill training at random moments: the result must be the same to the bit.
 
-The runs here are pretended: files of a run without training, and a program that saves
-as training does. What training itself does is in test_training.py and test_faults.py.
+The slow tests kill 20 times for each kind of run, every third time inside a save, and
+a whole stage, with its arms and without them; they take about half an hour:
+
+    python -m pytest -m slow tests/test_soak.py
 """
 
-import csv
-import importlib.util
 import json
-import shutil
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_seg import storage
+from keras_seg.config import Augment, Config, to_dict
+from keras_seg.data.writer import NewSample, Options, write_prepared
+from keras_seg.labels import LabelSpec
+from keras_seg.report import tables
 from keras_seg.runs import checkpoint
 
-SCRIPT = Path(__file__).parents[1] / "tools" / "soak.py"
+ROOT = Path(__file__).parents[1]
+CLASSES = 25  # of the hourglass with joints: the background and 24 parts
+IMAGES = {"train": 12, "val": 6}
+KILLS, RUNS, STEPS = 20, 5, 60
+# Clock times, speeds and places; what a killed runner's arm was told to do.
+MAY_DIFFER = ("log.txt", "timing.csv", "environment.json", "wanted.json", ".lock")
+TIMES = ("seconds", "timed_seconds", "timed_steps")  # of a checkpoint's state
+TIME_COLUMNS = ("train_minutes", "ms_per_image")  # of a stage's table
+
+
+# Each has a state that the others lack
+SMALL = Config(
+    net={"name": "hourglass", "stacks": 2, "depth": 2, "features": 8, "stem": 8},
+    data={"size": (32, 48), "batch": 2},
+    validation={"every": STEPS // 4, "batch": 4},
+    steps=STEPS,
+    augment=Augment(mirror=0.5, scale=(0.7, 1.4)),
+)
+CONFIGS = {
+    # Batch norm switches from inference to training mode inside the run.
+    "icnet": SMALL.changed(
+        net="icnet",
+        data={"size": (32, 64)},
+        optimizer={"bn_mode": "full", "bn_start": STEPS // 2},
+    ),
+    "joints": SMALL.changed(
+        net={"joints": 24},
+        data={"joints": "centroid"},
+        optimizer={"name": "rmsprop", "lr": 0.001},
+    ),
+    "dropout": SMALL.changed(
+        net={"stacks": 1, "dropout": 0.3},
+        optimizer={"name": "adam", "lr": 0.001, "accumulate": 2},
+    ),
+}
 
 
 @pytest.fixture(scope="module")
-def soak():
-    spec = importlib.util.spec_from_file_location("soak", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def patches(tmp_path_factory) -> Path:
+    """A prepared folder: random patches of 25 classes, each of its own colour."""
+    folder = tmp_path_factory.mktemp("soak") / "data"
+    rng = np.random.default_rng(0)
+    colours = rng.permutation(np.arange(CLASSES) * 10)
+    palette = tuple((int(c), 255 - int(c), int(c) // 2) for c in colours)
+    labels = LabelSpec(tuple(f"class{k}" for k in range(CLASSES)), palette)
+
+    def sample(split: str, number: int) -> NewSample:
+        coarse = rng.integers(0, CLASSES, (4, 6)).astype(np.uint8)
+        label = coarse.repeat(8, axis=0).repeat(8, axis=1)
+        return NewSample(split, f"{number:02d}", labels.colourise(label), label)
+
+    items = [sample(split, k) for split, count in IMAGES.items() for k in range(count)]
+    write_prepared(folder, "patches", labels, items, lambda i: [i], Options(), {})
+    return folder
 
 
-ARRAYS = {
-    "model/0000/conv/kernel": np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3),
-    "model/0001/dropout/seed_generator_state": np.array([5, 77], "uint32"),
-    "optimizer/0000/iteration": np.array(8, "int64"),
-    "optimizer/0001/conv_kernel_momentum": np.full((2, 3), 0.1, "float32"),
-}
-IDENTITY = {"config": {"net": "icnet"}, "data": {"manifest": "0"}}
+# Comparing runs
+
+
+def differ(run: Path, whole: Path) -> list[str]:
+    """Names of what two finished runs do not have in common."""
+    names, expected = compared_files(run), compared_files(whole)
+    different = sorted(names ^ expected)
+    for name in sorted(names & expected):
+        if (run / name).read_bytes() != (whole / name).read_bytes():
+            different.append(name)
+    return different + differ_in_checkpoint(run / "best", whole / "best")
+
+
+def compared_files(run: Path) -> set[str]:
+    """The files of a run that must equal another's; checkpoints are compared apart."""
+    files = [f.relative_to(run) for f in run.rglob("*") if f.is_file()]
+    return {
+        file.as_posix()
+        for file in files
+        if file.name not in MAY_DIFFER and not file.match("step-*/*")
+    }
+
+
+def differ_in_checkpoint(folder: Path, whole: Path) -> list[str]:
+    """Arrays, and other parts, that the newest checkpoints do not have in common."""
+    step, arrays, meta = checkpoint.load_newest(folder) or (None, {}, {})
+    other_step, others, other_meta = checkpoint.load_newest(whole) or (None, {}, {})
+    different = sorted(arrays.keys() ^ others.keys())
+    different += [
+        name
+        for name in sorted(arrays.keys() & others.keys())
+        if arrays[name].dtype != others[name].dtype
+        or arrays[name].shape != others[name].shape
+        or arrays[name].tobytes() != others[name].tobytes()
+    ]
+    different += ["step"] if step != other_step else []
+    different += ["meta"] if meta != other_meta else []
+    return [f"{folder.name}: {name}" for name in different]
+
+
+def table_without_times(path: Path) -> list[dict[str, str]]:
+    rows = storage.read_table(path)
+    return [{k: v for k, v in row.items() if k not in TIME_COLUMNS} for row in rows]
 
 
 def make_run(run: Path, seconds: float) -> Path:
     """The files of a finished run, which took `seconds`."""
-    run.mkdir(parents=True)
-    rows = [{"step": step, "val_miou": 0.1 * step} for step in (4, 8)]
-    storage.write_json(run / "config.json", IDENTITY)
-    storage.write_table(run / "history.csv", rows)
+    run.mkdir()
     storage.write_json(run / "metrics.json", {"summary": {"miou": 0.8}})
-    storage.write_arrays(run / "per_image.npz", {"truth": np.arange(6)})
-    storage.write_table(
-        run / "timing.csv", [{"name": "train_seconds", "value": seconds}]
-    )
-    storage.write_json(run / "environment.json", {"command": [str(run)]})
-    (run / "log.txt").write_text(f"{seconds}")
-    state = {"step": 8, "best_miou": 0.8, "history": rows, "seconds": seconds}
-    meta = {"identity": IDENTITY, "state": state | {"timed_steps": seconds}}
-    checkpoint.save(run / "checkpoints", 4, {"older": np.array(seconds)}, meta, 2)
-    checkpoint.save(run / "checkpoints", 8, ARRAYS, meta, 2)
-    best = {k: v for k, v in ARRAYS.items() if k.startswith("model")}
-    checkpoint.save(run / "best", 8, best, IDENTITY, 1)
+    storage.write_table(run / "timing.csv", [{"name": "train", "value": seconds}])
+    kernel = np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3)
+    arrays = {"model/0/kernel": kernel, "model/1/seed": np.array([5, 77], "uint32")}
+    checkpoint.save(run / "best", 8, arrays, {"config": {"net": "icnet"}}, 1)
     return run
 
 
-@pytest.fixture
-def runs(tmp_path):
-    """Two equal runs; the second was slower."""
-    return make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 9.0)
+def test_one_bit_of_a_run_is_found_but_not_its_time(tmp_path):
+    run, other = make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 9.0)
+    assert differ(run, other) == []
+    step, arrays, meta = checkpoint.load_newest(run / "best")
+    arrays["model/1/seed"][0] ^= 1
+    checkpoint.save(run / "best", step, arrays, meta, 1)
+    content = (run / "metrics.json").read_bytes()
+    (run / "metrics.json").write_bytes(content.replace(b"8", b"9"))
+    (other / "samples.npz").touch()
+    found = ["samples.npz", "metrics.json", "best: model/1/seed"]
+    assert differ(run, other) == found
 
 
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-
-
-def flip_in_checkpoint(folder: Path, name: str) -> None:
-    step, arrays, meta = checkpoint.load_newest(folder)
-    changed = np.atleast_1d(arrays[name]).copy()
-    changed.view("uint8").reshape(-1)[0] ^= 1
-    changed = changed.reshape(arrays[name].shape)
-    checkpoint.save(folder, step, arrays | {name: changed}, meta, 2)
-
-
-def test_equal_runs_differ_in_nothing_whatever_time_they_took(soak, runs):
-    assert soak.differ(*runs) == []
-
-
-@pytest.mark.parametrize("name", ARRAYS)
-def test_one_bit_of_a_checkpoint_is_found(soak, runs, name):
-    flip_in_checkpoint(runs[1] / "checkpoints", name)
-    assert soak.differ(*runs) == [f"checkpoints: {name}"]
-
-
-def test_one_bit_of_the_best_weights_is_found(soak, runs):
-    name = "model/0000/conv/kernel"
-    flip_in_checkpoint(runs[1] / "best", name)
-    assert soak.differ(*runs) == [f"best: {name}"]
-
-
-@pytest.mark.parametrize(
-    "name", ["history.csv", "metrics.json", "config.json", "per_image.npz"]
-)
-def test_one_bit_of_a_file_is_found(soak, runs, name):
-    flip_a_bit(runs[1] / name)
-    assert soak.differ(*runs) == [name]
-
-
-def test_what_only_one_run_has_is_found(soak, runs):
-    (runs[0] / "per_image.npz").unlink()
-    (runs[1] / "checkpoints" / ".tmp-1-step-00000008").mkdir()
-    (runs[1] / "checkpoints" / ".tmp-1-step-00000008" / "arrays.npz").touch()
-    shutil.rmtree(runs[1] / "best")
-    found = soak.differ(*runs)
-    assert "per_image.npz" in found
-    assert "checkpoints/.tmp-1-step-00000008/arrays.npz" in found
-    assert "best: step" in found
-
-
-def test_another_step_or_state_of_the_checkpoint_is_found(soak, runs):
-    folder = runs[1] / "checkpoints"
-    _, arrays, meta = checkpoint.load_newest(folder)
-    meta["state"]["best_miou"] = np.nextafter(0.8, 1)
-    checkpoint.save(folder, 8, arrays, meta, 2)
-    assert soak.differ(*runs) == ["checkpoints: meta"]
-    checkpoint.save(folder, 9, arrays, meta, 2)
-    assert soak.differ(*runs) == ["checkpoints: step", "checkpoints: meta"]
-
-
-def make_stage(folder: Path, seconds: float) -> Path:
-    make_run(folder / "rate" / "slow" / "seed0", seconds)
-    storage.write_json(folder / "rate" / "winner.json", {"arm": "slow"})
-    (folder / "tables").mkdir()
-    line = {"arm": "slow", "miou": 0.8, "train_minutes": seconds, "ms_per_image": 1.5}
-    storage.write_table(folder / "tables" / "rate.csv", [line])
-    return folder
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["rate/slow/seed0/metrics.json", "rate/winner.json", "tables/rate.csv"],
-)
-def test_one_byte_of_a_stage_is_found(soak, tmp_path, name):
-    stages = make_stage(tmp_path / "a", 1.0), make_stage(tmp_path / "b", 9.0)
-    assert soak.differ_in_stage(*stages) == []
-    path = stages[1] / name
-    path.write_bytes(path.read_bytes().replace(b"slow", b"slaw").replace(b"8", b"7"))
-    assert soak.differ_in_stage(*stages) == [name]
-
-
-def test_the_table_of_the_report_names_its_times_as_the_soak_does(soak):
-    from keras_seg.labels import LabelSpec
-    from keras_seg.report import tables
-
+def test_the_tables_of_reports_name_times_as_the_soak_does():
     columns = tables.columns_of(LabelSpec(("a", "b"), ((0, 0, 0), (9, 9, 9))))
-    assert {column.name for column in columns} >= set(soak.TIME_COLUMNS)
+    assert {column.name for column in columns} >= set(TIME_COLUMNS)
 
 
-# A program that saves as training does, and what the soak makes of it
+# Killing runs
 
-PROGRAM = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from keras_seg import checkpoint, run_folder
 
-run, faults = Path(sys.argv[1]), sys.argv[2:]
-folder = run / "checkpoints"
-savez = np.savez
+def train_command(data: Path, config: Config, run: Path, every: int) -> list[str]:
+    config_file = run.with_suffix(".json")
+    storage.write_json(config_file, to_dict(config))
+    words = ["-m", "keras_seg.runs.train", "--config", config_file, "--out", run]
+    words += ["--data", data, "--threads", 2, "--checkpoint-every", every]
+    return [sys.executable, *map(str, words)]
 
-def slowly(file, **arrays):
-    savez(file, **arrays)
-    time.sleep(0.02)
 
-np.savez = slowly
-storage.sweep(folder)
-storage.sweep(run / "best")
-step, arrays, meta = checkpoint.load_newest(folder) or (0, {}, {"history": []})
-state, history = arrays.get("state", np.ones(3)), meta["history"]
-if step and "forgets its history" in faults:
-    history = []
-if step and "replays a step" in faults:
-    step -= 1
-storage.write_json(run / "environment.json", {"at": time.time()})
-while step < 30:
-    step += 1
-    time.sleep(0.01)
-    state = np.cos(state + step)
-    if step % 10 == 0:
-        history.append({"step": step, "loss": float(state[0])})
-    if step % 5 == 0 and "never saves" not in faults:
-        checkpoint.save(folder, step, {"state": state}, {"history": history}, 2)
-if "never saves" not in faults:
-    checkpoint.save(run / "best", 30, {"state": state}, {}, 1)
-storage.write_table(run / "history.csv", history)
+def start(command: list[str], log: Path) -> subprocess.Popen:
+    """A process in a group of its own, its stderr in a file."""
+    with open(log, "a") as stderr:
+        return subprocess.Popen(command, stderr=stderr, start_new_session=True)
+
+
+def finish(process: subprocess.Popen, log: Path) -> None:
+    assert process.wait() == 0, log.read_text()[-2000:]
+
+
+def wait_for_training(process: subprocess.Popen, run: Path) -> None:
+    """Until this process has written environment.json: the net is restored."""
+    environment = run / "environment.json"
+    before = environment.stat().st_mtime_ns if environment.exists() else 0
+    while process.poll() is None:
+        if environment.exists() and environment.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.01)
+
+
+def half_saved(run: Path, writer: int) -> bool:
+    """Whether the process `writer` is, or died, inside a save of a checkpoint."""
+    return any(run.glob(f"*/.tmp-{writer}-*"))
+
+
+def kill_somewhere(process, run, longest, in_save, chance) -> bool:
+    """SIGKILL at a random moment, or inside a save; False if it ended before."""
+    wait_for_training(process, run)
+    time.sleep(chance.uniform(0.0, longest))
+    while in_save and process.poll() is None and not half_saved(run, process.pid):
+        time.sleep(0.0002)
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_twenty_kills_and_the_same_bits(kind, patches, tmp_path):
+    whole, log, chance = tmp_path / "whole", tmp_path / "log", random.Random(0)
+    process = start(train_command(patches, CONFIGS[kind], whole, 10), log)
+    wait_for_training(process, whole)
+    began = time.monotonic()
+    finish(process, log)
+    seconds = time.monotonic() - began
+    kills = in_saves = 0
+    for number in range(RUNS):
+        run = tmp_path / f"run{number}"
+        command = train_command(patches, CONFIGS[kind], run, 10)
+        # What a run was too fast for is left to the next ones.
+        for left in range(-(-(KILLS - kills) // (RUNS - number)), 0, -1):
+            process = start(command, log)
+            in_save = in_saves < (kills + 1) / 3
+            longest = seconds / (left + 1)
+            if not kill_somewhere(process, run, longest, in_save, chance):
+                break
+            kills += 1
+            in_saves += half_saved(run, process.pid)
+        finish(start(command, log), log)
+        assert differ(run, whole) == []
+    assert kills == KILLS
+    assert in_saves >= 3
+
+
+# Killing a stage
+
+STUDY = """
+from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
+from keras_seg.config import from_dict
+
+PAPER = from_dict({config})
+
+
+def arms(base):
+    rates = {{"slow": 0.0003, "middle": 0.001, "fast": 0.003}}
+    return [
+        Arm(name, name, base.changed(optimizer={{"lr": lr}}))
+        for name, lr in rates.items()
+    ]
+
+
+STUDY = Study(
+    name="soak",
+    title="Soak",
+    datasets=(),
+    data=DataFacts((32, 48), 12),
+    plans={{
+        "hourglass": Plan(
+            paper=lambda data: PAPER,
+            scales={{"demo": {{}}, "bench": {{}}}},
+            stages=(Stage("rate", "Which learning rate?", "soak", arms),),
+        )
+    }},
+)
 """
 
 
-@pytest.fixture
-def soaked(soak, tmp_path, monkeypatch, capsys):
-    """A function that soaks the program with faults: (exit code, what is printed)."""
+@pytest.mark.slow
+def test_a_stage_killed_with_its_arms_and_without_them(patches, tmp_path):
+    study, log, chance = tmp_path / "soak.py", tmp_path / "log", random.Random(0)
+    study.write_text(STUDY.format(config=to_dict(CONFIGS["dropout"])))
 
-    def run_soak(*faults: str, kills: int = 3):
-        def command(args, config, run, every):
-            run.mkdir(parents=True, exist_ok=True)
-            return [sys.executable, "-c", PROGRAM, str(run), *faults]
+    def command(out: Path) -> list[str]:
+        words = [ROOT / "ablations" / "run.py", "--study", study, "--stage", "rate"]
+        words += ["--data", patches, "--out", out, "--jobs", 2, "--threads", 2]
+        return [sys.executable, *map(str, words)]
 
-        monkeypatch.setattr(soak, "train_command", command)
-        words = ["--out", str(tmp_path / "out"), "--only", "dropout"]
-        words += ["--kills", str(kills), "--runs", "2"]
-        return soak.main(words), capsys.readouterr().out.splitlines()[-1]
+    began = time.monotonic()
+    finish(start(command(tmp_path / "whole"), log), log)
+    seconds, kills = time.monotonic() - began, 0
+    for number in range(4):
+        process = start(command(tmp_path / "killed"), log)
+        time.sleep(chance.uniform(0.0, 1.5 * seconds / 4))
+        if process.poll() is not None:
+            break
+        if number % 2:
+            process.kill()  # the arms notice, save themselves and end
+        else:
+            os.killpg(process.pid, signal.SIGKILL)  # the arms are of its group
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    finish(start(command(tmp_path / "killed"), log), log)
 
-    return run_soak
-
-
-def test_a_program_that_goes_on_exactly_passes(soaked):
-    exit_code, line = soaked()
-    assert line.split()[:3] == ["dropout", "2", "3"]
-    assert line.endswith("none")
-    assert exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("fault", "found"),
-    [
-        ("replays a step", "checkpoints: state"),
-        ("forgets its history", "history.csv"),
-    ],
-)
-def test_a_program_that_does_not_is_found(soaked, fault, found):
-    exit_code, line = soaked(fault)
-    assert found in line
-    assert exit_code == 1
-
-
-def test_kills_outside_of_saves_are_not_counted_as_inside(soaked):
-    exit_code, line = soaked("never saves")
-    assert "only 0 of 1 kills in saves" in line
-    assert exit_code == 1
+    whole, killed = (tmp_path / k / "soak" / "hourglass" for k in ("whole", "killed"))
+    for run in sorted(whole.glob("rate/*/seed*")):
+        assert differ(killed / run.relative_to(whole), run) == []
+    winner, table = "rate/winner.json", "tables/rate.csv"
+    assert (killed / winner).read_bytes() == (whole / winner).read_bytes()
+    assert table_without_times(killed / table) == table_without_times(whole / table)
+    events = (killed / "journal.jsonl").read_text().splitlines()
+    assert sum(json.loads(event)["event"] == "begun" for event in events) > 3
 
 
-def test_a_save_counts_only_while_its_own_writer_is_in_it(soak, tmp_path):
-    folder = tmp_path / "checkpoints"
-    (folder / ".tmp-77-step-00000004").mkdir(parents=True)  # of another one's kill
-    assert soak.half_saved(tmp_path, 77)
-    assert not soak.half_saved(tmp_path, 78)
-    assert not soak.half_saved(tmp_path, 7)
-
-
-def test_too_few_kills_are_told(soak):
-    assert soak.too_few("kills", 2, 3) == ("only 2 of 3 kills",)
-    assert soak.too_few("kills", 3, 3) == ()
-
-
-@pytest.mark.parametrize(
-    ("sizes", "found"),
-    [
-        ([1000, 1000, 1040], "none"),
-        ([1000, 1000, 1060], "1,000 to 1,060 bytes"),
-        ([], "memory was not measured"),
-    ],
-    ids=["grows little", "grows", "not measured"],
-)
-def test_memory_that_grows_is_told(soak, tmp_path, monkeypatch, capsys, sizes, found):
-    """A process that says it is at step 100, 200, 400, 600 and then gone."""
-    steps, sizes = iter([[100], [200], [400], [600]]), iter(sizes)
-    monkeypatch.setattr(soak.checkpoint, "steps", lambda folder: next(steps, [600]))
-    monkeypatch.setattr(soak, "resident_bytes", lambda process: next(sizes, 0))
-    program = [sys.executable, "-c", "import time; time.sleep(1.5)"]
-    monkeypatch.setattr(soak, "train_command", lambda *arguments: program)
-    out = str(tmp_path / "out")
-    assert soak.main(["--out", out, "--only", "memory"]) == int(found != "none")
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"  {found}")
-
-
-def test_memory_of_this_process_is_what_it_takes(soak):
-    process = subprocess.Popen(
-        [sys.executable, "-c", "x = b'1' * 50_000_000; print(flush=True); input()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    process.stdout.readline()
-    found = soak.resident_bytes(process)
-    process.communicate(b"\n")
-    assert 50_000_000 < found < 100_000_000
-    assert soak.resident_bytes(process) == 0
-
-
-def test_a_run_that_fails_is_no_success(soak, tmp_path):
-    process = soak.start([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "r")
-    with pytest.raises(RuntimeError, match="exit code 3"):
-        soak.finish(process)
+# Memory
 
 
 @pytest.mark.slow
-def test_the_soak_kills_and_finds_nothing(soak, tmp_path, capsys):
-    options = ["--kills", "3", "--runs", "1", "--steps", "24"]
-    options += ["--checkpoint-every", "4", "--only", "dropout"]
-    assert soak.main(["--out", str(tmp_path / "out"), *options]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("none")
+def test_memory_does_not_grow_after_200_steps(patches, tmp_path):
+    """At most 5 % from step 200 to step 2,000."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    config = CONFIGS["joints"].changed(steps=2000, validation={"every": 500})
+    process = start(train_command(patches, config, run, 200), log)
+    measured = []
+    while process.poll() is None:
+        if max(checkpoint.steps(run / "checkpoints"), default=0) >= 200:
+            measured.append(resident_bytes(process))
+        time.sleep(0.2)
+    finish(process, log)
+    measured = [size for size in measured if size]
+    assert measured[-1] <= 1.05 * measured[0]
 
 
-@pytest.mark.slow
-def test_the_soak_kills_a_stage_and_finds_nothing(soak, tmp_path, capsys):
-    options = ["--steps", "12", "--only", "stage"]
-    assert soak.main(["--out", str(tmp_path / "out"), *options]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("none")
-    study = tmp_path / "out" / "stage" / "killed" / "soak" / "hourglass"
-    with open(study / "tables" / "rate.csv") as file:
-        states = [line["state"] for line in csv.DictReader(file)]
-    assert states[:3] == ["done"] * 3
-    events = (study / "journal.jsonl").read_text().splitlines()
-    assert sum(json.loads(e)["event"] == "begun" for e in events) > 3
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_from_window_to_window(
-    soak, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(soak, "MEMORY_STEPS", (100, 600))
-    assert soak.main(["--out", str(tmp_path / "out"), "--only", "memory"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("none")
+def resident_bytes(process: subprocess.Popen) -> int:
+    try:
+        fields = Path(f"/proc/{process.pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0

@@ -1,12 +1,13 @@
-"""The body model, the motions and the assets they come from."""
+"""The body model, the motions and their assets."""
 
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from keras_seg.synthetic import body, motion
 
-# SURREAL's label names in id order, from its own documentation: the joints' parents.
+# The parents of SMPL's joints, from SURREAL's documentation.
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19]
 PARENTS += [20, 21]
 
@@ -28,18 +29,16 @@ def test_mesh_has_the_documented_counts(template):
 
 
 def test_mesh_is_closed_to_the_outside(template):
-    """Faces are counter-clockwise: the signed volume is that of a person."""
+    """Faces are counter-clockwise: the signed volume is a person's."""
     a, b, c = (template.mean[template.faces[:, k]] for k in range(3))
     volume = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
     assert 0.04 < volume < 0.11  # m3
 
 
 def test_labels_are_symmetric(template):
-    """The mirror image of a left face is a face of the right part, and so on."""
-    from scipy.spatial import cKDTree
-
+    """The mirror image of a face is a face of the mirrored part."""
     centres = template.mean[template.faces].mean(axis=1)
-    distance, twin = cKDTree(centres).query(centres * [-1, 1, 1])
+    distance, twin = KDTree(centres).query(centres * [-1, 1, 1])
     part_of_mirror = body.MIRRORED_JOINTS[template.face_part - 1] + 1
     paired = distance < 1e-3
     assert paired.mean() > 0.98
@@ -68,15 +67,21 @@ def test_people_have_the_heights_of_people():
         assert 0.05 < np.std(heights) < 0.16
 
 
+def posed(template, pose, pelvis):
+    """Vertices [V, 3] and joints [24, 3] of the mean body in a pose."""
+    rotations, positions = body.pose_joints(
+        template.joints, pose, pelvis, template.parents
+    )
+    vertices = body.skin_vertices(
+        template.mean, template.joints, template.skin, rotations, positions
+    )
+    return vertices, positions
+
+
 def test_skinning_moves_a_rigid_part_rigidly(template):
     rng = np.random.default_rng(1)
     pose = rng.normal(0, 0.5, (24, 3))
-    rotations, positions = body.pose_joints(
-        template.joints, pose, np.array([1.0, 2, 3]), template.parents
-    )
-    posed = body.skin_vertices(
-        template.mean, template.joints, template.skin, rotations, positions
-    )
+    vertices, positions = posed(template, pose, np.array([1.0, 2, 3]))
     head = np.flatnonzero(template.skin[:, 15] == 1)
     assert len(head) > 1000
     # By hand: the head's rotation is the product along pelvis, spine, neck, head.
@@ -84,17 +89,12 @@ def test_skinning_moves_a_rigid_part_rigidly(template):
     for joint in (0, 3, 6, 9, 12, 15):
         turn = turn * Rotation.from_rotvec(pose[joint])
     expected = turn.apply(template.mean[head] - template.joints[15]) + positions[15]
-    np.testing.assert_allclose(posed[head], expected, atol=2e-6)
+    np.testing.assert_allclose(vertices[head], expected, atol=2e-6)
 
 
 def test_zero_pose_is_the_identity(template):
-    rotations, positions = body.pose_joints(
-        template.joints, np.zeros((24, 3)), template.joints[0], template.parents
-    )
-    posed = body.skin_vertices(
-        template.mean, template.joints, template.skin, rotations, positions
-    )
-    np.testing.assert_allclose(posed, template.mean, atol=1e-6)
+    vertices, _ = posed(template, np.zeros((24, 3)), template.joints[0])
+    np.testing.assert_allclose(vertices, template.mean, atol=1e-6)
 
 
 def test_there_are_twenty_motions_without_jumps():
@@ -108,36 +108,27 @@ def test_there_are_twenty_motions_without_jumps():
 
 
 @pytest.mark.parametrize("name", ["walk", "0walk_forward", "turn_left0"])
-def test_walkers_keep_to_the_floor(name, template):
+def test_walkers_stay_on_the_floor(name, template):
     """The lowest point of a walking body stays level: retargeting is right."""
-    times = np.arange(0, 2.6, 0.1)
-    pose, root = motion.sample(motion.load_all()[name], times)
+    pose, root = motion.sample(motion.load_all()[name], np.arange(0, 2.6, 0.2))
     path = motion.pelvis_path(pose, root, template.joints)
-    lowest = []
-    for t in range(len(times)):
-        rotations, positions = body.pose_joints(
-            template.joints, pose[t], path[t], template.parents
-        )
-        posed = body.skin_vertices(
-            template.mean, template.joints, template.skin, rotations, positions
-        )
-        lowest.append(posed[:, 1].min())
+    lowest = [posed(template, *at)[0][:, 1].min() for at in zip(pose, path)]
     assert np.std(lowest) < 0.01
     assert abs(np.mean(lowest)) < 0.03
 
 
-def test_a_walk_goes_on_where_it_ended():
+def test_a_looping_walk_continues_where_it_ended():
     walk = motion.load_all()["walk"]
     times = np.arange(0, 4, 1 / 30)
     pose, root = motion.sample(walk, times)
     speed = np.linalg.norm(np.diff(root, axis=0), axis=1) * 30
-    assert speed.max() < 2.0  # m/s: no leap from one round to the next
+    assert speed.max() < 2.0  # m/s: no jump between two rounds
     assert np.linalg.norm(root[-1, [0, 2]]) > 3.0  # and no return to the start
     local = Rotation.from_rotvec(pose[:, 1]).as_matrix()
     assert np.abs(np.diff(local, axis=0)).max() < 0.35
 
 
-def test_stored_frames_are_met_exactly():
+def test_sampling_reproduces_the_stored_frames():
     for name in ("kick", "turn_right0"):
         one = motion.load_all()[name]
         pose, root = motion.sample(one, np.arange(5, 20) / 30)

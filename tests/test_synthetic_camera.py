@@ -1,15 +1,15 @@
-"""SURREAL's camera: its published formula, and that it is a mirror."""
+"""SURREAL's camera: its published formula, which mirrors."""
 
 import numpy as np
 import pytest
 
 from keras_seg.synthetic import body, camera, raster
 
-PALETTE_LEFT, PALETTE_RIGHT = 17, 18  # leftArm, rightArm
+LEFT_ARM, RIGHT_ARM = 17, 18
 
 
 def surreal_projection(points, cam_loc):
-    """The matrices of SURREAL's own tools, multiplied out: [N, 3] to [N, 2].
+    """The matrices of SURREAL's own tools: points [N, 3] to pixels [N, 2].
 
     Extrinsic: rotation [[0,0,1],[0,-1,0],[-1,0,0]] transposed, camera at cam_loc, then
     Blender's camera axes to computer vision's. Intrinsic: 600 px, (160, 120).
@@ -45,7 +45,7 @@ def test_joints_2d_are_rounded_pixels():
 
 
 def test_world_axes():
-    """zrot 0: the body faces the camera (X), Y points down, Z is its left."""
+    """At zrot 0 the body faces the camera (X); Y points down, Z to its left."""
     turn = camera.world_rotation(0.0)
     assert np.allclose(turn @ [0, 0, 1], [1, 0, 0])
     assert np.allclose(turn @ [0, 1, 0], [0, -1, 0])
@@ -66,25 +66,19 @@ def label_image(vertices, template, zrot):
 
 
 def test_the_camera_mirrors():
-    """Who faces SURREAL's camera shows the LEFT arm on the LEFT of the picture."""
+    """The LEFT arm of a person who faces the camera is on the LEFT of the picture."""
     template = body.load("female")
-    facing = label_image(template.mean, template, zrot=0.0)
-    columns = {part: np.nonzero(facing == part)[1] for part in (17, 18)}
-    assert columns[PALETTE_LEFT].max() < 160 < columns[PALETTE_RIGHT].min()
-    away = label_image(template.mean, template, zrot=np.pi)
-    columns = {part: np.nonzero(away == part)[1] for part in (17, 18)}
-    assert columns[PALETTE_RIGHT].max() < 160 < columns[PALETTE_LEFT].min()
-    # The face is seen, not the inside of the back of the head.
-    head = np.nonzero(facing == 16)
-    assert len(head[0]) > 100
+    for zrot, arms in ((0.0, (LEFT_ARM, RIGHT_ARM)), (np.pi, (RIGHT_ARM, LEFT_ARM))):
+        image = label_image(template.mean, template, zrot)
+        left, right = (np.nonzero(image == arm)[1] for arm in arms)
+        assert left.max() < 160 < right.min()
+        assert (image == 16).sum() > 100  # the head
 
 
 def test_flipping_with_swapping_is_the_mirrored_pose():
-    """A flipped label image with left and right exchanged is a true label image.
+    """A flipped label image with left and right swapped is that of the mirrored pose.
 
-    A label image of the mirrored pose, seen from the mirrored side, is what flipping
-    and swapping gives, but for pixels at the parts' borders (the mesh is not exactly
-    symmetric).
+    Only pixels at the borders of parts differ: the mesh is not exactly symmetric.
     """
     template = body.load("male")
     symmetric = template.joints + template.joints[body.MIRRORED_JOINTS] * [-1, 1, 1]

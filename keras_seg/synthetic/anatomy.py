@@ -1,4 +1,4 @@
-"""Where things are on a body: landmarks, groups of parts, places on the surface."""
+"""Landmarks of a body, groups of its parts and points on its surface."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,14 @@ import numpy as np
 
 from keras_seg.synthetic import body
 
-NUM_PARTS = body.NUM_PARTS
-
 
 def _table(*parts: int) -> np.ndarray:
-    table = np.zeros(NUM_PARTS + 1, bool)
+    table = np.zeros(body.NUM_PARTS + 1, bool)
     table[list(parts)] = True
     return table
 
 
-# Which parts a garment can reach; index = part id.
+# Groups of parts, bool by part id.
 IS_TRUNK = _table(1, 4, 7, 10, 13, 14, 15)
 IS_LEG = _table(1, 2, 3, 5, 6, 8, 9, 11, 12)
 IS_FOOT = _table(8, 9, 11, 12)
@@ -26,13 +24,12 @@ IS_HEAD = _table(16)
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Heights and places on a T-posed body, metres in body axes."""
+    """Coordinates on a T-posed body, metres in body axes."""
 
     hip_y: float
     knee_y: float
     ankle_y: float
     floor_y: float
-    waist_y: float
     chest_y: float
     arm_y: float
     arm_z: float
@@ -43,24 +40,25 @@ class Landmarks:
     neck_z: float
     leg_x: float
     trunk_z: float
-    eye: np.ndarray  # the left one's middle
+    eye: np.ndarray  # centre of the left one
     mouth: np.ndarray
     top_y: float
-    skull: np.ndarray  # the middle of the head
+    skull: np.ndarray  # centre of the head
 
     @classmethod
-    def of(cls, template: body.Template, vertices, joints) -> "Landmarks":
+    def measure(
+        cls, template: body.Template, vertices: np.ndarray, joints: np.ndarray
+    ) -> "Landmarks":
         eyes = vertices[np.unique(template.faces[template.is_eye])]
         lips = vertices[template.masks["lips"] > 0.5]
         head = vertices[template.skin[:, body.HEAD] > 0.5]
         hip, knee = joints[body.LEFT_HIP], joints[body.LEFT_KNEE]
-        shoulder, pelvis = joints[body.LEFT_SHOULDER], joints[body.PELVIS]
+        shoulder = joints[body.LEFT_SHOULDER]
         return cls(
             hip_y=hip[1],
             knee_y=knee[1],
             ankle_y=joints[body.LEFT_ANKLE, 1],
             floor_y=vertices[:, 1].min(),
-            waist_y=pelvis[1] + 0.05,
             chest_y=joints[body.SPINE3, 1] + 0.08,
             arm_y=shoulder[1],
             arm_z=shoulder[2],
@@ -78,39 +76,39 @@ class Landmarks:
         )
 
     def leg_y(self, length: float) -> float:
-        """The height of a place on the leg: 0 hip, 1 knee, 2 ankle."""
+        """The height of a point on the leg: 0 hip, 1 knee, 2 ankle."""
         return float(
             np.interp(length, [0, 1, 2], [self.hip_y, self.knee_y, self.ankle_y])
         )
 
     def arm_x(self, length: float) -> float:
-        """How far out a place on the arm is: 0 shoulder, 1 elbow, 2 wrist."""
+        """The x of a point on the arm: 0 shoulder, 1 elbow, 2 wrist."""
         reach = [self.shoulder_x, self.elbow_x, self.wrist_x]
         return float(np.interp(length, [0, 1, 2], reach))
 
 
 @dataclass(frozen=True)
-class Place:
-    """Points on the T-posed body: position [N, 3], part [N], garment mesh [N]."""
+class SurfacePoints:
+    """Points on the T-posed body: position [N, 3], part id [N], mesh id [N]."""
 
     position: np.ndarray
     part: np.ndarray
     mesh: np.ndarray
 
     @property
-    def x(self):
+    def x(self) -> np.ndarray:
         return self.position[:, 0]
 
     @property
-    def y(self):
+    def y(self) -> np.ndarray:
         return self.position[:, 1]
 
     @property
-    def z(self):
+    def z(self) -> np.ndarray:
         return self.position[:, 2]
 
 
 def ramp(distance: np.ndarray, width: float) -> np.ndarray:
-    """0 outside, rising smoothly to 1 at `width` metres inside."""
+    """0 outside, rising smoothly to 1 `width` metres inside."""
     share = np.clip(distance / width, 0, 1)
     return share * share * (3 - 2 * share)

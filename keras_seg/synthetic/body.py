@@ -1,8 +1,8 @@
 """The parametric human body: 13,524 vertices, 24 joints in SMPL's order.
 
-A linear model made from the CC0 base mesh of MakeHuman (see NOTICE and
-tools/build_assets.py): vertices = mean + sum_k b_k direction_k, and the same for the
-joints, with b ~ N(0, 1). Body axes: x to the body's left, y up, z forward; metres; the
+A linear model made from MakeHuman's CC0 base mesh (see NOTICE and
+tools/build_assets.py): vertices = mean + sum_k b_k direction_k with b ~ N(0, 1), and
+likewise the joints. Body axes in metres: x to the body's left, y up, z forward. The
 rest pose is SMPL's T-pose with the pelvis joint at the origin.
 """
 
@@ -22,7 +22,7 @@ NUM_PARTS = 24  # part id = joint id + 1; 0 is the background
 PELVIS, LEFT_HIP, RIGHT_HIP, LEFT_KNEE, LEFT_ANKLE = 0, 1, 2, 4, 7
 SPINE3, NECK, HEAD = 9, 12, 15
 LEFT_SHOULDER, LEFT_ELBOW, LEFT_WRIST = 16, 18, 20
-# Joints (and, one more, parts) that change places in a mirrored body.
+# The joint that each one becomes in a mirrored body; part ids are one higher.
 MIRRORED_JOINTS = np.array(
     [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12]
     + [14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
@@ -39,11 +39,11 @@ class Template:
         faces: int32 [F, 3], counter-clockwise seen from outside.
         face_part: uint8 [F], part ids 1..24.
         is_eye: bool [F].
-        skin: float32 [V, 24], shares of the joints, rows sum to 1.
+        skin: float32 [V, 24], weights of the joints; rows sum to 1.
         parents: int [24], -1 for the pelvis.
-        masks: float32 [V] in 0..1 for "ears", "eyelids", "face", "inside_mouth",
+        masks: float32 [V] in 0..1 of "ears", "eyelids", "face", "inside_mouth",
             "lips".
-        garments: the arrays of the meshes "skirt" and "hair" (see `garment`).
+        garments: arrays of the meshes "skirt" and "hair" (see `garment`).
     """
 
     mean: np.ndarray
@@ -64,27 +64,23 @@ class Template:
         vertices = self.mean + np.tensordot(shape, self.directions, 1)
         return vertices, self.joints + np.tensordot(shape, self.joint_directions, 1)
 
-    def garment(self, name: str, vertices: np.ndarray):
+    def garment(
+        self, name: str, vertices: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """A mesh worn over a T-posed body with these vertices.
 
         Returns:
             vertices float32 [N, 3], skin float32 [N, 24], faces int32 [M, 3],
             face_part uint8 [M].
         """
-        arrays = self.garments[name]
-        carried = np.einsum(
-            "nk,nka->na", arrays["anchor_weights"], vertices[arrays["anchor_ids"]]
-        )
-        return (
-            carried + arrays["offset"],
-            arrays["skin"],
-            arrays["faces"],
-            arrays["face_part"],
-        )
+        mesh = self.garments[name]
+        anchors = vertices[mesh["anchor_ids"]]
+        points = np.einsum("nk,nka->na", mesh["anchor_weights"], anchors)
+        return points + mesh["offset"], mesh["skin"], mesh["faces"], mesh["face_part"]
 
 
 def _dense(ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """float32 [V, 24] of joint ids [V, 4] and their weights, rows of sum 1."""
+    """float32 [V, 24], rows of sum 1, of joint ids [V, 4] and their weights."""
     skin = np.zeros((len(ids), NUM_JOINTS), np.float32)
     np.put_along_axis(skin, ids.astype(int), weights.astype(np.float32), axis=1)
     return skin / skin.sum(axis=1, keepdims=True)
@@ -92,6 +88,7 @@ def _dense(ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def load(sex: str) -> Template:
+    """The body model of one of SEXES."""
     with np.load(ASSETS / "body.npz") as assets:
         return Template(
             mean=assets[f"{sex}_mean"],
@@ -108,22 +105,21 @@ def load(sex: str) -> Template:
                 for name in assets
                 if name.startswith("mask_")
             },
-            garments={
-                name: {
-                    "faces": assets[f"{name}_faces"].astype(np.int32),
-                    "face_part": assets[f"{name}_face_part"],
-                    "anchor_ids": assets[f"{name}_anchor_ids"].astype(int),
-                    "anchor_weights": assets[f"{name}_anchor_weights"].astype(
-                        np.float32
-                    ),
-                    "offset": assets[f"{name}_offset"],
-                    "skin": _dense(
-                        assets[f"{name}_skin_ids"], assets[f"{name}_skin_weights"]
-                    ),
-                }
-                for name in ("skirt", "hair")
-            },
+            garments={name: _read_garment(assets, name) for name in ("skirt", "hair")},
         )
+
+
+def _read_garment(assets, name: str) -> dict[str, np.ndarray]:
+    weights = assets[f"{name}_anchor_weights"]
+    skin = assets[f"{name}_skin_ids"], assets[f"{name}_skin_weights"]
+    return {
+        "faces": assets[f"{name}_faces"].astype(np.int32),
+        "face_part": assets[f"{name}_face_part"],
+        "anchor_ids": assets[f"{name}_anchor_ids"].astype(int),
+        "anchor_weights": weights.astype(np.float32),
+        "offset": assets[f"{name}_offset"],
+        "skin": _dense(*skin),
+    }
 
 
 def pose_joints(
@@ -134,10 +130,11 @@ def pose_joints(
     Args:
         joints: [24, 3] of the T-posed body.
         pose: [24, 3] axis-angle local rotations.
-        pelvis: [3], where the pelvis joint is to be.
+        pelvis: [3], the position of the pelvis joint.
+        parents: int [24].
 
     Returns:
-        rotations [24, 3, 3] (global) and positions [24, 3], float64.
+        Global rotations [24, 3, 3] and positions [24, 3], float64.
     """
     local = Rotation.from_rotvec(pose).as_matrix()
     rotations = np.empty((NUM_JOINTS, 3, 3))
@@ -167,12 +164,12 @@ def skin_vertices(
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3]: the area-weighted mean of the faces around a vertex."""
+    """Unit normals [V, 3]: area-weighted means over the faces around each vertex."""
     first, second, third = (vertices[faces[:, corner]] for corner in range(3))
-    across = np.cross(second - first, third - first)
+    face_normals = np.cross(second - first, third - first)
     normals = np.empty_like(vertices)
     corners = faces.ravel(order="F")
     for axis in range(3):
-        weights = np.tile(across[:, axis], 3)
+        weights = np.tile(face_normals[:, axis], 3)
         normals[:, axis] = np.bincount(corners, weights, minlength=len(vertices))
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)

@@ -1,12 +1,12 @@
-"""SURREAL's world and camera, from its own published formula.
+"""SURREAL's world and camera, from its published formula.
 
-World: X towards the camera, Y DOWN, Z to the side; the origin is the pelvis in a
-clip's first frame. The camera stands at camLoc = (distance, dy, dz), looks along -X,
-has a focal length of 600 px and its principal point at (160, 120).
+World: X towards the camera, Y DOWN, Z to the side; the origin is the pelvis in the
+first frame of a clip. The camera is at camLoc = (distance, dy, dz) and looks along -X,
+with a focal length of 600 px and the principal point at (160, 120).
 
-The formula is a REFLECTION (determinant -1): SURREAL's pictures are mirror images. A
-person who faces the camera shows the left hand on the left of the picture. Pixel
-(column i, row j) has its centre at (i + 0.5, j + 0.5).
+The formula is a REFLECTION (determinant -1): SURREAL's pictures are mirror images. The
+left hand of a person who faces the camera is on the left of the picture. The centre of
+pixel (column i, row j) is at (i + 0.5, j + 0.5).
 """
 
 import numpy as np
@@ -20,10 +20,10 @@ BODY_TO_WORLD = np.array([[0.0, 0, 1], [0, -1, 0], [1, 0, 0]])
 
 
 def world_rotation(zrot: float) -> np.ndarray:
-    """[3, 3]: a turn of zrot radians about the body's vertical, then world axes."""
+    """[3, 3]: body to world axes, after a turn of zrot radians about the vertical."""
     sine, cosine = np.sin(zrot), np.cos(zrot)
-    about_y = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
-    return BODY_TO_WORLD @ about_y
+    turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+    return BODY_TO_WORLD @ turn
 
 
 def project(points: np.ndarray, cam_loc: np.ndarray) -> np.ndarray:
@@ -36,6 +36,6 @@ def project(points: np.ndarray, cam_loc: np.ndarray) -> np.ndarray:
 
 
 def joints_2d(joints_3d: np.ndarray, cam_loc: np.ndarray) -> np.ndarray:
-    """SURREAL's joints2D: float32 pixels [2, ...] of joints3D [3, ...], rounded."""
+    """SURREAL's joints2D [2, ...] of joints3D [3, ...]: float32, whole pixels."""
     uvz = project(np.moveaxis(joints_3d, 0, -1), cam_loc)
     return np.round(np.moveaxis(uvz[..., :2], -1, 0)).astype(np.float32)

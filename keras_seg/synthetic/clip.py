@@ -1,7 +1,7 @@
-"""One clip: a person who moves before a still background, with all its labels.
+"""One clip: a person moving in front of a still background, with all its labels.
 
 Everything is drawn from `numpy.random.default_rng([seed, split, index])`, so a clip
-does not depend on the others, on their number or on who makes it.
+depends neither on the other clips nor on the process that makes it.
 """
 
 from dataclasses import dataclass
@@ -9,26 +9,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from keras_seg.synthetic import (
-    body,
-    camera,
-    defect,
-    look,
-    motion,
-    raster,
-    scene,
-    shade,
-)
+from keras_seg.synthetic import body, camera, defect, look, motion, raster, scene, shade
 
 SPLITS = ("train", "val", "test")
 FAR = np.float32(1e10)  # depth of the background, as in SURREAL
 STRIDE = 50  # SURREAL's run0: clips that overlap by 50 %
 CLIP_SECONDS = 100 / 30  # SURREAL's clips: 100 frames at 30 a second
-LONGEST_STEP = 0.2  # seconds between two frames of a clip of few frames
-MOST_DRIFT = np.array([1.5, 0.9])  # metres from the first frame, in depth and sideways
+MAX_STEP = 0.2  # seconds between two frames, for clips of few frames
+MAX_DRIFT = np.array([1.5, 0.9])  # metres from the first frame: depth, sideways
 
-# Which motions a split has, and how often. No split shares a motion with another, and
-# upright ones prevail, as in SURREAL.
+# The motions of each split and their weights. Splits share no motion, and upright
+# motions prevail, as in SURREAL.
 MOTIONS = {
     "train": {
         "walk": 3,
@@ -57,22 +48,22 @@ MOTIONS = {
 
 @dataclass(frozen=True)
 class Clip:
-    """T frames of 240 x 320 and what is known of them; units and axes as in SURREAL.
+    """T frames of 240 x 320 and their labels; units and axes as in SURREAL.
 
     Attributes:
-        sequence: str, the name; number: int, from 1.
+        sequence: the clip's name.
         rgb: uint8 [T, 240, 320, 3].
         segm: uint8 [T, 240, 320], 0 or part ids 1..24, with the head-label defect.
         segm_clean: the same without it.
-        depth: float32 [T, 240, 320] metres, FAR where there is nobody; or None.
-        joints_3d: float32 [3, 24, T] world metres; joints_2d: [2, 24, T] whole pixels.
+        depth: float32 [T, 240, 320] metres, FAR in the background; or None.
+        joints_3d: float32 [3, 24, T], world metres.
+        joints_2d: float32 [2, 24, T], whole pixels.
         pose: float32 [72, T]; shape: float32 [10]; light: float32 [9].
         cam_loc: float32 [3]; zrot: radians; gender: 0 female, 1 male.
-        background, cloth: str, in words.
+        background, cloth: descriptions in words.
     """
 
     sequence: str
-    number: int
     rgb: np.ndarray
     segm: np.ndarray
     segm_clean: np.ndarray
@@ -87,22 +78,21 @@ class Clip:
     gender: int
     background: str
     cloth: str
-    stride: int = STRIDE
 
 
 def draw_motion(
     rng: np.random.Generator, split: str, frames: int
 ) -> tuple[str, np.ndarray, np.ndarray]:
-    """A motion of the split, varied: (name, pose [T, 24, 3], root [T, 3])."""
+    """A varied motion of the split: (name, pose [T, 24, 3], root [T, 3])."""
     names = list(MOTIONS[split])
     weights = np.array(list(MOTIONS[split].values()), float)
     name, arms = rng.choice(names, size=2, p=weights / weights.sum())
     clips = motion.load_all()
-    step = np.clip(CLIP_SECONDS / frames, 1 / motion.FPS, LONGEST_STEP)
+    step = np.clip(CLIP_SECONDS / frames, 1 / motion.FPS, MAX_STEP)
     steps = np.arange(frames) * step * rng.uniform(0.8, 1.25)
     chosen = clips[str(name)]
     pose, root = motion.sample(chosen, rng.uniform(0, chosen.seconds) + steps)
-    if rng.random() < 0.3:  # the arms do something else
+    if rng.random() < 0.3:  # the arms of another motion
         other = clips[str(arms)]
         moved, _ = motion.sample(other, rng.uniform(0, other.seconds) + steps)
         pose[:, motion.ARM_JOINTS] = moved[:, motion.ARM_JOINTS]
@@ -112,11 +102,11 @@ def draw_motion(
     return str(name), pose, root
 
 
-def _near(path: np.ndarray) -> np.ndarray:
-    """A path [T, 3] in world axes kept within MOST_DRIFT of its beginning."""
+def _limit_drift(path: np.ndarray) -> np.ndarray:
+    """A path [T, 3] in world axes, scaled to stay within MAX_DRIFT of its start."""
     drift = path - path[0]
-    for axis, most in zip((0, 2), MOST_DRIFT):
-        drift[:, axis] *= min(1.0, most / max(np.abs(drift[:, axis]).max(), 1e-9))
+    for axis, limit in zip((0, 2), MAX_DRIFT):
+        drift[:, axis] *= min(1.0, limit / max(np.abs(drift[:, axis]).max(), 1e-9))
     return path[0] + drift
 
 
@@ -126,7 +116,10 @@ def make_clip(
     """Clip number `index` of a split.
 
     Args:
-        seed, index: int, at least 0; split: one of SPLITS; frames: int, at least 1.
+        seed, index: at least 0.
+        split: one of SPLITS.
+        frames: at least 1.
+        with_depth: make depth images too.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     gender = int(rng.integers(2))
@@ -141,14 +134,15 @@ def make_clip(
     # Body axes to world axes, the pelvis of the first frame at the origin.
     turn = camera.world_rotation(zrot)
     pelvis = motion.pelvis_path(pose, root, person.joints)
-    world_pelvis = _near((pelvis - pelvis[0]) @ turn.T)
+    world_pelvis = _limit_drift((pelvis - pelvis[0]) @ turn.T)
     floor_y = float(pelvis[0, 1])
     background = scene.draw(rng, cam_loc, floor_y)
 
     painter = Painter(rng, person, light, cam_loc, background, floor_y)
-    dirty_parts = person.face_part.copy()
-    own = len(person.template.faces)
-    dirty_parts[:own] = defect.with_defect(person.template)
+    defective_parts = person.face_part.copy()
+    defective_parts[: len(person.template.faces)] = defect.defective_parts(
+        person.template
+    )
     segm, clean, depth, rgb, joints = [], [], [], [], []
     for t in range(frames):
         rotations, positions = body.pose_joints(
@@ -162,14 +156,13 @@ def make_clip(
         picture, seen = painter.paint(vertices)
         rgb.append(picture)
         clean.append(_image(seen, person.face_part[seen.face], np.uint8(0)))
-        segm.append(_image(seen, dirty_parts[seen.face], np.uint8(0)))
+        segm.append(_image(seen, defective_parts[seen.face], np.uint8(0)))
         if with_depth:
             depth.append(_image(seen, seen.depth, FAR))
 
     joints_3d = np.moveaxis(np.array(joints, np.float32), 0, -1).swapaxes(0, 1)
     return Clip(
         sequence=f"{split}{index:05d}_{name}",
-        number=1,
         rgb=np.array(rgb),
         segm=np.array(segm),
         segm_clean=np.array(clean),
@@ -193,9 +186,9 @@ def _image(seen: raster.Fragments, values: np.ndarray, empty) -> np.ndarray:
     return image
 
 
-# Colour is sampled at the pixel centres and half-way between them; a pixel takes its
-# own sample and its eight neighbours by this filter, so edges are smooth. Labels and
-# depth take the sample at the centre alone.
+# Colour is sampled at pixel centres and half-way between them; a pixel is the mean of
+# its own sample and the eight around it, weighted by this filter, so edges are smooth.
+# Labels and depth use the sample at the centre alone.
 SAMPLES = 2
 TENT = np.array([0.25, 0.5, 0.25], np.float32)
 GRID = (SAMPLES * camera.HEIGHT + 1, SAMPLES * camera.WIDTH + 1)
@@ -208,10 +201,10 @@ class Painter:
         self.person, self.light, self.cam_loc = person, light, cam_loc
         self.background, self.floor_y = background, floor_y
         self.film = Film(rng)
-        self.still = self.film.expose(background.linear)
+        self.empty = self.film.expose(background.linear)
 
     def paint(self, vertices: np.ndarray) -> tuple[np.ndarray, raster.Fragments]:
-        """RGB uint8 [240, 320, 3] and what is seen at the pixel centres."""
+        """RGB uint8 [240, 320, 3] and the fragments at the pixel centres."""
         person = self.person
         uvz = camera.project(vertices, self.cam_loc)
         samples = raster.rasterise(uvz, person.faces, GRID, (0.0, 0.0), SAMPLES)
@@ -224,15 +217,15 @@ class Painter:
             weights=samples.weights[centres],
         )
         if not len(samples.face):
-            return self.film.develop(self.still), seen
+            return self.film.develop(self.empty), seen
         normals = body.vertex_normals(vertices, person.faces)
         facing = samples.interpolate(person.faces, normals)
         facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-6)
         colour = person.albedo(samples)
         colour *= shade.irradiance(facing, self.light)[:, None]
 
-        # Work on the part of the sample grid that the person covers, from an odd row
-        # and column minus one, so that pixel centres stay at odd places.
+        # Only the window of the sample grid that the person covers. Its first row and
+        # column are even, so that pixel centres stay at odd rows and columns.
         top = max(samples.rows.min() // 2 * 2 - 2, 0)
         left = max(samples.columns.min() // 2 * 2 - 2, 0)
         bottom = min(samples.rows.max() // 2 * 2 + 3, GRID[0])
@@ -242,7 +235,7 @@ class Painter:
         layer[rows, columns, 3] = 1
         depth = np.zeros(layer.shape[:2], np.float32)
         depth[rows, columns] = samples.depth
-        colour *= _hollows(depth, layer[..., 3])[rows, columns][:, None]
+        colour *= _occlusion(depth, layer[..., 3])[rows, columns][:, None]
         layer[rows, columns, :3] = colour
         layer = cv2.sepFilter2D(layer, -1, TENT, TENT, borderType=cv2.BORDER_REPLICATE)
         layer = layer[1::2, 1::2]
@@ -257,10 +250,10 @@ class Painter:
         return self.film.develop(self.film.expose(picture)), seen
 
     def _shadow(self, vertices: np.ndarray) -> np.ndarray:
-        """[240, 320]: the factor of the light that reaches the floor.
+        """[240, 320]: the share of the light that reaches the floor.
 
-        The vertices are thrown on the floor, away from the strongest light, and the
-        lowest ones straight down too.
+        Vertices are projected on the floor away from the main direction of the light;
+        the lowest ones also straight down.
         """
         light = self.light
         toward = np.array([light[3], min(light[1], -1e-3), light[2]], float)
@@ -272,13 +265,12 @@ class Painter:
         cast[:, 1] = self.floor_y
         under = cast[height < 0.12]
         strength = 0.15 + 0.4 * min(1.0, np.linalg.norm(toward) / light[0])
-        dark = strength * self._spread(cast, 1.6)
-        return 1 - self.background.ground * np.maximum(
-            dark, 0.4 * self._spread(under, 1)
-        )
+        shadow = strength * self._soft_spot(cast, 1.6)
+        contact = 0.4 * self._soft_spot(under, 1)
+        return 1 - self.background.ground * np.maximum(shadow, contact)
 
-    def _spread(self, points: np.ndarray, width: float) -> np.ndarray:
-        """Points [N, 3] in the world to a soft spot, 0..1 [240, 320]."""
+    def _soft_spot(self, points: np.ndarray, width: float) -> np.ndarray:
+        """World points [N, 3] as a blurred spot, 0..1 [240, 320]."""
         uvz = camera.project(points, self.cam_loc)
         u, v = uvz[:, 0].astype(int), uvz[:, 1].astype(int)
         seen = (uvz[:, 2] > 0) & (u >= 0) & (v >= 0)
@@ -289,20 +281,20 @@ class Painter:
         return cv2.GaussianBlur(spot, (0, 0), width)
 
 
-def _hollows(depth: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """A factor that darkens what lies behind its surroundings: armpits, under chins.
+def _occlusion(depth: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """A factor that darkens what is behind its surroundings: armpits, under chins.
 
-    depth: float32 [h, w] metres, 0 where nothing is; covered: 1 or 0.
+    depth: float32 [h, w] metres, 0 where nobody is; covered: 1 or 0.
     """
     width = 5.0  # samples
-    near = cv2.GaussianBlur(depth, (0, 0), width)
+    around = cv2.GaussianBlur(depth, (0, 0), width)
     share = cv2.GaussianBlur(covered, (0, 0), width)
-    behind = depth - near / np.maximum(share, 1e-6)
+    behind = depth - around / np.maximum(share, 1e-6)
     return 1 - 0.4 * np.clip(behind / 0.08, 0, 1)
 
 
 class Film:
-    """The camera's own doings, the same for person and background of a clip."""
+    """Exposure, colour cast, blur and grain, the same throughout a clip."""
 
     def __init__(self, rng: np.random.Generator):
         self.exposure = np.exp(rng.normal(0, 0.12))
@@ -319,6 +311,7 @@ class Film:
         return shade.film_to_bytes(image)
 
     def develop(self, image: np.ndarray) -> np.ndarray:
+        """Adds grain to a frame, uint8 [240, 320, 3]."""
         if self.grain < 0.3:
             return image
         noise = self.rng.standard_normal(image.shape, np.float32) * self.grain

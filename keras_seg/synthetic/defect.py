@@ -1,9 +1,9 @@
 """SURREAL's head-label defect: specks on chest and groin that are labelled head.
 
 In SURREAL's label images two small S-shaped specks on the chest and flecks at the
-groin carry the head's id. They are fixed on the mesh, face by face, and so identical
-in every frame. The preparation repairs them; the generator makes them, so that the
-repair has something to work on and, in the clean labels, something to be held against.
+groin have the id of the head. They belong to faces of the mesh and are the same in
+every frame. The dataset's preparation repairs them; the generator reproduces them so
+that the repair can be tested against the clean labels.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ HEAD_PART = body.HEAD + 1
 CHEST_PART, HIPS_PART = 10, 1
 
 
-def with_defect(template: body.Template) -> np.ndarray:
+def defective_parts(template: body.Template) -> np.ndarray:
     """uint8 [F]: the part of every face as SURREAL's renderer would label it.
 
-    On the mean body: S curves 7.5 cm to both sides of the breastbone, 8 cm high and
-    2.2 cm wide, and a bar at the groin, 2.4 cm high and 9 cm wide. Each lies within
-    one part: on a border nobody could tell what the clean label of a pixel is.
+    On the mean body: S curves 7.5 cm to the left and right of the breastbone, 8 cm
+    high and 2.2 cm wide, and a bar at the groin, 2.4 cm high and 9 cm wide. Each is
+    within one part, so that the clean label of every pixel is certain.
     """
     centres = template.mean[template.faces].mean(axis=1)
     x, y, z = centres.T

@@ -1,48 +1,30 @@
-"""Cloth: colours that clothes have, and patterned tiles of them."""
+"""Cloth: everyday colours, patterned tiles and creases."""
 
 import cv2
 import numpy as np
 
 from keras_seg.synthetic import noise, photos
+from keras_seg.synthetic.draws import ANY, from_hex, hsv, pick
 
 TILE = noise.TILE
 TILE_M = 0.5  # side of a tile on the body, metres
-# Everyday colours, sRGB: black, greys, white, navy, denim, beige, brown, olive, wine.
-PLAIN_COLOURS = (
-    (24, 24, 28),
-    (52, 54, 60),
-    (112, 114, 118),
-    (176, 176, 174),
-    (236, 235, 230),
-    (28, 36, 66),
-    (58, 82, 122),
-    (108, 134, 168),
-    (196, 178, 146),
-    (122, 92, 64),
-    (74, 54, 42),
-    (86, 92, 58),
-    (104, 30, 42),
-    (222, 208, 178),
-    (34, 62, 52),
+# Black, greys, white, navy, denim, beige, brown, olive, wine, sand, bottle green.
+EVERYDAY_COLOURS = from_hex(
+    "18181c 34363c 707276 b0b0ae ecebe6 1c2442 3a527a 6c86a8 "
+    "c4b292 7a5c40 4a362a 565c3a 681e2a ded0b2 223e34"
 )
 
 
 def colour(rng: np.random.Generator) -> np.ndarray:
-    """sRGB float [3] in 0..1: an everyday colour, or any hue in one case of three."""
+    """sRGB float [3] in 0..1: an everyday colour, or any hue in one draw of three."""
     if rng.random() < 0.62:
-        base = np.array(PLAIN_COLOURS[rng.integers(len(PLAIN_COLOURS))]) / 255
+        base = EVERYDAY_COLOURS[rng.integers(len(EVERYDAY_COLOURS))]
         return np.clip(base * rng.uniform(0.85, 1.15) + rng.normal(0, 0.02, 3), 0, 1)
-    return from_hsv(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.25, 0.95))
-
-
-def from_hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """sRGB float [3] of hue, saturation and value in 0..1."""
-    hsv = np.array([[[hue * 360, saturation, value]]], np.float32)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
+    return hsv(rng, ANY, (0.3, 0.95), (0.25, 0.95))
 
 
 def _bands(rng: np.random.Generator, colours: int) -> np.ndarray:
-    """int [TILE]: which colour each line of a repeating set of bands has."""
+    """int [TILE]: the colour of each line in a repeating sequence of bands."""
     period = TILE // int(rng.choice([2, 4, 8, 16], p=[0.15, 0.35, 0.35, 0.15]))
     edges = np.sort(rng.choice(np.arange(1, period), colours - 1, replace=False))
     one = np.searchsorted(edges, np.arange(period), side="right")
@@ -50,7 +32,7 @@ def _bands(rng: np.random.Generator, colours: int) -> np.ndarray:
 
 
 def _blobs(rng: np.random.Generator, count: int, sizes: tuple[int, int]) -> np.ndarray:
-    """uint8 [TILE, TILE]: rosettes of ids 1, 2, 3 scattered without a seam."""
+    """uint8 [TILE, TILE]: scattered flowers of ids 1, 2 and 3, seamless."""
     canvas = np.zeros((3 * TILE, 3 * TILE), np.uint8)
     petals = int(rng.integers(3, 7))
     for _ in range(count):
@@ -58,13 +40,13 @@ def _blobs(rng: np.random.Generator, count: int, sizes: tuple[int, int]) -> np.n
         ink, turn = int(rng.integers(1, 4)), rng.random() * 2 * np.pi
         for petal in range(petals):
             angle = turn + 2 * np.pi * petal / petals
-            at = centre + size * 0.7 * np.array([np.cos(angle), np.sin(angle)])
+            tip = centre + size * 0.7 * np.array([np.cos(angle), np.sin(angle)])
             axes = max(1, int(size * 0.55)), max(1, int(size * 0.3))
             for shift_x in (0, TILE, 2 * TILE):
                 for shift_y in (0, TILE, 2 * TILE):
-                    place = int(at[0]) + shift_x, int(at[1]) + shift_y
+                    middle = int(tip[0]) + shift_x, int(tip[1]) + shift_y
                     tilt = float(np.degrees(angle))
-                    cv2.ellipse(canvas, place, axes, tilt, 0, 360, ink, -1)
+                    cv2.ellipse(canvas, middle, axes, tilt, 0, 360, ink, -1)
     return canvas[TILE : 2 * TILE, TILE : 2 * TILE]
 
 
@@ -96,8 +78,8 @@ def _dots(rng, colours):
     cell = TILE // int(rng.choice([8, 12, 16]))
     rows, columns = np.mgrid[:TILE, :TILE]
     shift = (rows // cell % 2) * (cell // 2)
-    away = np.hypot(rows % cell - cell / 2, (columns + shift) % cell - cell / 2)
-    return colours[(away < cell * rng.uniform(0.18, 0.36)).astype(int)]
+    radius = np.hypot(rows % cell - cell / 2, (columns + shift) % cell - cell / 2)
+    return colours[(radius < cell * rng.uniform(0.18, 0.36)).astype(int)]
 
 
 def _camouflage(rng, colours):
@@ -124,14 +106,15 @@ def _zigzag(rng, colours):
 
 
 def _photo(rng, colours):
-    _, image = photos.crop(rng, TILE // 2, TILE // 2, least=0.3)
-    image = image.astype(np.float32) / 255  # mirrored both ways: no seam
+    _, image = photos.crop(rng, TILE // 2, TILE // 2, min_share=0.3)
+    image = image.astype(np.float32) / 255
+    # Mirrored both ways, so that the tile has no seam.
     image = np.concatenate([image, image[:, ::-1]], axis=1)
     return np.concatenate([image, image[::-1]], axis=0)
 
 
 def _denim(rng, colours):
-    blue = from_hsv(rng.uniform(0.57, 0.64), rng.uniform(0.25, 0.65), 1.0)
+    blue = hsv(rng, (0.57, 0.64), (0.25, 0.65), 1.0)
     rows, columns = np.mgrid[:TILE, :TILE]
     twill = 0.04 * ((rows + columns) % 4 < 2)
     worn = 0.10 * noise.draw(rng, "cloud") + 0.06 * noise.draw(rng, "fine")
@@ -158,32 +141,30 @@ PATTERNS = {
     _photo: 0.5,
     _knit: 0.8,
 }
+QUIET_PATTERNS = {_plain: 0.55, _heather: 0.25, _denim: 0.12, _pinstripes: 0.08}
 
 
 def draw_tile(rng: np.random.Generator, kind: str = "any") -> np.ndarray:
-    """A cloth tile: sRGB float32 [TILE, TILE, 3] in 0..1, TILE_M wide, seamless.
+    """A seamless cloth tile, TILE_M wide: sRGB float32 [TILE, TILE, 3] in 0..1.
 
     Args:
-        kind: "any"; "quiet" (plain, melange, denim: trousers, jackets); "denim".
+        kind: "any"; "quiet" for trousers and jackets (plain, heather, denim,
+            pinstripes); or "denim".
     """
     colours = np.array([colour(rng) for _ in range(4)])
     if kind == "denim":
         pattern = _denim
     elif kind == "quiet":
-        pattern = (_plain, _heather, _denim, _pinstripes)[
-            rng.choice(4, p=[0.55, 0.25, 0.12, 0.08])
-        ]
+        pattern = pick(rng, QUIET_PATTERNS)
     else:
-        weights = np.array(list(PATTERNS.values()))
-        chosen = rng.choice(len(weights), p=weights / weights.sum())
-        pattern = list(PATTERNS)[chosen]
+        pattern = pick(rng, PATTERNS)
     weave = 1 + 0.03 * noise.draw(rng, "fine")
     tile = pattern(rng, colours) * weave[..., None]
     return np.clip(tile, 0, 1).astype(np.float32)
 
 
 def draw_folds(rng: np.random.Generator) -> np.ndarray:
-    """Light and shadow of creases: float32 [TILE, TILE], a factor around 1."""
+    """Shading of creases: float32 [TILE, TILE], a factor around 1."""
     height = noise.warp(
         noise.draw(rng, "fold"),
         14 * noise.draw(rng, "cloud"),

@@ -1,8 +1,8 @@
-"""The 20 motion clips: sampling at any time, endless loops, mirroring, variation.
+"""The 20 motion clips: sampled at any time, looped, mirrored and varied.
 
-Clips are stored at 30 frames a second as local rotations (axis-angle) of the T-posed
-body and the path of the middle of the hips, in body axes, for a leg of 0.83 m. See
-NOTICE for where they are from.
+Clips have 30 frames a second: local rotations (axis-angle) of the T-posed body and the
+path of the middle of the hips, in body axes, for a leg of 0.83 m. NOTICE names their
+sources.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,12 @@ from scipy.spatial.transform import Rotation
 from keras_seg.synthetic import body
 
 FPS = 30
-LEG_M = 0.83  # of the figure the clips were made for
-WALKS = ("walk", "0walk_forward", "turn_left0", "turn_left1", "turn_right0")
+LEG_M = 0.83  # leg length of the figure that the clips were made for
 
 
 @dataclass(frozen=True)
 class Motion:
-    """pose float32 [T, 24, 3], root float32 [T, 3], whether the end meets the start."""
+    """pose float32 [T, 24, 3], root float32 [T, 3]; whether the end meets the start."""
 
     pose: np.ndarray
     root: np.ndarray
@@ -46,16 +45,16 @@ def load_all() -> dict[str, Motion]:
 
 
 def _turn_about_y(rotation: Rotation) -> float:
-    """The angle of the part of a rotation that turns about the vertical."""
-    x, y, z, w = rotation.as_quat()
+    """The angle of a rotation's component about the vertical."""
+    _, y, _, w = rotation.as_quat()
     return 2 * np.arctan2(y, w)
 
 
 def sample(motion: Motion, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pose and root of a clip at any times.
 
-    A clip that loops goes on for ever: each round starts where the last one ended,
-    turned by as much as it had turned. The others run back and forth.
+    A looping clip never ends: each round starts where the previous one ended, in the
+    direction that it had reached. The others play forwards and backwards in turn.
 
     Args:
         times: float [T] seconds, at least 0.
@@ -68,7 +67,7 @@ def sample(motion: Motion, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if motion.loops:
         period = last + 1
         rounds, position = np.divmod(position, period)
-        # The frame that would follow the last one is the next round's first.
+        # The frame after the last one is the first of the next round.
         root = np.concatenate([motion.root, 2 * motion.root[-1:] - motion.root[-2:-1]])
         pose = np.concatenate([motion.pose, motion.pose[:1]])
         before, last_turn = Rotation.from_rotvec(motion.pose[-2:, 0])
@@ -110,10 +109,7 @@ def mirrored(pose: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def pelvis_path(pose: np.ndarray, root: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """Where the pelvis joint of a body goes, metres [T, 3]; the floor is at y = 0.
-
-    The clips tell the path of the middle of the hips, for a leg of LEG_M.
-    """
+    """The path of a body's pelvis joint, metres [T, 3]; the floor is at y = 0."""
     hips = (joints[body.LEFT_HIP] + joints[body.RIGHT_HIP]) / 2
     leg = joints[body.LEFT_HIP, 1] - joints[body.LEFT_ANKLE, 1]
     above = Rotation.from_rotvec(pose[:, 0]).apply(joints[body.PELVIS] - hips)
@@ -122,9 +118,9 @@ def pelvis_path(pose: np.ndarray, root: np.ndarray, joints: np.ndarray) -> np.nd
 
 ARM_JOINTS = np.arange(13, 24)[np.arange(13, 24) != body.HEAD]
 
-# How much each joint may be off from the clip: standard deviations in radians of a
-# turn that stays, about x (bend), y (twist) and z (sideways).
-SPREAD = {
+# How far a joint deviates from the clip throughout: standard deviations in radians
+# about x (bend), y (twist) and z (sideways).
+POSE_DEVIATIONS = {
     (3, 6, 9): (0.05, 0.06, 0.04),
     (12, 15): (0.10, 0.22, 0.06),
     (1, 2): (0.05, 0.05, 0.04),
@@ -136,11 +132,11 @@ SPREAD = {
 
 
 def vary(rng: np.random.Generator, pose: np.ndarray) -> np.ndarray:
-    """The same motion with another bearing: every joint turned by a constant."""
+    """The same motion in another posture: every joint turned by a constant."""
     offsets = np.zeros((body.NUM_JOINTS, 3))
-    for joints, spread in SPREAD.items():
+    for joints, deviations in POSE_DEVIATIONS.items():
         for joint in joints:
-            offsets[joint] = np.clip(rng.standard_normal(3), -2, 2) * spread
+            offsets[joint] = np.clip(rng.standard_normal(3), -2, 2) * deviations
     offsets[7:9] = -offsets[1:3]  # feet keep their angle to the floor
     varied = Rotation.from_rotvec(pose.reshape(-1, 3)) * Rotation.from_rotvec(
         np.tile(offsets, (len(pose), 1))

@@ -1,11 +1,11 @@
-"""Seamless noise tiles: the stuff that cloth, walls, clouds and leaves are made of."""
+"""Seamless noise tiles, the raw material of cloth, walls, clouds and leaves."""
 
 from functools import lru_cache
 
 import numpy as np
 
-TILE = 256  # pixels; every tile repeats without a seam
-_POOL = 10  # tiles of a kind; draws turn, mirror and shift them
+TILE = 256  # side of a tile in pixels
+_POOL = 10  # tiles of each kind; a draw turns, mirrors and shifts one
 _POOL_SEED = 20251
 
 # kind -> (exponent of the power spectrum, stretch along the rows)
@@ -35,7 +35,7 @@ def _pool(kind: str) -> np.ndarray:
 
 
 def draw(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """A tile float32 [TILE, TILE], mean 0, deviation 1; streaks run along the rows."""
+    """float32 [TILE, TILE], mean 0, deviation 1; streaks run along the rows."""
     tile = _pool(kind)[rng.integers(_POOL)]
     if rng.random() < 0.5:
         tile = tile[::-1]
@@ -49,10 +49,7 @@ def draw(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def warp(tile: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The tile [TILE, TILE, ...] shifted by whole pixels that vary from place to place.
-
-    rows, columns: float [TILE, TILE], the shift in pixels.
-    """
+    """A tile [TILE, TILE, ...] distorted by shifts in pixels, float [TILE, TILE]."""
     grid_rows, grid_columns = np.mgrid[:TILE, :TILE]
     from_rows = (grid_rows + rows.astype(int)) % TILE
     return tile[from_rows, (grid_columns + columns.astype(int)) % TILE]

@@ -1,4 +1,4 @@
-"""The photographs and textures among the assets, without people (see NOTICE)."""
+"""The photographs, all without people, and textures among the assets (see NOTICE)."""
 
 from functools import lru_cache
 
@@ -17,7 +17,7 @@ def _read(name: str, flag: int) -> np.ndarray:
     path = body.ASSETS / "photos" / f"{name}.jpg"
     image = cv2.imread(str(path), flag)
     if image is None:
-        raise DataError(str(path), "not readable", "a JPEG file of this package")
+        raise DataError(f"{path} is not a readable JPEG. Install keras_seg again.")
     return image
 
 
@@ -33,29 +33,27 @@ def texture(name: str) -> np.ndarray:
 
 
 def crop(
-    rng: np.random.Generator, height: int, width: int, least: float = 0.45
+    rng: np.random.Generator, height: int, width: int, min_share: float = 0.45
 ) -> tuple[str, np.ndarray]:
-    """A part of a photograph with the wanted aspect, maybe mirrored and tinted.
+    """Part of a photograph, mirrored and tinted in half of the draws each.
 
     Args:
-        least: the smallest share of the largest possible crop, in each direction.
+        height, width: of the result, pixels.
+        min_share: smallest side of the crop, as a share of the largest possible one.
 
     Returns:
-        the photograph's name and RGB uint8 [height, width, 3].
+        The photograph's name and RGB uint8 [height, width, 3].
     """
     name = NAMES[rng.integers(len(NAMES))]
     image = photo(name)
     aspect = width / height
-    high, wide = image.shape[:2]
-    largest = min(high, wide / aspect)
-    crop_high = largest * rng.uniform(least, 1)
-    top = rng.uniform(0, high - crop_high)
-    left = rng.uniform(0, wide - crop_high * aspect)
-    part = image[
-        int(top) : int(top + crop_high), int(left) : int(left + crop_high * aspect)
-    ]
-    shrinks = part.shape[0] > height
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    full_height, full_width = image.shape[:2]
+    rows = min(full_height, full_width / aspect) * rng.uniform(min_share, 1)
+    columns = rows * aspect
+    top = rng.uniform(0, full_height - rows)
+    left = rng.uniform(0, full_width - columns)
+    part = image[int(top) : int(top + rows), int(left) : int(left + columns)]
+    method = cv2.INTER_AREA if part.shape[0] > height else cv2.INTER_CUBIC
     part = cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=method)
     if rng.random() < 0.5:
         part = part[:, ::-1]
@@ -65,7 +63,7 @@ def crop(
 
 
 def tint(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """The same picture in other colours: hue turned, saturation and gamma changed."""
+    """The same picture with its hue, saturation and gamma changed."""
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     hue = (hsv[..., 0].astype(int) + int(rng.normal(0, 18))) % 180
     saturation = np.clip(hsv[..., 1] * rng.uniform(0.2, 1.2), 0, 255)

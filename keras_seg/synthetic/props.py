@@ -1,4 +1,4 @@
-"""Small meshes worn on the head: a bun of hair, a tail, the brim of a hat.
+"""Small meshes on the head: a bun, a ponytail, the brim of a hat.
 
 Each is (vertices float32 [N, 3], skin float32 [N, 24], faces [M, 3], parts uint8 [M]).
 """
@@ -9,7 +9,7 @@ from keras_seg.synthetic import body
 
 
 def _on_head(points, faces):
-    """A mesh that turns with the head and is labelled so."""
+    """A mesh that moves with the head and has its label."""
     skin = np.zeros((len(points), body.NUM_JOINTS), np.float32)
     skin[:, body.HEAD] = 1
     part = np.full(len(faces), body.HEAD + 1, np.uint8)
@@ -17,7 +17,7 @@ def _on_head(points, faces):
 
 
 def _grid_faces(rows: int, columns: int) -> np.ndarray:
-    """Triangles of a grid of vertices that closes round in the columns."""
+    """Triangles of a grid of vertices whose last column meets the first."""
     row, column = np.mgrid[: rows - 1, :columns].reshape(2, -1)
     right = (column + 1) % columns
     a, b = row * columns + column, row * columns + right
@@ -39,7 +39,7 @@ def ellipsoid(centre: np.ndarray, radii: np.ndarray):
 
 
 def brim(skull: np.ndarray, level: float, whole: bool, backwards: bool):
-    """The brim of a hat, or the peak of a cap: a ring seen from both sides."""
+    """The brim of a hat (`whole`) or the peak of a cap: a ring with two sides."""
     columns = 32
     turn = np.arange(columns) * 2 * np.pi / columns
     inner = np.array([0.078, 0.1])

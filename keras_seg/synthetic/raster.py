@@ -1,4 +1,4 @@
-"""A z-buffer rasteriser in NumPy, for meshes of many triangles smaller than a pixel."""
+"""A z-buffer rasteriser in NumPy for meshes of many sub-pixel triangles."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Fragments:
-    """What is seen at the samples that a mesh covers; N of them.
+    """What the N samples that a mesh covers show.
 
     Attributes:
         rows, columns: int32 [N], the sample.
@@ -23,7 +23,7 @@ class Fragments:
     weights: np.ndarray
 
     def interpolate(self, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Values at the vertices [V, K] to values at the fragments [N, K]."""
+        """Values [N, K] at the fragments, from values [V, K] at the vertices."""
         corners = faces[self.face]  # [N, 3]
         result = self.weights[:, :1] * values[corners[:, 0]]
         result += self.weights[:, 1:2] * values[corners[:, 1]]
@@ -40,15 +40,15 @@ def rasterise(
 ) -> Fragments:
     """The nearest front face at every sample.
 
-    Front faces are those whose corners, seen in the picture (u right, v down), go
-    clockwise: with SURREAL's mirroring camera these are the outside of a mesh whose
-    faces go counter-clockwise seen from outside.
+    A front face has its corners in clockwise order in the picture (u right, v down).
+    SURREAL's camera mirrors, so these are the faces that are counter-clockwise seen
+    from outside.
 
     Args:
         uvz: [V, 3] pixels and depth in metres, all in front of the camera.
         faces: int [F, 3].
         shape: (rows, columns) of the sample grid.
-        offset: (u, v) pixels of the sample in column 0, row 0.
+        offset: (u, v) of the sample in column 0, row 0, in pixels.
         scale: samples per pixel in each direction.
 
     Returns:
@@ -69,7 +69,7 @@ def rasterise(
     left, top = left[kept].astype(np.int64), top[kept].astype(np.int64)
     width = right[kept].astype(np.int64) - left + 1
     height = bottom[kept].astype(np.int64) - top + 1
-    # One pair (triangle, sample) for every sample of every bounding box.
+    # One (triangle, sample) pair for every sample in every bounding box.
     count = width * height
     owner = np.repeat(np.arange(len(kept)), count)
     nth = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
@@ -77,7 +77,7 @@ def rasterise(
     sample_x = left[owner] + nth - row_in_box * width[owner]
     sample_y = top[owner] + row_in_box
 
-    # Twice the areas of the triangles that the sample makes with each edge.
+    # Twice the area of the triangle between the sample and each edge.
     ax, ay = x0[kept][owner] - sample_x, y0[kept][owner] - sample_y
     bx, by = x1[kept][owner] - sample_x, y1[kept][owner] - sample_y
     cx, cy = x2[kept][owner] - sample_x, y2[kept][owner] - sample_y

@@ -3,27 +3,27 @@
 import numpy as np
 
 from keras_seg.synthetic import fabric, surfaces
-from keras_seg.synthetic.stage import Stage
+from keras_seg.synthetic.draws import ANY, hsv
+from keras_seg.synthetic.stage import Layout, Stage
+
+CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))  # of a table or chair: signs of x and z
 
 
-class Room:
-    """A room that is seen from one side; its back wall is at z = `back`."""
+class Room(Layout):
+    """A room seen from one side; its back wall is at z = `back`."""
 
-    def __init__(self, rng: np.random.Generator, stage: Stage, clear: float):
-        """clear: nothing stands nearer than this, metres from the camera."""
-        self.rng, self.stage, self.clear = rng, stage, clear
-        self.back = clear + rng.uniform(0.8, 4.5)
+    def __init__(self, rng: np.random.Generator, stage: Stage, near: float):
+        super().__init__(rng, stage, near)
+        self.back = near + rng.uniform(0.8, 4.5)
         self.height = rng.uniform(2.4, 3.6)
-        reach = self.back * 0.55  # how far the picture shows at the back wall
+        reach = self.back * 0.55  # half the width of the view at the back wall
         self.left = -rng.uniform(0.35, 1.5) * reach
         self.right = rng.uniform(0.35, 1.5) * reach
         self.lamps: list[tuple] = []
-        self.taken: list[tuple[float, float]] = []  # x from, to along the back wall
-
-    def paint(self, tile_function, *arguments) -> int:
-        return self.stage.surface(tile_function(self.rng, *arguments))
+        self.taken: list[tuple[float, float]] = []  # (left, right) at the back wall
 
     def build(self) -> str:
+        """Lay out one of the kinds of rooms; returns its name."""
         rng = self.rng
         kinds = {
             self._living_room: 3.0,
@@ -33,17 +33,15 @@ class Room:
             self._hall: 1.4,
             self._bare: 0.8,
         }
-        weights = np.array(list(kinds.values()))
-        chosen = list(kinds)[rng.choice(len(kinds), p=weights / weights.sum())]
-        self._shell(sporty=chosen == self._hall)
-        chosen()
+        build, name = self.pick_kind(kinds)
+        self._shell(sporty=name == "hall")
+        build()
         if rng.random() < 0.7:
             x = rng.uniform(self.left, self.right)
             power = np.array([1, 0.85, 0.65]) * rng.uniform(1, 5)
-            self.lamps.append(
-                ((x, self.height - 0.3, rng.uniform(3, self.back)), power)
-            )
-        return chosen.__name__.strip("_")
+            position = (x, self.height - 0.3, rng.uniform(3, self.back))
+            self.lamps.append((position, power))
+        return name
 
     # ------------------------------------------------------------------- the shell
 
@@ -51,13 +49,13 @@ class Room:
         rng, stage = self.rng, self.stage
         walls = [surfaces.plaster] * 5 + [surfaces.wallpaper] * 3
         walls += [surfaces.brick, surfaces.concrete, surfaces.wood, surfaces.tiles]
-        wall = self.paint(walls[rng.integers(len(walls))])
+        wall = self.paint(self.choose(walls))
         floors = [surfaces.planks] * 4 + [surfaces.tiles] * 2 + [surfaces.carpet] * 2
         floors += [surfaces.marble, surfaces.concrete]
-        floor = self.paint(floors[0 if sporty else rng.integers(len(floors))])
+        floor = self.paint(floors[0] if sporty else self.choose(floors))
         tile_m = rng.uniform(1.2, 2.4)
-        wide, deep, high = self.right - self.left, self.back + 2.0, self.height
-        x, y, z = [wide, 0, 0], [0, high, 0], [0, 0, deep]
+        width, height = self.right - self.left, self.height
+        x, y, z = [width, 0, 0], [0, height, 0], [0, 0, self.back + 2.0]
         if rng.random() < 0.5:  # planks across
             stage.quad([self.left, 0, -2], z, x, floor, tile_m)
         else:
@@ -67,7 +65,7 @@ class Room:
         stage.quad([self.left, 0, -2], z, y, side, tile_m, (0.9, 0.9, 0.92))
         stage.quad([self.right, 0, -2], z, y, side, tile_m, (0.95, 0.94, 0.9))
         ceiling = self.paint(surfaces.plaster, np.full(3, rng.uniform(0.8, 0.97)))
-        stage.quad([self.left, high, -2], x, z, ceiling, 3.0)
+        stage.quad([self.left, height, -2], x, z, ceiling, 3.0)
         if rng.random() < 0.75:  # skirting board
             tint = (0.9, 0.9, 0.9) if rng.random() < 0.6 else (0.25, 0.18, 0.12)
             for start, along in (
@@ -81,14 +79,14 @@ class Room:
             stage.quad([self.left, 0, self.back - 0.015], x, [0, 1, 0], panel, 1.0)
         if rng.random() < 0.15:
             beam = self.paint(surfaces.wood)
-            for place in np.arange(0.5, self.back, rng.uniform(0.7, 1.4)):
-                at = [(self.left + self.right) / 2, high - 0.16, place]
-                stage.box(at, (wide, 0.16, 0.14), beam, tile_m=1.0)
+            for z in np.arange(0.5, self.back, rng.uniform(0.7, 1.4)):
+                centre = [(self.left + self.right) / 2, height - 0.16, z]
+                stage.box(centre, (width, 0.16, 0.14), beam, tile_m=1.0)
 
     # ------------------------------------------------------------ things on the wall
 
     def _spot(self, width: float) -> float:
-        """x of something `width` wide at the back wall, preferably in the picture."""
+        """x of a thing of this width at the back wall, preferably in view and free."""
         reach = 0.32 * self.back
         low = max(self.left + width / 2, -reach)
         high = min(self.right - width / 2, reach)
@@ -104,12 +102,12 @@ class Room:
         for _ in range(self.rng.integers(0, most + 1)):
             self._hang(surfaces.picture, (0.3, 1.3), (0.3, 1.0), (1.2, 1.7))
 
-    def _hang(self, tile, widths, heights, centres, glow=0.0, deep=0.03):
+    def _hang(self, tile, widths, heights, centres, glow=0.0):
         """Something flat on the back wall; returns (x, y, width, height)."""
         rng = self.rng
         width, height = rng.uniform(*widths), rng.uniform(*heights)
         x, y = self._spot(width), rng.uniform(*centres) - height / 2
-        corner = [x - width / 2, y, self.back - deep]
+        corner = [x - width / 2, y, self.back - 0.03]
         surface = self.paint(tile)
         self.stage.quad(corner, [width, 0, 0], [0, height, 0], surface, glow=glow)
         return x, y, width, height
@@ -119,9 +117,9 @@ class Room:
         if rng.random() < 0.3:  # in a side wall
             wall = self.left + 0.02 if rng.random() < 0.5 else self.right - 0.02
             corner = [wall, rng.uniform(0.2, 1.0), self.back - rng.uniform(1.5, 3)]
-            size = rng.uniform(0.9, 1.4), rng.uniform(1.0, 1.6)
+            width, height = rng.uniform(0.9, 1.4), rng.uniform(1.0, 1.6)
             outlook = self.paint(surfaces.outlook)
-            stage.quad(corner, [0, 0, size[0]], [0, size[1], 0], outlook, glow=0.8)
+            stage.quad(corner, [0, 0, width], [0, height, 0], outlook, glow=0.8)
             return
         x, y, width, height = self._hang(
             surfaces.outlook, (0.8, 2.2), (0.9, 1.7), (1.4, 1.7), glow=0.8
@@ -129,15 +127,15 @@ class Room:
         if rng.random() < 0.6:
             cloth = self.paint(surfaces.curtain)
             drop = y - 0.1 if rng.random() < 0.4 else 0.05
-            hang = [0, y + height + 0.15 - drop, 0]
+            up = [0, y + height + 0.15 - drop, 0]
             share = rng.uniform(0.15, 0.4)
             for left in (x - width / 2 - 0.15, x + width * (0.5 - share) + 0.15):
                 corner = [left, drop, self.back - 0.1]
-                stage.quad(corner, [width * share, 0, 0], hang, cloth)
+                stage.quad(corner, [width * share, 0, 0], up, cloth)
         elif rng.random() < 0.5:  # radiator
             white = self.paint(surfaces.corrugated)
-            at = [x, 0.12, self.back - 0.08]
-            stage.box(at, (width * 0.8, 0.55, 0.1), white, tile_m=0.6)
+            centre = [x, 0.12, self.back - 0.08]
+            stage.box(centre, (width * 0.8, 0.55, 0.1), white, tile_m=0.6)
 
     def _door(self):
         surface, x = self.paint(surfaces.door), self._spot(0.9)
@@ -147,16 +145,16 @@ class Room:
     # --------------------------------------------------------------------- furniture
 
     def _place(self, width: float, depth: float, against_wall=0.75):
-        """A centre on the floor for something so large, and a turn."""
+        """A centre on the floor for something of this size, and its yaw."""
         rng = self.rng
         if rng.random() < against_wall:
             return [self._spot(width), 0, self.back - depth / 2 - 0.03], 0.0
-        low = min(self.clear + depth / 2 + 0.3, self.back - depth)
+        low = min(self.near + depth / 2 + 0.3, self.back - depth)
         z = rng.uniform(low, self.back - depth / 2)
         return [self._spot(width), 0, z], rng.uniform(-0.6, 0.6)
 
-    def _at(self, centre, yaw, x, y, z):
-        """A place in the axes of a piece of furniture, in the room's."""
+    def _in_room(self, centre, yaw, x, y, z):
+        """A point in the axes of a piece of furniture, in those of the room."""
         sine, cosine = np.sin(yaw), np.cos(yaw)
         return [
             centre[0] + cosine * x + sine * z,
@@ -165,10 +163,10 @@ class Room:
         ]
 
     def _boxes(self, centre, yaw, surface, boxes, **look):
-        """Boxes (x, y, z, width, height, depth) around the centre of one piece."""
+        """Boxes (x, y, z, width, height, depth) of one piece of furniture."""
         for x, y, z, *size in boxes:
-            place = self._at(centre, yaw, x, y, z)
-            self.stage.box(place, size, surface, yaw, **look)
+            base = self._in_room(centre, yaw, x, y, z)
+            self.stage.box(base, size, surface, yaw, **look)
 
     def _cloth(self) -> int:
         return self.stage.surface(fabric.draw_tile(self.rng))
@@ -176,11 +174,8 @@ class Room:
     def _sofa(self):
         rng = self.rng
         width = rng.choice([rng.uniform(0.8, 1.0), rng.uniform(1.6, 2.4)])
-        depth, seat, back = (
-            rng.uniform(0.8, 1),
-            rng.uniform(0.36, 0.46),
-            rng.uniform(0.7, 0.95),
-        )
+        depth = rng.uniform(0.8, 1)
+        seat, back = rng.uniform(0.36, 0.46), rng.uniform(0.7, 0.95)
         centre, yaw = self._place(width, depth)
         cloth, arm = self._cloth(), rng.uniform(0.12, 0.25)
         shell = [
@@ -208,19 +203,15 @@ class Room:
         wood = self.paint(surfaces.wood)
         x, z = width / 2 - 0.05, depth / 2 - 0.05
         parts = [(0, height - 0.04, 0, width, 0.04, depth)]
-        parts += [
-            (a * x, 0, b * z, 0.05, height, 0.05) for a in (-1, 1) for b in (-1, 1)
-        ]
+        parts += [(a * x, 0, b * z, 0.05, height, 0.05) for a, b in CORNERS]
         self._boxes(centre, yaw, wood, parts, tile_m=1.0)
         for _ in range(rng.integers(0, 4)):
-            place = self._at(
-                centre, yaw, rng.uniform(-x, x), height, rng.uniform(-z, z)
-            )
-            self._small_thing(place)
+            offset = rng.uniform(-x, x), height, rng.uniform(-z, z)
+            self._small_thing(self._in_room(centre, yaw, *offset))
         if not low:
             for _ in range(rng.integers(0, 4)):
                 offset = rng.uniform(-x, x), 0, rng.choice([-1, 1]) * (z + 0.25)
-                self._chair(self._at(centre, yaw, *offset))
+                self._chair(self._in_room(centre, yaw, *offset))
 
     def _chair(self, centre=None):
         rng = self.rng
@@ -228,33 +219,21 @@ class Room:
         if centre is None:
             centre, _ = self._place(0.45, 0.45, against_wall=0.2)
         wood = self.paint(surfaces.wood if rng.random() < 0.7 else surfaces.carpet)
-        legs = [
-            (a * 0.19, 0, b * 0.19, 0.035, 0.45, 0.035)
-            for a in (-1, 1)
-            for b in (-1, 1)
-        ]
+        legs = [(a * 0.19, 0, b * 0.19, 0.035, 0.45, 0.035) for a, b in CORNERS]
         rest = [(0, 0.44, 0, 0.43, 0.04, 0.43), (0, 0.5, 0.2, 0.43, 0.42, 0.03)]
         self._boxes(centre, yaw, wood, legs + rest, tile_m=1.0)
 
-    def _small_thing(self, place):
+    def _small_thing(self, centre):
         """A vase, book, box or bowl."""
         rng, stage = self.rng, self.stage
-        colour = fabric.from_hsv(
-            rng.random(), rng.uniform(0, 0.8), rng.uniform(0.2, 0.95)
-        )
-        surface = self.paint(surfaces.plaster, colour)
+        surface = self.paint(surfaces.plaster, hsv(rng, ANY, (0, 0.8), (0.2, 0.95)))
         size = rng.uniform(0.05, 0.14)
         if rng.random() < 0.5:
-            stage.column(
-                place,
-                size / 2,
-                size * rng.uniform(0.8, 3),
-                surface,
-                size * rng.uniform(0.3, 0.9),
-            )
+            height, top = size * rng.uniform(0.8, 3), size * rng.uniform(0.3, 0.9)
+            stage.column(centre, size / 2, height, surface, top)
         else:
             box = (size, size * rng.uniform(0.2, 1.6), size * 1.3)
-            stage.box(place, box, surface, rng.uniform(0, 3))
+            stage.box(centre, box, surface, rng.uniform(0, 3))
 
     def _bed(self):
         rng = self.rng
@@ -264,144 +243,91 @@ class Room:
         if rng.random() < 0.4:
             yaw, centre[2] = np.pi / 2, self.back - width / 2 - 0.03
         wood, linen, blanket = self.paint(surfaces.wood), self._cloth(), self._cloth()
-        high = rng.uniform(0.7, 1.2)
-        frame = [
-            (0, 0.05, 0, width, 0.22, length),
-            (0, 0.05, length / 2, width, high, 0.06),
-        ]
+        head = (0, 0.05, length / 2, width, rng.uniform(0.7, 1.2), 0.06)
+        frame = [(0, 0.05, 0, width, 0.22, length), head]
+        sheet = [(0, 0.27, 0, width * 0.97, 0.2, length * 0.97)]
+        cover = [(0, 0.3, -0.3, width * 1.02, 0.22, length * 0.68)]
         self._boxes(centre, yaw, wood, frame, tile_m=1.0)
-        self._boxes(
-            centre,
-            yaw,
-            linen,
-            [(0, 0.27, 0, width * 0.97, 0.2, length * 0.97)],
-            tile_m=0.8,
-        )
-        self._boxes(
-            centre,
-            yaw,
-            blanket,
-            [(0, 0.3, -0.3, width * 1.02, 0.22, length * 0.68)],
-            tile_m=0.9,
-        )
+        self._boxes(centre, yaw, linen, sheet, tile_m=0.8)
+        self._boxes(centre, yaw, blanket, cover, tile_m=0.9)
         for x in np.linspace(-width / 4, width / 4, 2 if width > 1.3 else 1):
-            self._boxes(
-                centre,
-                yaw,
-                linen,
-                [(x, 0.46, length / 2 - 0.3, 0.55, 0.14, 0.4)],
-                tile_m=0.6,
-                tint=(1.1,) * 3,
-            )
+            pillow = [(x, 0.46, length / 2 - 0.3, 0.55, 0.14, 0.4)]
+            self._boxes(centre, yaw, linen, pillow, tile_m=0.6, tint=(1.1,) * 3)
 
     def _cupboard(self, height=None):
         rng = self.rng
         width, depth = rng.uniform(0.6, 2.0), rng.uniform(0.35, 0.6)
-        height = (
-            rng.choice([rng.uniform(0.5, 0.95), rng.uniform(1.6, 2.2)])
-            if height is None
-            else height
-        )
+        if height is None:
+            height = rng.choice([rng.uniform(0.5, 0.95), rng.uniform(1.6, 2.2)])
         centre, yaw = self._place(width, depth, against_wall=0.95)
-        colour = (
-            surfaces.wood_colour(rng)
-            if rng.random() < 0.65
-            else surfaces.wall_colour(rng)
-        )
-        side, front = (
-            self.paint(surfaces.wood, colour),
-            self.paint(surfaces.cabinet, colour),
-        )
-        self.stage.box(
-            centre, (width, height, depth), side, yaw, front=front, tile_m=1.0
-        )
+        colour = surfaces.front_colour(rng, wooden=0.65)
+        side = self.paint(surfaces.wood, colour)
+        front = self.paint(surfaces.cabinet, colour)
+        size = width, height, depth
+        self.stage.box(centre, size, side, yaw, front=front, tile_m=1.0)
         if height < 1.2:
             for _ in range(rng.integers(0, 4)):
                 x = rng.uniform(-width / 2 + 0.1, width / 2 - 0.1)
-                self._small_thing(self._at(centre, yaw, x, height, 0))
+                self._small_thing(self._in_room(centre, yaw, x, height, 0))
 
     def _shelf(self):
         rng = self.rng
-        width, depth, high = rng.uniform(0.6, 1.8), 0.3, rng.uniform(1.0, 2.2)
+        width, depth, height = rng.uniform(0.6, 1.8), 0.3, rng.uniform(1.0, 2.2)
         centre, yaw = self._place(width, depth, against_wall=1.0)
         wood = self.paint(surfaces.wood)
-        rows = max(2, round(high / 0.36))
+        rows = max(2, round(height / 0.36))
         fronts = [self.paint(surfaces.books) for _ in range(2)]
-        self.stage.box(centre, (width, high, depth), wood, yaw, tile_m=1.0)
+        self.stage.box(centre, (width, height, depth), wood, yaw, tile_m=1.0)
+        along, up = [width - 0.06, 0, 0], [0, height / rows - 0.06, 0]
         for row in range(rows):
-            bottom = self._at(
-                centre,
-                yaw,
-                -width / 2 + 0.03,
-                row * high / rows + 0.03,
-                -depth / 2 - 0.01,
-            )
-            self.stage.quad(
-                bottom,
-                [width - 0.06, 0, 0],
-                [0, high / rows - 0.06, 0],
-                fronts[row % 2],
-            )
+            offset = -width / 2 + 0.03, row * height / rows + 0.03, -depth / 2 - 0.01
+            corner = self._in_room(centre, yaw, *offset)
+            self.stage.quad(corner, along, up, fronts[row % 2])
 
     def _plant(self):
         rng, stage = self.rng, self.stage
         (x, _, z), _ = self._place(0.5, 0.5, against_wall=0.6)
-        high, size = rng.uniform(0.2, 0.4), rng.uniform(0.5, 1.4)
+        height, size = rng.uniform(0.2, 0.4), rng.uniform(0.5, 1.4)
         pot = self.paint(surfaces.plaster, surfaces.wood_colour(rng))
-        stage.column([x, 0, z], high * 0.35, high, pot, high * 0.45)
+        stage.column([x, 0, z], height * 0.35, height, pot, height * 0.45)
         leaf = self.paint(surfaces.leaves, str(rng.choice(["plant", "bush"])))
         for turn in rng.uniform(0, np.pi) + np.arange(2) * np.pi / 2:
             across = np.array([np.cos(turn), 0, np.sin(turn)]) * size
-            origin = np.array([x, high - 0.05, z]) - across / 2
+            origin = np.array([x, height - 0.05, z]) - across / 2
             stage.quad(origin, across, [0, size, 0], leaf)
 
     def _lamp(self):
         rng, stage = self.rng, self.stage
         (x, _, z), _ = self._place(0.4, 0.4, against_wall=0.6)
         metal = self.paint(surfaces.plaster, np.full(3, rng.uniform(0.05, 0.8)))
-        warm = self.paint(
-            surfaces.plaster, fabric.from_hsv(0.11, rng.uniform(0.05, 0.4), 1.0)
-        )
-        if rng.random() < 0.55:
-            high = rng.uniform(1.3, 1.7)
+        warm = self.paint(surfaces.plaster, hsv(rng, 0.11, (0.05, 0.4), 1.0))
+        if rng.random() < 0.55:  # standing
+            shade_y = rng.uniform(1.3, 1.7)
             stage.column([x, 0, z], 0.14, 0.03, metal)
-            stage.column([x, 0, z], 0.015, high, metal)
-            place = [x, high, z]
-        else:
-            high = self.height - rng.uniform(0.5, 1.0)
-            stage.column([x, high, z], 0.008, self.height - high, metal)
-            place = [x, high - 0.2, z]
-        stage.column(
-            place,
-            rng.uniform(0.14, 0.24),
-            0.24,
-            warm,
-            rng.uniform(0.06, 0.16),
-            glow=0.95,
-        )
+            stage.column([x, 0, z], 0.015, shade_y, metal)
+        else:  # hanging
+            lower = self.height - rng.uniform(0.5, 1.0)
+            stage.column([x, lower, z], 0.008, self.height - lower, metal)
+            shade_y = lower - 0.2
+        radius, top = rng.uniform(0.14, 0.24), rng.uniform(0.06, 0.16)
+        stage.column([x, shade_y, z], radius, 0.24, warm, top, glow=0.95)
         if rng.random() < 0.8:
-            self.lamps.append(
-                (
-                    (x, place[1], z - 0.3),
-                    np.array([1, 0.8, 0.55]) * rng.uniform(0.3, 1.6),
-                )
-            )
+            power = np.array([1, 0.8, 0.55]) * rng.uniform(0.3, 1.6)
+            self.lamps.append(((x, shade_y, z - 0.3), power))
 
     def _rug(self):
         rng = self.rng
         width, depth = rng.uniform(1.2, 2.8), rng.uniform(0.9, 1.8)
-        z = rng.uniform(self.clear - 1, self.back - depth)
+        z = rng.uniform(self.near - 1, self.back - depth)
         corner = [self._spot(width) - width / 2, 0.012, z]
-        cloth = self._cloth()
-        self.stage.quad(
-            corner, [width, 0, 0], [0, 0, depth], cloth, rng.choice([0.7, 1.5])
-        )
+        cloth, tile_m = self._cloth(), rng.choice([0.7, 1.5])
+        self.stage.quad(corner, [width, 0, 0], [0, 0, depth], cloth, tile_m)
 
     # -------------------------------------------------------------------------- rooms
 
-    def _furnish(self, pieces, least: int, most: int):
-        for _ in range(self.rng.integers(least, most + 1)):
-            pieces[self.rng.integers(len(pieces))]()
+    def _furnish(self, pieces, low: int, high: int):
+        for _ in range(self.rng.integers(low, high + 1)):
+            self.choose(pieces)()
 
     def _living_room(self):
         if self.rng.random() < 0.7:
@@ -427,11 +353,7 @@ class Room:
 
     def _kitchen(self):
         rng, stage = self.rng, self.stage
-        colour = (
-            surfaces.wood_colour(rng)
-            if rng.random() < 0.5
-            else surfaces.wall_colour(rng)
-        )
+        colour = surfaces.front_colour(rng, wooden=0.5)
         side = self.paint(surfaces.wood, colour)
         fronts = [self.paint(surfaces.cabinet, colour) for _ in range(2)]
         top = self.paint(surfaces.marble)
@@ -442,23 +364,17 @@ class Room:
         stage.quad(corner, [unit * count, 0, 0], [0, 0.6, 0], splash, 0.6)
         for number in range(count):
             x = left + unit * (number + 0.5)
-            if rng.random() < 0.12:  # a tall one, or the refrigerator
-                steel = self.paint(
-                    surfaces.plaster, np.full(3, rng.uniform(0.55, 0.95))
-                )
-                stage.box(
-                    [x, 0, self.back - 0.33],
-                    (unit, 2.0, 0.62),
-                    steel,
-                    front=fronts[0] if rng.random() < 0.5 else None,
-                )
+            if rng.random() < 0.12:  # a tall cupboard or the refrigerator
+                grey = np.full(3, rng.uniform(0.55, 0.95))
+                steel, size = self.paint(surfaces.plaster, grey), (unit, 2.0, 0.62)
+                front = fronts[0] if rng.random() < 0.5 else None
+                stage.box([x, 0, self.back - 0.33], size, steel, front=front)
                 continue
-            front = fronts[rng.integers(2)]
+            front = self.choose(fronts)
             stage.box([x, 0, self.back - 0.3], (unit, 0.87, 0.6), side, front=front)
             if rng.random() < 0.7:
-                stage.box(
-                    [x, 1.45, self.back - 0.18], (unit, 0.7, 0.35), side, front=front
-                )
+                size = (unit, 0.7, 0.35)
+                stage.box([x, 1.45, self.back - 0.18], size, side, front=front)
             if rng.random() < 0.5:
                 self._small_thing([x, 0.91, self.back - rng.uniform(0.15, 0.5)])
             stage.box([x, 0.87, self.back - 0.31], (unit, 0.04, 0.64), top, tile_m=0.8)
@@ -480,32 +396,29 @@ class Room:
         rng, stage = self.rng, self.stage
         self.height += 2
         for _ in range(rng.integers(0, 6)):
-            ink = fabric.from_hsv(rng.random(), rng.uniform(0, 0.9), 0.9)
-            paint = self.paint(surfaces.plaster, ink)
+            line = self.paint(surfaces.plaster, hsv(rng, ANY, (0, 0.9), 0.9))
             if rng.random() < 0.5:
                 corner = [self.left, 0.006, rng.uniform(2, self.back)]
                 along, up = [self.right - self.left, 0, 0], [0, 0, 0.06]
             else:
                 corner = [rng.uniform(self.left, self.right), 0.006, 0]
                 along, up = [0.06, 0, 0], [0, 0, self.back]
-            stage.quad(corner, along, up, paint)
+            stage.quad(corner, along, up, line)
         if rng.random() < 0.5:
             wood, x = self.paint(surfaces.wood), self._spot(1.0)
-            for high in np.arange(0.15, 2.4, 0.18):
-                stage.box([x, high, self.back - 0.1], (1.0, 0.035, 0.035), wood)
+            for y in np.arange(0.15, 2.4, 0.18):
+                stage.box([x, y, self.back - 0.1], (1.0, 0.035, 0.035), wood)
             for side in (-0.5, 0.5):
                 stage.box([x + side, 0, self.back - 0.1], (0.06, 2.4, 0.1), wood)
         if rng.random() < 0.5:
-            stone = self.paint(
-                surfaces.marble if rng.random() < 0.5 else surfaces.plaster
-            )
+            marble = rng.random() < 0.5
+            stone = self.paint(surfaces.marble if marble else surfaces.plaster)
             for x in np.arange(self.left + 0.5, self.right, rng.uniform(1.2, 2.5)):
                 stage.column([x, 0, self.back - 0.3], rng.uniform(0.12, 0.25), 6, stone)
         if rng.random() < 0.4:
-            cloth = self.paint(surfaces.curtain)
-            wide = self.right - self.left
+            cloth, along = self.paint(surfaces.curtain), [self.right - self.left, 0, 0]
             corner = [self.left, 0, self.back - 0.05]
-            stage.quad(corner, [wide, 0, 0], [0, 5, 0], cloth, rng.uniform(2, 4))
+            stage.quad(corner, along, [0, 5, 0], cloth, rng.uniform(2, 4))
         for _ in range(rng.integers(0, 3)):
             self._window()
         self._pictures(2)
@@ -516,12 +429,9 @@ class Room:
         for _ in range(rng.integers(1, 5)):
             size = rng.uniform(0.25, 0.9, 3)
             centre, yaw = self._place(size[0], size[2], against_wall=0.4)
-            surface = (
-                self._cloth(),
-                self.paint(surfaces.wood),
-                self.paint(surfaces.abstract),
-            )
-            self.stage.box(centre, size, surface[rng.integers(3)], yaw, tile_m=0.8)
+            looks = [self._cloth(), self.paint(surfaces.wood)]
+            looks.append(self.paint(surfaces.abstract))
+            self.stage.box(centre, size, self.choose(looks), yaw, tile_m=0.8)
 
     def _bare(self):
         self._pictures(3)

@@ -1,12 +1,12 @@
-"""Light and colour: nine spherical-harmonic coefficients, as in SURREAL, and sRGB."""
+"""Light as nine spherical-harmonic coefficients, as in SURREAL; sRGB and film."""
 
 import numpy as np
 
-LEAST_IRRADIANCE = 0.02
+MIN_IRRADIANCE = 0.02
 
 
 def draw_light(rng: np.random.Generator) -> np.ndarray:
-    """float32 [9], distributed as SURREAL's `light`: from above, at any strength."""
+    """float32 [9], distributed as SURREAL's `light`: from above, of any strength."""
     light = rng.uniform(-0.7, 0.7, 9)
     light[0] = 0.5 + 0.9 * rng.random()
     light[1] = -0.7 * rng.random()  # world y points down
@@ -14,23 +14,22 @@ def draw_light(rng: np.random.Generator) -> np.ndarray:
 
 
 def irradiance(normals: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """The light that falls on surfaces, float32 [N], at least LEAST_IRRADIANCE.
+    """The light that reaches surfaces, float32 [N], at least MIN_IRRADIANCE.
 
-    Ramamoorthi and Hanrahan 2001, equation 13, coefficients in the order
-    L00, L1-1, L10, L11, L2-2, L2-1, L20, L21, L22.
+    Ramamoorthi and Hanrahan 2001, equation 13.
 
     Args:
         normals: [N, 3] unit vectors in world axes.
-        light: [9].
+        light: [9], in the order L00, L1-1, L10, L11, L2-2, L2-1, L20, L21, L22.
     """
     x, y, z = normals.T
     c1, c2, c3, c4, c5 = 0.429043, 0.511664, 0.743125, 0.886227, 0.247708
-    light = [float(value) for value in light]
-    result = c1 * light[8] * (x * x - y * y)
-    result += light[6] * (c3 * z * z - c5) + c4 * light[0]
-    result += 2 * c1 * (light[4] * x * y + light[7] * x * z + light[5] * y * z)
-    result += 2 * c2 * (light[3] * x + light[1] * y + light[2] * z)
-    return np.maximum(result, LEAST_IRRADIANCE).astype(np.float32)
+    level = [float(value) for value in light]
+    result = c1 * level[8] * (x * x - y * y)
+    result += level[6] * (c3 * z * z - c5) + c4 * level[0]
+    result += 2 * c1 * (level[4] * x * y + level[7] * x * z + level[5] * y * z)
+    result += 2 * c2 * (level[3] * x + level[1] * y + level[2] * z)
+    return np.maximum(result, MIN_IRRADIANCE).astype(np.float32)
 
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:
@@ -49,16 +48,15 @@ def to_srgb(linear: np.ndarray) -> np.ndarray:
     ).astype(np.float32)
 
 
-_LINEAR_OF_BYTE = to_linear(np.arange(256) / 255)
-_BYTE_OF_LINEAR = np.round(to_srgb(np.arange(4096) / 4095) * 255).astype(np.uint8)
+_BYTE_TO_LINEAR = to_linear(np.arange(256) / 255)
 
 
 def bytes_to_linear(image: np.ndarray) -> np.ndarray:
     """sRGB uint8 [...] to linear light float32 [...]."""
-    return _LINEAR_OF_BYTE[image]
+    return _BYTE_TO_LINEAR[image]
 
 
-# A film's response: as sRGB up to a knee, then flatter, white at 3 times white.
+# The response of film: sRGB up to a knee, then flatter; white at 3 times white.
 _KNEE, _BRIGHTEST, _FILM_STEPS = 0.65, 3.0, 8192
 _steps = np.linspace(0, _BRIGHTEST, _FILM_STEPS)
 _FILM = np.where(
@@ -73,9 +71,3 @@ def film_to_bytes(linear: np.ndarray) -> np.ndarray:
     """Linear light [...] to sRGB uint8 [...] with soft highlights."""
     steps = np.clip(linear, 0, _BRIGHTEST) * ((_FILM_STEPS - 1) / _BRIGHTEST) + 0.5
     return _FILM[steps.astype(np.uint16)]
-
-
-def linear_to_bytes(linear: np.ndarray) -> np.ndarray:
-    """Linear light [...] to sRGB uint8 [...], through a table of 4,096 levels."""
-    steps = np.clip(linear, 0, 1) * 4095 + 0.5
-    return _BYTE_OF_LINEAR[steps.astype(np.uint16)]

@@ -1,15 +1,17 @@
 """A small renderer for still scenes made of textured rectangles.
 
-Axes: x right, y up, z into the picture, metres; the floor is y = 0. Unlike the people
-(see `camera`) these scenes are not mirrored; nobody can tell.
+Axes in metres: x right, y up, z into the picture; the floor is y = 0. Unlike people
+(see `camera`) these scenes are not mirrored, which nobody can see.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from keras_seg.synthetic import camera, noise, shade
+from keras_seg.synthetic.draws import pick
 
 SAMPLES = 2  # per pixel and direction
 LEVELS = 6  # of the texture pyramids
@@ -18,16 +20,16 @@ NEAR_M = 0.25
 
 @dataclass(frozen=True)
 class View:
-    """Where the scene is seen from."""
+    """The camera of a scene."""
 
-    height: float = 1.0  # above the floor
+    height: float = 1.0  # metres above the floor
     focal: float = camera.FOCAL_PX
     pitch: float = 0.0  # radians, positive looks up
     roll: float = 0.0
 
 
 class Stage:
-    """Rectangles with a texture each; `render` draws what is seen of them."""
+    """Textured rectangles, drawn by `render`."""
 
     def __init__(self, view: View):
         self.view = view
@@ -40,10 +42,10 @@ class Stage:
         self.surfaces: list[np.ndarray] = []  # sRGB [256, 256, 3 or 4]
         self.quads: list[tuple] = []
         self.ground: np.ndarray | None = None  # bool [240, 320], set by `render`
-        self._texels_of_tiles = None
+        self._levels: tuple[np.ndarray, np.ndarray] | None = None
 
     def surface(self, tile: np.ndarray) -> int:
-        """Adds a texture, sRGB float [256, 256, 3], or 4 with what is cut out."""
+        """Adds a texture, sRGB or sRGBA float [256, 256, 3 or 4]; returns its id."""
         self.surfaces.append(tile)
         return len(self.surfaces) - 1
 
@@ -61,9 +63,11 @@ class Stage:
         """A rectangle origin + a along + b up, a and b in 0..1.
 
         Args:
-            surface: id; tile_m: metres that a tile covers, None fits it to the quad.
-            tint: factor on the linear colour; glow: light of its own, 0..1.
-            taper: width of the upper edge, in widths of the lower one.
+            surface: id of the texture.
+            tile_m: side of a tile, metres; None fits one tile to the rectangle.
+            tint: factor on the linear colour.
+            glow: share of the light that it emits itself, 0..1.
+            taper: width of the upper edge in widths of the lower one.
         """
         along, up = np.asarray(along, float), np.asarray(up, float)
         size = np.array([np.linalg.norm(along), np.linalg.norm(up)])
@@ -75,7 +79,7 @@ class Stage:
     def box(self, centre, size, surface, yaw=0.0, front=None, **look) -> None:
         """A box that stands on centre [3]; size is (width, height, depth).
 
-        front: the surface of the side that faces -z at yaw 0, fitted to it.
+        front: a surface fitted to the side that faces -z at yaw 0.
         """
         width, height, depth = size
         sine, cosine = np.sin(yaw), np.cos(yaw)
@@ -94,7 +98,7 @@ class Stage:
         self.quad(corner, x, z, surface, **look)
 
     def column(self, centre, radius, height, surface, top=None, **look) -> None:
-        """A round column; top: its radius at the upper end."""
+        """A round column of 10 sides; top: its radius at the upper end."""
         sides = 10
         top = radius if top is None else top
         turn = np.arange(sides + 1) * 2 * np.pi / sides
@@ -113,14 +117,15 @@ class Stage:
         """Linear RGB float32 [240, 320, 3].
 
         Args:
-            sky: linear RGB [240, 320, 3], seen where nothing is.
-            sun: (direction to it [3], linear colour [3]); ambient: linear colour [3].
-            fog: share of the light that the air replaces by the sky's in 100 m.
-            lamps: (position [3], linear colour [3]) that shine all around.
+            sky: linear RGB [240, 320, 3] behind everything.
+            sun: (direction towards it [3], linear colour [3]).
+            ambient: linear colour [3].
+            fog: share of the light that 100 m of air replace by the sky's.
+            lamps: (position [3], linear colour [3]) of each, shining in all directions.
         """
         owner, inverse_z, rays = self._visible()
-        # A pixel whose samples all see one quad is coloured once, at its centre (the
-        # inverse depth of a plane is linear); the others sample by sample.
+        # A pixel whose samples all show the same quad is coloured once, at its centre
+        # (the inverse depth of a plane is linear); others, sample by sample.
         samples = _blocks(owner)
         uniform = np.ones(len(samples), bool)
         for sample in range(1, SAMPLES**2):
@@ -134,49 +139,50 @@ class Stage:
         self.ground = np.append(flat, False)[samples[:, 0]]
         self.ground = self.ground.reshape(camera.HEIGHT, camera.WIDTH)
 
-        hollows = self._hollows(samples, depths)
+        occlusion = self._occlusion(samples, depths)
         image[uniform] = self._colour(
             samples[uniform, 0],
             _mean(depths[uniform]),
             _mean(directions[uniform]),
-            hollows[uniform],
+            occlusion[uniform],
             image[uniform],
             pixels=1.0,
             lights=(sun, ambient, fog, lamps),
         )
         ids = samples[mixed]
         colours = np.repeat(image[mixed, None], SAMPLES**2, axis=1)
-        there = ids >= 0
-        colours[there] = self._colour(
-            ids[there],
-            depths[mixed][there],
-            directions[mixed][there],
-            np.broadcast_to(hollows[mixed, None], ids.shape)[there],
-            colours[there],
+        hit = ids >= 0
+        colours[hit] = self._colour(
+            ids[hit],
+            depths[mixed][hit],
+            directions[mixed][hit],
+            np.broadcast_to(occlusion[mixed, None], ids.shape)[hit],
+            colours[hit],
             pixels=1.0 / SAMPLES,
             lights=(sun, ambient, fog, lamps),
         )
         image[mixed] = _mean(colours)
         return image.reshape(camera.HEIGHT, camera.WIDTH, 3)
 
-    def _colour(self, ids, inverse_z, ray, hollows, sky, pixels, lights) -> np.ndarray:
-        """Linear RGB [N, 3] of places on the quads `ids`.
+    def _colour(
+        self, ids, inverse_z, ray, occlusion, sky, pixels, lights
+    ) -> np.ndarray:
+        """Linear RGB [N, 3] of the quads `ids` where `ray` [N, 3] meets them.
 
-        inverse_z [N] and ray [N, 3] say where; sky [N, 3] is the colour of the air;
-        pixels is the width of a sample.
+        sky [N, 3] is the colour of the air; pixels, the width of a sample.
         """
         sun, ambient, fog, lamps = lights
         origin, along, up, surface, repeats, tint, glow, normal = self._tables()
-        where = ray / inverse_z[:, None] + self.eye.astype(np.float32)
-        relative = where - origin[ids]
+        points = ray / inverse_z[:, None] + self.eye.astype(np.float32)
+        relative = points - origin[ids]
         a = np.einsum("ij,ij->i", relative, along[ids])
         b = np.einsum("ij,ij->i", relative, up[ids])
         texels = noise.TILE * repeats[ids]
         u, v = a * texels[:, 0], b * texels[:, 1]
-        fitted = (repeats == 1).all(axis=1)[ids]  # no wrapping round at the edges
+        fitted = (repeats == 1).all(axis=1)[ids]  # must not wrap at the edges
         u = np.where(fitted, np.clip(u, 0, noise.TILE - 0.01), u)
         v = np.where(fitted, np.clip(v, 0, noise.TILE - 0.01), v)
-        # How many texels a sample spans decides the level of the pyramid.
+        # The number of texels that a sample spans selects the level of the pyramid.
         facing = normal[ids]
         cosine = np.einsum("ij,ij->i", facing, ray)
         facing = facing * np.where(cosine > 0, -1, 1)[:, None].astype(np.float32)
@@ -191,12 +197,12 @@ class Stage:
         light = lit[:, None] * np.asarray(strength, np.float32)
         light += np.asarray(ambient, np.float32) * (0.8 + 0.2 * facing[:, 1:2])
         for position, power in lamps:
-            offset = np.asarray(position, np.float32) - where
+            offset = np.asarray(position, np.float32) - points
             distance = np.linalg.norm(offset, axis=1)
             lit = np.maximum(np.einsum("ij,ij->i", facing, offset) / distance, 0.1)
             lit /= 0.5 + distance**2
             light += lit[:, None] * np.asarray(power, np.float32)
-        light *= hollows[:, None]
+        light *= occlusion[:, None]
         light += glow[ids][:, None] * (1 - light)
         colour *= light
         if fog:
@@ -215,16 +221,15 @@ class Stage:
         return eye @ self.to_eye.astype(np.float32)
 
     def _visible(self):
-        """Which quad is nearest [h, w] (-1 none), 1/depth [h, w], rays [h, w, 3]."""
+        """The nearest quad [h, w] (-1: none), its 1/depth [h, w], rays [h, w, 3]."""
         rays = self.rays(SAMPLES)
         shape = rays.shape[:2]
         owner = np.full(shape, -1, np.int32)
         nearest = np.zeros(shape, np.float32)
         for number, (origin, along, up, surface, *_, taper) in enumerate(self.quads):
             narrower = (1 - taper) / 2 * along
-            corners = origin + np.array(
-                [0 * along, along, along + up - narrower, up + narrower]
-            )
+            outline = [0 * along, along, along + up - narrower, up + narrower]
+            corners = origin + np.array(outline)
             corners = _clip_near((corners - self.eye) @ self.to_eye.T)
             if len(corners) < 3:
                 continue
@@ -248,13 +253,13 @@ class Stage:
             inverse = rays[window] @ (normal / distance).astype(np.float32)
             seen = (inside > 0) & (inverse > nearest[window])
             if self.surfaces[surface].shape[2] == 4 and seen.any():
-                seen &= self._uncut(number, rays[window], inverse)
+                seen &= self._opaque(number, rays[window], inverse)
             owner[window][seen] = number
             nearest[window][seen] = inverse[seen]
         return owner, nearest, rays
 
-    def _uncut(self, number: int, rays: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-        """bool [h, w]: where a quad with an alpha channel is there at all."""
+    def _opaque(self, number: int, rays: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+        """bool [h, w]: where the alpha channel of a quad is set."""
         origin, along, up, surface, repeats, *_ = self.quads[number]
         relative = rays / np.maximum(inverse, 1e-6)[..., None] + self.eye - origin
         size = noise.TILE * repeats
@@ -268,7 +273,7 @@ class Stage:
         return alpha[row, column % noise.TILE] > 0.5
 
     def _tables(self):
-        """The quads as arrays indexed by number; edges divided by squared lengths."""
+        """The quads as arrays by number; edges are divided by their squared lengths."""
         origin, along, up, surface, repeats, tint, glow, _ = map(
             np.array, zip(*self.quads)
         )
@@ -283,7 +288,7 @@ class Stage:
         return origin, along, up, surface.astype(int), repeats, tint, glow, normal
 
     def _texels(self, surface, u, v, span) -> np.ndarray:
-        """Linear colours [N, 3] of texel places u, v that span so many texels each."""
+        """Linear colours [N, 3] at texels u, v of samples that span `span` texels."""
         texels, starts = self._pyramids()
         level = np.log2(np.maximum(span, 1)).astype(int).clip(0, LEVELS - 1)
         width = noise.TILE >> level
@@ -293,35 +298,34 @@ class Stage:
         return texels[starts[surface] + before[level] + row * width + column]
 
     def _pyramids(self) -> tuple[np.ndarray, np.ndarray]:
-        """Linear colours [M, 3] of all levels of all tiles; where each tile starts."""
-        if self._texels_of_tiles is None:
+        """Linear colours [M, 3] of all levels of all tiles; the start of each tile."""
+        if self._levels is None:
             levels, starts, count = [], [], 0
             for tile in self.surfaces:
                 colour = tile[..., :3]
-                if tile.shape[2] == 4:  # what is cut out does not tint the edges
-                    there = tile[..., 3:]
-                    mean = (colour * there).sum((0, 1)) / max(float(there.sum()), 1)
-                    colour = colour * there + mean * (1 - there)
+                if tile.shape[2] == 4:  # transparent texels must not tint the edges
+                    alpha = tile[..., 3:]
+                    mean = (colour * alpha).sum((0, 1)) / max(float(alpha.sum()), 1)
+                    colour = colour * alpha + mean * (1 - alpha)
                 level = shade.bytes_to_linear((colour * 255 + 0.5).astype(np.uint8))
                 starts.append(count)
                 for _ in range(LEVELS):
                     levels.append(level.reshape(-1, 3))
                     count += len(levels[-1])
-                    level = cv2.resize(
-                        level, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
-                    )
-            self._texels_of_tiles = np.concatenate(levels), np.array(starts)
-        return self._texels_of_tiles
+                    half = (level.shape[1] // 2, level.shape[0] // 2)
+                    level = cv2.resize(level, half, interpolation=cv2.INTER_AREA)
+            self._levels = np.concatenate(levels), np.array(starts)
+        return self._levels
 
-    def _hollows(self, owner, inverse_z) -> np.ndarray:
-        """[N]: darker where a pixel lies a little behind its surroundings (corners).
+    def _occlusion(self, owner, inverse_z) -> np.ndarray:
+        """[N]: a factor that darkens pixels just behind their surroundings (corners).
 
         owner, inverse_z: [N, 4], the samples of all pixels.
         """
-        there = owner[:, 0] >= 0
-        depth = np.where(there, 1 / np.maximum(inverse_z[:, 0], 1e-6), 0)
+        hit = owner[:, 0] >= 0
+        depth = np.where(hit, 1 / np.maximum(inverse_z[:, 0], 1e-6), 0)
         shape = camera.HEIGHT, camera.WIDTH
-        image = np.stack([depth, there], axis=1).astype(np.float32).reshape(*shape, 2)
+        image = np.stack([depth, hit], axis=1).astype(np.float32).reshape(*shape, 2)
         factor = np.ones(shape, np.float32)
         for width in (2.0, 7.0):
             blurred = cv2.GaussianBlur(image, (0, 0), width)
@@ -332,7 +336,7 @@ class Stage:
 
 
 def _blocks(samples: np.ndarray) -> np.ndarray:
-    """Sample grid [2h, 2w, ...] to pixels and their samples [h w, 4, ...]."""
+    """A sample grid [2h, 2w, ...] as the samples of each pixel [h w, 4, ...]."""
     rows, columns = camera.HEIGHT, camera.WIDTH
     split = samples.reshape(rows, SAMPLES, columns, SAMPLES, *samples.shape[2:])
     return split.swapaxes(1, 2).reshape(rows * columns, SAMPLES**2, *samples.shape[2:])
@@ -340,7 +344,10 @@ def _blocks(samples: np.ndarray) -> np.ndarray:
 
 def _mean(blocks: np.ndarray) -> np.ndarray:
     """[N, 4, ...] to [N, ...]; adding slices is much faster than mean(axis=1)."""
-    return sum(blocks[:, sample] for sample in range(SAMPLES**2)) / SAMPLES**2
+    total = blocks[:, 0] + blocks[:, 1]
+    for sample in range(2, SAMPLES**2):
+        total += blocks[:, sample]
+    return total / SAMPLES**2
 
 
 def _lengths(along: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -348,7 +355,7 @@ def _lengths(along: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def _clip_near(polygon: np.ndarray) -> np.ndarray:
-    """The part of a polygon [N, 3] in eye axes with z of at least NEAR_M."""
+    """The part of a polygon [N, 3], in eye axes, that is beyond NEAR_M."""
     kept = []
     for start, end in zip(polygon, np.roll(polygon, -1, axis=0)):
         if start[2] >= NEAR_M:
@@ -357,3 +364,28 @@ def _clip_near(polygon: np.ndarray) -> np.ndarray:
             share = (NEAR_M - start[2]) / (end[2] - start[2])
             kept.append(start + share * (end - start))
     return np.array(kept)
+
+
+class Layout:
+    """A scene laid out at random on a stage; subclasses list its kinds.
+
+    Args:
+        rng: the source of every choice.
+        stage: what is built on.
+        near: nothing stands nearer to the camera than this, metres.
+    """
+
+    def __init__(self, rng: np.random.Generator, stage: Stage, near: float):
+        self.rng, self.stage, self.near = rng, stage, near
+
+    def pick_kind(self, kinds: Mapping[Callable, float]) -> tuple[Callable, str]:
+        """One of the methods that build a scene, and its name."""
+        chosen = pick(self.rng, kinds)
+        return chosen, chosen.__name__.strip("_")
+
+    def choose(self, things: Sequence):
+        return things[int(self.rng.integers(len(things)))]
+
+    def paint(self, tile: Callable, *arguments) -> int:
+        """The id of a new surface; tile is a function of `surfaces`."""
+        return self.stage.surface(tile(self.rng, *arguments))

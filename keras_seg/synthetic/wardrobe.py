@@ -1,7 +1,8 @@
-"""Clothes, shoes, hair and hats: how they are cut, what they cover, drawn at random.
+"""Clothes, shoes, hair and hats drawn at random: their cut, and what they cover.
 
-A garment says with `inside` how deep a place on the body lies within it, in metres,
-negative outside. Colours are sRGB in 0..1.
+`inside` of a garment returns the distance of points on the body from its edge, in
+metres, negative outside; `gap`, how far it stands off the body. Colours are sRGB in
+0..1.
 """
 
 from dataclasses import dataclass, field
@@ -17,24 +18,12 @@ from keras_seg.synthetic.anatomy import (
     IS_LEG,
     IS_TRUNK,
     Landmarks,
-    Place,
+    SurfacePoints,
 )
+from keras_seg.synthetic.draws import ANY, from_hex, hsv, pick
 
-HAIR_COLOURS = (
-    np.array(
-        [
-            (22, 18, 17),
-            (44, 30, 23),
-            (76, 50, 34),
-            (112, 76, 46),
-            (168, 128, 78),
-            (206, 172, 116),
-            (124, 56, 30),
-            (146, 142, 138),
-            (208, 204, 198),
-        ]
-    )
-    / 255
+HAIR_COLOURS = from_hex(
+    "161211 2c1e17 4c3222 704c2e a8804e ceac74 7c381e 928e8a d0ccc6"
 )
 HAIR_SHARES = (0.25, 0.22, 0.16, 0.1, 0.08, 0.05, 0.05, 0.06, 0.03)
 HAIR_STYLES = {  # share of women, of men
@@ -61,14 +50,9 @@ OUTFITS = {  # share of women, of men
 SHOE_TOPS = {"bare": -1, "low": -0.015, "sneaker": 0.02, "boot": 0.12, "high": 0.28}
 
 
-def _pick(rng: np.random.Generator, shares: dict) -> str:
-    """A key of {key: share}."""
-    return str(rng.choice(list(shares), p=np.array(list(shares.values()))))
-
-
 @dataclass
 class Cloth:
-    """A tile of cloth with creases, and how it lies on the body."""
+    """A tile of cloth and its creases."""
 
     tile: np.ndarray
     folds: np.ndarray
@@ -80,7 +64,7 @@ class Cloth:
         return cls(tile, folds, turn=rng.random() < 0.15)
 
     def at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """sRGB [N, 3] at metres along and across."""
+        """sRGB [N, 3] at metres across and along."""
         texels = fabric.TILE / fabric.TILE_M
         column = (u * texels).astype(int) % fabric.TILE
         row = (v * texels).astype(int) % fabric.TILE
@@ -94,14 +78,16 @@ class Top:
     """A garment of the trunk: shirt, pullover, jacket, bib, swimsuit.
 
     Attributes:
-        neckline: crew, v, scoop, turtle, straps, boat or hood; depth: its depth, m.
-        sleeve: 0 shoulder, 1 elbow, 2 wrist, below 0 none.
+        neckline: crew, v, scoop, turtle, straps, boat or hood.
+        depth: of the neckline, metres.
+        sleeve: its end: 0 shoulder, 1 elbow, 2 wrist; negative without sleeves.
         hem: metres above the hip joint.
         ease: metres that it stands off the body.
-        opening: half the width of an open front in metres; below 0 it is closed.
-        sleeves: cloth of the sleeves, where it is another one.
-        trim: colour of cuffs, hem and collar; emblem: RGBA picture on the chest;
-        buttons: colour of a line of buttons.
+        opening: half the width of an open front, metres; negative if closed.
+        sleeves: another cloth for the sleeves.
+        trim: colour of cuffs, hem and collar.
+        emblem: RGBA picture on the chest.
+        buttons: colour of a row of buttons.
     """
 
     cloth: Cloth
@@ -123,7 +109,7 @@ class Top:
         )
         necklines = {"crew": 0.38, "v": 0.17, "scoop": 0.14, "turtle": 0.08}
         necklines |= {"straps": 0.06, "boat": 0.11, "hood": 0.06}
-        neckline = _pick(rng, necklines)
+        neckline = pick(rng, necklines)
         if neckline == "straps":
             sleeve = -0.3
         elif neckline == "hood":
@@ -152,7 +138,7 @@ class Top:
         necklines = {"crew": 0.25, "v": 0.42, "turtle": 0.18, "hood": 0.15}
         return cls(
             cloth=Cloth.draw(rng, "quiet" if rng.random() < 0.75 else "any"),
-            neckline=_pick(rng, necklines),
+            neckline=pick(rng, necklines),
             depth=rng.uniform(0.03, 0.2),
             sleeve=-0.25 if vest else 1.9 + rng.normal(0, 0.04),
             hem=rng.choice([rng.uniform(-0.12, 0.06), rng.uniform(-0.35, -0.12)]),
@@ -162,9 +148,9 @@ class Top:
             buttons=fabric.colour(rng) if rng.random() < 0.4 else None,
         )
 
-    def inside(self, place: Place, marks: Landmarks) -> np.ndarray:
-        x, y, z = np.abs(place.x), place.y, place.z
-        trunk, arm = IS_TRUNK[place.part], IS_ARM[place.part]
+    def inside(self, points: SurfacePoints, marks: Landmarks) -> np.ndarray:
+        x, y, z = np.abs(points.x), points.y, points.z
+        trunk, arm = IS_TRUNK[points.part], IS_ARM[points.part]
         hem = np.where(arm, 1.0, y - (marks.hip_y + self.hem))
         neck = np.where(arm, 1.0, self._below_neckline(x, y, z, marks))
         if self.sleeve < 0:
@@ -176,11 +162,11 @@ class Top:
             sleeve = np.where(arm, marks.arm_x(self.sleeve) - x, 1.0)
         inside = np.minimum(np.minimum(hem, neck), sleeve)
         if self.opening >= 0:
-            # The front falls open more towards the hem.
+            # An open front widens towards the hem.
             width = self.opening * (1.3 - (y - marks.hip_y) / 0.7)
             open_front = (z > marks.trunk_z) & ~arm
             inside = np.where(open_front, np.minimum(inside, x - width), inside)
-        legs = IS_LEG[place.part] & ~IS_FOOT[place.part]
+        legs = IS_LEG[points.part] & ~IS_FOOT[points.part]
         return np.where(trunk | arm | legs, inside, -1.0)
 
     def _below_neckline(self, x, y, z, marks: Landmarks) -> np.ndarray:
@@ -205,14 +191,13 @@ class Top:
             return np.maximum(cut, np.minimum(strap, base + 0.02 - y))
         return base - y
 
-    def stand(self, place: Place, marks: Landmarks) -> np.ndarray:
-        """Metres off the body."""
-        stand = self.ease * np.where(IS_ARM[place.part], 0.8, 1.0)
-        if self.neckline == "hood":  # lies in a roll behind the neck
-            behind = ((place.y - marks.neck_y + 0.02) / 0.05) ** 2
-            behind += ((place.x) / 0.11) ** 2
-            stand = stand + 0.035 * np.exp(-behind) * (place.z < marks.neck_z)
-        return stand
+    def gap(self, points: SurfacePoints, marks: Landmarks) -> np.ndarray:
+        gap = self.ease * np.where(IS_ARM[points.part], 0.8, 1.0)
+        if self.neckline == "hood":  # a roll behind the neck
+            behind = ((points.y - marks.neck_y + 0.02) / 0.05) ** 2
+            behind += ((points.x) / 0.11) ** 2
+            gap = gap + 0.035 * np.exp(-behind) * (points.z < marks.neck_z)
+        return gap
 
 
 @dataclass
@@ -220,8 +205,10 @@ class Bottom:
     """Trousers, shorts, briefs or a skirt.
 
     Attributes:
-        length: 0 hip, 1 knee, 2 ankle. rise: waistband above the hip joint, m.
-        ease: metres off the body; flare: as much more at the hem.
+        length: 0 hip, 1 knee, 2 ankle.
+        rise: waistband above the hip joint, metres.
+        ease: metres off the body.
+        flare: additional ease at the hem.
         belt, side_stripe: colours.
     """
 
@@ -244,7 +231,7 @@ class Bottom:
                 [0.25, 0.5, 0.85, 1.5, 1.95], p=[0.06, 0.14, 0.12, 0.06, 0.62]
             ) + rng.normal(0, 0.04)
         tight = rng.random() < (0.45 if sex == "female" else 0.15)
-        kind = _pick(rng, {"denim": 0.35, "quiet": 0.45, "any": 0.2})
+        kind = pick(rng, {"denim": 0.35, "quiet": 0.45, "any": 0.2})
         return cls(
             cloth=Cloth.draw(rng, kind),
             length=float(length),
@@ -256,28 +243,27 @@ class Bottom:
             side_stripe=fabric.colour(rng) if rng.random() < 0.08 else None,
         )
 
-    def inside(self, place: Place, marks: Landmarks) -> np.ndarray:
+    def inside(self, points: SurfacePoints, marks: Landmarks) -> np.ndarray:
         hem = marks.leg_y(self.length)
         if self.length < 0.1:  # briefs: cut high at the side
-            hem = marks.hip_y - 0.09 + 0.75 * np.maximum(np.abs(place.x) - 0.04, 0)
+            hem = marks.hip_y - 0.09 + 0.75 * np.maximum(np.abs(points.x) - 0.04, 0)
         waist = marks.hip_y + self.rise
-        inside = np.minimum(place.y - hem, waist - place.y)
-        reach = IS_LEG[place.part] | IS_TRUNK[place.part]
+        inside = np.minimum(points.y - hem, waist - points.y)
+        reach = IS_LEG[points.part] | IS_TRUNK[points.part]
         if self.length < 1.9:
-            reach &= ~IS_FOOT[place.part]
+            reach &= ~IS_FOOT[points.part]
         return np.where(reach, inside, -1.0)
 
-    def stand(self, place: Place, marks: Landmarks) -> np.ndarray:
-        """Metres off the body."""
+    def gap(self, points: SurfacePoints, marks: Landmarks) -> np.ndarray:
         if self.skirt or self.length < 0.1:
-            return np.full(len(place.part), 0.002)
-        near_hem = np.clip(1 - (place.y - marks.leg_y(self.length)) / 0.3, 0, 1)
+            return np.full(len(points.part), 0.002)
+        near_hem = np.clip(1 - (points.y - marks.leg_y(self.length)) / 0.3, 0, 1)
         return self.ease + self.flare * near_hem
 
 
 @dataclass
 class Shoes:
-    """top, sock: metres above the ankle joint where they end; sock below 0: none."""
+    """top, sock: their upper edges above the ankle joint, metres; sock < 0: none."""
 
     colour: np.ndarray
     sole: np.ndarray
@@ -289,7 +275,7 @@ class Shoes:
     @classmethod
     def draw(cls, rng: np.random.Generator, bare: bool) -> "Shoes":
         shares = {"bare": 0.1, "low": 0.3, "sneaker": 0.38, "boot": 0.14, "high": 0.08}
-        kind = "bare" if bare else _pick(rng, shares)
+        kind = "bare" if bare else pick(rng, shares)
         colour = fabric.colour(rng) * (0.5 if rng.random() < 0.55 else 1.0)
         sole = fabric.colour(rng) if rng.random() < 0.3 else np.full(3, 0.88)
         return cls(
@@ -301,9 +287,9 @@ class Shoes:
             bare=kind == "bare",
         )
 
-    def inside(self, place: Place, marks: Landmarks) -> np.ndarray:
-        reach = IS_FOOT[place.part] | (place.part == 5) | (place.part == 6)
-        return np.where(reach, marks.ankle_y + self.top - place.y, -1.0)
+    def inside(self, points: SurfacePoints, marks: Landmarks) -> np.ndarray:
+        reach = IS_FOOT[points.part] | (points.part == 5) | (points.part == 6)
+        return np.where(reach, marks.ankle_y + self.top - points.y, -1.0)
 
 
 @dataclass
@@ -311,11 +297,14 @@ class Hair:
     """Hair, and what is worn on it.
 
     Attributes:
-        style: a key of HAIR_STYLES. volume: metres off the head.
-        front: the forehead's hairline above the eyes, m.
-        length_y: height of the lowest point of long hair.
-        hat: colour of a cap, beanie or hat; backwards: a cap's peak.
-        beard: 0..1. streaks: a noise tile.
+        style: a key of HAIR_STYLES.
+        volume: metres off the head.
+        front: hairline of the forehead above the eyes, metres.
+        length_y: height of the ends of long hair.
+        hat: colour of a cap, beanie or hat.
+        backwards: whether the peak of a cap points backwards.
+        beard: density in 0..1.
+        streaks: a noise tile.
     """
 
     style: str
@@ -330,10 +319,10 @@ class Hair:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, sex: str, marks: Landmarks) -> "Hair":
-        style = _pick(rng, {k: v[sex == "male"] for k, v in HAIR_STYLES.items()})
+        style = pick(rng, {k: v[sex == "male"] for k, v in HAIR_STYLES.items()})
         colour = HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=HAIR_SHARES)]
         if rng.random() < 0.03:
-            colour = fabric.from_hsv(rng.random(), 0.7, 0.7)
+            colour = hsv(rng, ANY, 0.7, 0.7)
         volume = {
             "short": rng.uniform(0.006, 0.014),
             "medium": rng.uniform(0.014, 0.03),
@@ -360,27 +349,27 @@ class Hair:
         """Whether something is worn on the head."""
         return self.style in ("cap", "beanie", "hat")
 
-    def inside(self, place: Place, marks: Landmarks) -> np.ndarray:
-        """Above the hairline: round the forehead, before the ears, to the nape."""
+    def inside(self, points: SurfacePoints, marks: Landmarks) -> np.ndarray:
+        """Metres above the hairline, from the forehead past the ears to the nape."""
         line = marks.eye[1] + np.interp(
-            place.z - marks.eye[2],
+            points.z - marks.eye[2],
             [-0.2, -0.13, -0.105, -0.095, -0.075, -0.03, 0.03],
             [-0.085, -0.07, -0.02, -0.005, 0.02, self.front - 0.01, self.front],
         )
-        reach = IS_HEAD[place.part] | (place.part == 13)
-        return np.where(reach, place.y - line, -1.0)
+        reach = IS_HEAD[points.part] | (points.part == 13)
+        return np.where(reach, points.y - line, -1.0)
 
-    def inside_hat(self, place: Place, marks: Landmarks) -> np.ndarray:
-        back = place.z - marks.skull[2]
+    def inside_hat(self, points: SurfacePoints, marks: Landmarks) -> np.ndarray:
+        back = points.z - marks.skull[2]
         line = marks.eye[1] + 0.045 + 0.2 * back
         if self.style == "beanie":
             line = marks.eye[1] + 0.03 + 0.5 * back
-        return np.where(IS_HEAD[place.part], place.y - line, -1.0)
+        return np.where(IS_HEAD[points.part], points.y - line, -1.0)
 
 
 @dataclass
 class Outfit:
-    """All that somebody wears; tops from the inside to the outside."""
+    """Everything that a person wears; the innermost top comes first."""
 
     kind: str
     tops: list[Top]
@@ -391,7 +380,7 @@ class Outfit:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, sex: str, marks: Landmarks) -> "Outfit":
-        kind = _pick(rng, {k: v[sex == "male"] for k, v in OUTFITS.items()})
+        kind = pick(rng, {k: v[sex == "male"] for k, v in OUTFITS.items()})
         bottom, tops = Bottom.draw(rng, sex), [Top.draw(rng)]
         if kind == "jacket":
             tops.append(Top.draw_jacket(rng))
@@ -433,7 +422,7 @@ class Outfit:
 
 
 def _draw_emblem(rng: np.random.Generator) -> np.ndarray:
-    """A print for the chest, RGBA float [64, 64, 4]: number, ring, bars or photo."""
+    """A chest print, RGBA float [64, 64, 4]: number, ring, bars or photograph."""
     picture = np.zeros((64, 64, 4), np.float32)
     ink = fabric.colour(rng)
     alpha = np.zeros((64, 64), np.uint8)
@@ -442,9 +431,8 @@ def _draw_emblem(rng: np.random.Generator) -> np.ndarray:
         text = str(rng.integers(1, 100))
         cv2.putText(alpha, text, (2, 52), cv2.FONT_HERSHEY_DUPLEX, 1.5, 255, 6)
     elif kind == 1:
-        cv2.circle(
-            alpha, (32, 32), int(rng.integers(14, 28)), 255, int(rng.integers(3, 20))
-        )
+        radius, width = int(rng.integers(14, 28)), int(rng.integers(3, 20))
+        cv2.circle(alpha, (32, 32), radius, 255, width)
     elif kind == 2:
         for row in rng.integers(4, 60, size=int(rng.integers(1, 5))):
             cv2.rectangle(alpha, (4, int(row)), (60, int(row) + 5), 255, -1)

@@ -1,29 +1,20 @@
-"""tools/build_assets.py and what it made: pieces that need no package."""
+"""tools/build_assets.py and its assets: what needs none of the source packages."""
 
-import importlib.util
 import json
 from pathlib import Path
 
+import build_assets
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from keras_seg.synthetic import body, photos
 
-ROOT = Path(__file__).parents[1]
+NOTICE = Path(__file__).parents[1] / "NOTICE"
 
 
-@pytest.fixture(scope="module")
-def build_assets():
-    path = ROOT / "tools" / "build_assets.py"
-    spec = importlib.util.spec_from_file_location("build_assets", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_asset_has_its_licence(build_assets):
-    notice = (ROOT / "NOTICE").read_text()
+def test_every_asset_has_its_licence():
+    notice = NOTICE.read_text()
     files = [path for path in body.ASSETS.rglob("*") if path.is_file()]
     assert len(files) == 12
     for path in files:
@@ -33,8 +24,8 @@ def test_every_asset_has_its_licence(build_assets):
     assert sum(path.stat().st_size for path in files) < 3.5e6
 
 
-def test_phenotype_factors_share_out_one(build_assets):
-    """Every family of targets is weighted by 1 in all, whatever the phenotype."""
+def test_phenotype_factors_sum_to_one():
+    """So does every family of targets, whatever the phenotype."""
     rng = np.random.default_rng(0)
     race = rng.dirichlet(np.ones(3))
     factors = build_assets.phenotype_factors("female", race, *rng.uniform(0, 1, 5))
@@ -44,7 +35,7 @@ def test_phenotype_factors_share_out_one(build_assets):
         assert sum(name.startswith(prefix) for name in factors) == count
     universal = [f for name, f in factors.items() if name.startswith("universal-")]
     assert sum(universal) == pytest.approx(1)
-    # By hand: the middle of every scale is the average target alone.
+    # By hand: the middle of every scale is the average target.
     middle = build_assets.phenotype_factors("male", [0, 0, 1], 0, 0.5, 0.5, 0.5, 0.5)
     assert {name for name, factor in middle.items() if factor} == {
         "universal-male-young-averagemuscle-averageweight",
@@ -52,13 +43,17 @@ def test_phenotype_factors_share_out_one(build_assets):
     }
 
 
-def test_retargeting_hangs_the_arms(build_assets):
-    """The clips' zero pose stands with hanging arms, our body has them stretched."""
-    still = [1 / 30, 0, 0.9, 0, *[1, 0, 0, 0] * 4, 0, *[1, 0, 0, 0] * 2, 0]
-    still += [1, 0, 0, 0, 0, *[1, 0, 0, 0] * 2, 0]
-    assert len(still) == 44
-    clip = json.dumps({"Loop": "none", "Frames": [still] * 4})
-    pose, root, loops = build_assets.retarget(clip)
+def retarget(root, right_knee, loop):
+    """A clip of four equal frames in DeepMimic's zero pose but for one knee."""
+    frame = [1 / 30, *root, *[1, 0, 0, 0] * 4, right_knee, *[1, 0, 0, 0] * 2, 0]
+    frame += [1, 0, 0, 0, 0, *[1, 0, 0, 0] * 2, 0]
+    assert len(frame) == 44
+    return build_assets.retarget(json.dumps({"Loop": loop, "Frames": [frame] * 4}))
+
+
+def test_retargeting_lowers_the_arms():
+    """Arms hang in the zero pose of the clips and are stretched out in the body's."""
+    pose, root, loops = retarget([0, 0.9, 0], 0, "none")
     assert pose.shape == (3, 24, 3)
     assert not loops
     np.testing.assert_allclose(root, [[0, 0.9, 0]] * 3, atol=1e-6)
@@ -70,19 +65,16 @@ def test_retargeting_hangs_the_arms(build_assets):
     assert np.abs(legs).max() < 1e-6
 
 
-def test_retargeting_turns_axes(build_assets):
-    """Forward is x there and z here; a bent knee brings the heel back."""
-    frame = [1 / 30, 1.0, 0.9, 0.2, *[1, 0, 0, 0] * 4, -1.0, *[1, 0, 0, 0] * 2, 0]
-    frame += [1, 0, 0, 0, 0, *[1, 0, 0, 0] * 2, 0]
-    clip = json.dumps({"Loop": "wrap", "Frames": [frame] * 4})
-    pose, root, loops = build_assets.retarget(clip)
+def test_retargeting_changes_axes():
+    """Forward is x in the clips and z in the body; a bent knee moves the heel back."""
+    pose, root, loops = retarget([1.0, 0.9, 0.2], -1.0, "wrap")
     assert loops
     np.testing.assert_allclose(root[0], [-0.2, 0.9, 1.0], atol=1e-6)
     shin = Rotation.from_rotvec(pose[0, 5]).apply([0, -1, 0])  # the right knee
     np.testing.assert_allclose(shin, [0, -np.cos(1), -np.sin(1)], atol=1e-6)
 
 
-def test_rotation_between_is_the_smallest(build_assets):
+def test_rotation_between_is_the_smallest():
     rng = np.random.default_rng(1)
     for _ in range(5):
         a, b = rng.standard_normal((2, 3))
@@ -93,8 +85,8 @@ def test_rotation_between_is_the_smallest(build_assets):
         assert Rotation.from_matrix(turn).magnitude() == pytest.approx(angle)
 
 
-def test_t_pose_stretches_arms_and_legs(build_assets):
-    """A skeleton of points with any arms and legs; each vertex sits on a joint."""
+def test_t_pose_stretches_arms_and_legs():
+    """A skeleton with arbitrary arms and legs and a vertex at each joint."""
     joints = body.load("male").joints.astype(float)
     rng = np.random.default_rng(2)
     bent = joints.copy()

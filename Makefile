@@ -1,7 +1,12 @@
-# make ablation  generate the embedded data and run the thesis' weighting stage
-# make test      install everything the tests need and run them
-# make test-all  the slow ones too
+# make ablation  generate the synthetic people and compare ICNet's class weightings
+# make test      lint, then every test that is not slow
+# make test-all  lint, then every test
+# make lint      ruff (rules and format) and pyright (types; not the networks)
+# make venv      make .venv and install the package with EXTRAS
+# make clean     remove .venv and everything that was built
+#
 # Variables: PYTHON, VENV, EXTRAS (of setup.cfg), ARGS (to run.py or pytest), JOBS
+# (processes of the tests)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,6 +30,7 @@ test-all: venv lint
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m pyright --pythonpath $(PY)
 
 venv: $(VENV)/bin/python
 	@stamp="$(VENV)/.installed-$$(echo '$(EXTRAS)' | tr ',' '-')"; \

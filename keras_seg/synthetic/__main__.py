@@ -10,9 +10,9 @@ from pathlib import Path
 
 from keras_seg import command_line
 from keras_seg.errors import UsageError
-from keras_seg.synthetic.generate import MOST_CLIPS, Settings, generate
+from keras_seg.synthetic.generate import MAX_CLIPS, Settings, generate
 
-MOST_FRAMES = 1000  # of a clip: all of them are held in memory
+MAX_FRAMES = 1000  # of a clip, whose frames are all in memory
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -21,7 +21,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description="Make clips of synthetic people in SURREAL's format.",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder that shall hold cmu/"
+        "--out", type=Path, required=True, help="the folder that will hold cmu/"
     )
     parser.add_argument(
         "--clips",
@@ -29,7 +29,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         nargs=3,
         required=True,
         metavar=("TRAIN", "VAL", "TEST"),
-        help="number of clips of each split",
+        help="number of clips in each split",
     )
     parser.add_argument(
         "--frames", type=command_line.positive_int, default=20, help="per clip"
@@ -44,17 +44,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--depth",
         action="store_true",
-        help="write depth images, three quarters of all bytes",
+        help="write depth images too, three quarters of all bytes",
     )
     options = parser.parse_args(arguments)
     if not any(options.clips):
-        raise UsageError("--clips", "0 0 0", "at least one clip")
-    if max(options.clips) > MOST_CLIPS:
-        raise UsageError("--clips", max(options.clips), f"at most {MOST_CLIPS}")
-    if options.frames > MOST_FRAMES:
-        raise UsageError("--frames", options.frames, f"at most {MOST_FRAMES}")
-    if options.out.exists() and not options.out.is_dir():
-        raise UsageError("--out", options.out, "a folder")
+        raise UsageError("--clips 0 0 0 asks for no clip; ask for at least one.")
+    if max(options.clips) > MAX_CLIPS:
+        raise UsageError(
+            f"--clips {max(options.clips)} is too many: at most {MAX_CLIPS} per split."
+        )
+    if options.frames > MAX_FRAMES:
+        raise UsageError(
+            f"--frames {options.frames} is too many: at most {MAX_FRAMES} per clip."
+        )
     return options
 
 

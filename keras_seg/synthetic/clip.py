@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_seg.synthetic import body, camera, defect, look, motion, raster, scene, shade
 
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[str, ...] = ("train", "val", "test")
 FAR = np.float32(1e10)  # depth of the background, as in SURREAL
 STRIDE = 50  # SURREAL's run0: clips that overlap by 50 %
 CLIP_SECONDS = 100 / 30  # SURREAL's clips: 100 frames at 30 a second

@@ -1,43 +1,36 @@
-"""Whole datasets of clips: many processes, restartable, the same bytes every time.
+"""Whole datasets of clips: parallel, resumable, the same bytes every time.
 
     <out>/cmu/{train,val,test}/run0/<sequence>/<sequence>_c0001.mp4 ...
-    <out>/generation.json     what was asked for
+    <out>/generation.json     the settings
 
-A clip's folder appears under its name when it is whole. Another call with the same
-settings keeps the clips that are there and adds the others.
+A clip's folder gets its name once it is complete. Calling again with the same settings
+keeps the existing clips and adds the missing ones.
 """
 
-import fcntl
-import json
 import multiprocessing
-import os
-import shutil
 import signal
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from keras_seg.errors import DataError, LockedError, UsageError
+from keras_seg import command_line, storage
+from keras_seg.errors import DataError, StorageError, UsageError
 
-FORMAT = 2  # raised when equal settings begin to give other clips
-MOST_CLIPS = 99_999  # of a split: names have five digits
+FORMAT = 2  # raised when the same settings begin to give other clips
+MAX_CLIPS = 99_999  # of a split: names have five digits
 RUN = "run0"  # SURREAL's folder of the clips with stride 50
 SETTINGS_FILE = "generation.json"
-PARTIAL = ".partial-"  # prefix of the folder of a clip that is being written
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the content of a clip, beside its split and index.
+    """What determines a clip, besides its split and index.
 
     Attributes:
-        seed: int, at least 0.
-        frames: int, frames of every clip, at least 1.
-        depth: bool. Write the depth images too (three quarters of all bytes).
+        seed: at least 0.
+        frames: of every clip, at least 1.
+        depth: write depth images too (three quarters of all bytes).
     """
 
     seed: int = 0
@@ -51,61 +44,97 @@ def generate(
     clips: Sequence[int],
     settings: Settings,
     workers: int = 1,
-    done: Callable[[int], None] = lambda frames: None,
+    advance: Callable[[int], object] = lambda frames: None,
 ) -> None:
-    """Makes the clips that are not there yet.
+    """Make the missing clips.
 
     Args:
-        out: the folder that shall hold cmu/.
-        clips: how many for train, val and test.
-        workers: processes; what is written does not depend on it.
-        done: called with a number of frames whenever a clip is there.
+        out: the folder that will hold cmu/.
+        clips: the numbers of clips for train, val and test.
+        settings: of all clips in `out`.
+        workers: processes; the clips do not depend on it.
+        advance: called with a number of frames whenever clips are complete.
 
     Raises:
         UsageError: `out` holds clips made with other settings, or more clips.
         LockedError: another process is writing there.
+        StorageError: the disk is full or not writable.
     """
     from keras_seg.synthetic.clip import SPLITS
 
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with storage.lock(out):
+        folders = {split: out / "cmu" / split / RUN for split in SPLITS}
+        present = {split: _indices(folders[split], split) for split in SPLITS}
+        counts = dict(zip(SPLITS, clips))
+        _check_counts(out, present, counts)
         _check_settings(out, settings)
-        missing = []
-        for split, count in zip(SPLITS, clips):
-            folder = out / "cmu" / split / RUN
-            folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(f"{PARTIAL}*"):
-                shutil.rmtree(leftover)
-            present = _present(folder, split)
-            if max(present, default=-1) >= count:
-                raise UsageError(
-                    "number of clips",
-                    f"{count} for {split}",
-                    f"at least the {max(present) + 1} that {out} holds, or another "
-                    "folder",
-                )
-            done(len(present) * settings.frames)
-            missing += [
-                (folder, split, index, settings)
-                for index in range(count)
-                if index not in present
-            ]
-        for _ in _each(missing, min(workers, len(missing))):
-            done(settings.frames)
+        for folder in (out, *folders.values()):
+            storage.sweep(folder)
+        if not (out / SETTINGS_FILE).exists():
+            storage.write_json(out / SETTINGS_FILE, asdict(settings))
+        advance(sum(map(len, present.values())) * settings.frames)
+        tasks = [
+            (folders[split], split, index, settings)
+            for split in SPLITS
+            for index in range(counts[split])
+            if index not in present[split]
+        ]
+        for _ in _complete(tasks, min(workers, len(tasks))):
+            advance(settings.frames)
 
 
-def _each(tasks: list[tuple], workers: int):
-    """Yields once for every task that is done."""
+def _indices(folder: Path, split: str) -> set[int]:
+    """The indices of the clips in a folder, from names like train00012_walk."""
+    names = (path.name for path in folder.glob(f"{split}*") if path.is_dir())
+    numbers = (name.removeprefix(split).split("_")[0] for name in names)
+    return {int(number) for number in numbers if number.isdigit()}
+
+
+def _check_counts(
+    out: Path, present: Mapping[str, set[int]], counts: Mapping[str, int]
+) -> None:
+    for split, indices in present.items():
+        needed = max(indices, default=-1) + 1
+        if needed > counts[split]:
+            raise UsageError(
+                f"{out} holds {needed} clips of {split}, more than {counts[split]}. "
+                f"Ask for at least {needed} or use another folder."
+            )
+    if any(present.values()) and not (out / SETTINGS_FILE).exists():
+        raise UsageError(
+            f"{out} holds clips but no {SETTINGS_FILE}. Use another folder."
+        )
+
+
+def _check_settings(out: Path, settings: Settings) -> None:
+    path = out / SETTINGS_FILE
+    if not path.exists():
+        return
+    try:
+        found = storage.read_json(path)
+    except StorageError as error:
+        raise DataError(
+            f"{path} is damaged. Delete {out} and generate its clips again."
+        ) from error
+    for name, value in asdict(settings).items():
+        if found.get(name) != value:
+            raise UsageError(
+                f"The clips in {out} have the {name} {found.get(name)}, not {value}. "
+                "Use the same settings or another folder."
+            )
+
+
+def _complete(tasks: Sequence[tuple], workers: int) -> Iterator[None]:
+    """Run the tasks, yielding after each."""
     if workers <= 1:
         for task in tasks:
-            yield _make(*task)
+            yield _make_clip(*task)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_prepare_worker
     ) as pool:
-        futures = [pool.submit(_make, *task) for task in tasks]
+        futures = [pool.submit(_make_clip, *task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -115,20 +144,11 @@ def _each(tasks: list[tuple], workers: int):
 
 
 def _prepare_worker() -> None:
-    """Ctrl-C is the parent's to handle; without a parent there is nothing to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watch = threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True)
-    watch.start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    command_line.end_with_parent(then="exit")
 
 
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _make(folder: Path, split: str, index: int, settings: Settings) -> None:
-    """Makes one clip; its folder is renamed into place when it is complete."""
+def _make_clip(folder: Path, split: str, index: int, settings: Settings) -> None:
     import cv2
 
     from keras_seg.synthetic import clip, writer
@@ -137,57 +157,5 @@ def _make(folder: Path, split: str, index: int, settings: Settings) -> None:
     made = clip.make_clip(
         settings.seed, split, index, settings.frames, with_depth=settings.depth
     )
-    partial = folder / f"{PARTIAL}{split}{index:05d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        writer.write_clip(partial, made)
-        os.rename(partial, folder / made.sequence)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _present(folder: Path, split: str) -> set[int]:
-    """The indices of the clips in a folder, from names like train00012_walk."""
-    names = (path.name for path in folder.iterdir() if path.is_dir())
-    numbers = (name.removeprefix(split).split("_")[0] for name in names)
-    return {int(number) for number in numbers if number.isdigit()}
-
-
-def _check_settings(out: Path, settings: Settings) -> None:
-    """Refuses a folder that holds other clips; notes the settings in an empty one."""
-    path = out / SETTINGS_FILE
-    wanted = asdict(settings)
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-        except ValueError:
-            raise DataError(
-                str(path), "not JSON", "the file as it was written"
-            ) from None
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                raise UsageError(
-                    f"{name} of {out}", value, f"{found.get(name)}, or another folder"
-                )
-        return
-    if any((out / "cmu").glob("*/*/*")):
-        raise UsageError(
-            str(out), f"clips without {SETTINGS_FILE}", "an empty or a new folder"
-        )
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(wanted, indent=1) + "\n")
-    os.replace(partial, path)
-
-
-@contextmanager
-def _locked(out: Path):
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(
-                str(out), "another process is writing there", "one at a time"
-            ) from None
-        yield
+    with storage.new_folder(folder / made.sequence, made.rgb.nbytes) as new:
+        writer.write_clip(new, made)

@@ -8,7 +8,6 @@
 """
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,7 +77,7 @@ def cell(texts: list[str]) -> np.ndarray:
 
 
 def write_clip(folder: Path, clip: Clip) -> None:
-    """Writes the files of a clip into an existing folder and flushes them."""
+    """Writes the files of a clip into an existing folder."""
     stem = folder / f"{clip.sequence}_c{CLIP_NUMBER:04d}"
     tables = {"segm": clip.segm, "segmclean": clip.segm_clean}
     if clip.depth is not None:
@@ -89,9 +88,6 @@ def write_clip(folder: Path, clip: Clip) -> None:
         write_mat(stem.with_name(f"{stem.name}_{name}.mat"), arrays)
     write_mat(stem.with_name(f"{stem.name}_info.mat"), info(clip))
     write_video(stem.with_name(f"{stem.name}.mp4"), clip.rgb)
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def info(clip: Clip) -> dict[str, str | np.ndarray]:

@@ -28,7 +28,7 @@ def entry(block, namespace):
 @pytest.fixture
 def without_row(monkeypatch):
     """The example's file and line in place; gives its row."""
-    file, line, row, _ = BLOCKS
+    file, line, row, *_ = BLOCKS
     module = types.ModuleType("keras_seg.nets.tiny_fcn")
     exec(file, module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)

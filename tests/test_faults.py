@@ -33,8 +33,6 @@ from keras_seg.ablation import executors, runner
 from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import Config, to_dict
 from keras_seg.errors import (
-    INTERRUPTED_EXIT_CODES,
-    KerasSegError,
     StorageError,
     UsageError,
 )
@@ -433,13 +431,3 @@ def test_an_arm_that_another_process_still_saves_is_waited_for(stage, monkeypatc
     assert exit_code == 6
     assert 90 < len(ends["lr2"]) < 99  # not for ever
     assert slept[:3] == [2, 2, 2]
-
-
-def test_the_readme_lists_every_exit_code():
-    readme = (RUN_SCRIPT.parents[1] / "README.md").read_text()
-    section = readme.partition("## Exit codes")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\| ([\d, ]+) \|", section, re.MULTILINE)
-    kinds = KerasSegError.__subclasses__()
-    codes = {kind.exit_code for kind in kinds} | {0, 1}
-    codes |= set(INTERRUPTED_EXIT_CODES.values())
-    assert {int(code) for line in listed for code in line.split(",")} == codes

@@ -187,8 +187,9 @@ def images(tmp_path_factory):
 
 
 def readme_code() -> str:
-    """What the README shows, with the size of the run it is tried on."""
-    text = (ROOT / "README.md").read_text().partition("<!-- tensorflow alone -->")[2]
+    """What the how-to shows, with the size of the run it is tried on."""
+    page = ROOT / "docs" / "how-to" / "export.md"
+    text = page.read_text().partition("<!-- tensorflow alone -->")[2]
     code = text.partition("```python\n")[2].partition("```")[0]
     assert "(192, 256)" in code
     return code.replace("(192, 256)", "(24, 40)")

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Net:
-    """What is known of a network without building it.
+    """What is known of a network before it is built.
 
     Attributes:
-        module: str. The module under keras_seg.nets with the builder.
-        paper: str. Where the architecture is from: document, section or table.
-        stride: int. Input height and width are to be multiples of it.
-        preprocess: str. A key of `keras_seg.preprocess.PREPROCESS`.
+        module: the module under keras_seg.nets with the builder.
+        paper: where the architecture is from: document, section or table.
+        stride: input height and width must be multiples of it.
+        preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
         reference: (height, width, number of classes) in that document.
         loss_weights: {head: weight} of the heads with the default knobs.
-        smallest: int. Input height and width are to be at least this.
-        builder: str. The function in `module` (several nets may share a file).
-        fixed: knobs that the registry line fixes.
+        smallest: input height and width must be at least this.
+        builder: the function in `module` (several networks may share a file).
+        fixed: knobs that this line fixes.
     """
 
     module: str
@@ -179,9 +179,10 @@ NETS: Mapping[str, Net] = MappingProxyType(
 
 
 def get(name: str) -> Net:
-    """The registry entry of a network; UsageError lists the known names."""
+    """What is known of a network; UsageError lists the names there are."""
     if name not in NETS:
-        raise UsageError("net", name, "one of " + ", ".join(sorted(NETS)))
+        known = ", ".join(sorted(NETS))
+        raise UsageError(f"There is no network {name!r}. Networks: {known}.")
     return NETS[name]
 
 
@@ -201,26 +202,28 @@ def build(
         num_classes: int >= 1. Channels of the main head.
         filter_scale: int >= 1. Factor on the network's widths (BODY's "doubled
             filters" is 2).
-        **knobs: the network's own options (spec 10a, the builder's keyword arguments).
+        **knobs: the network's own options, keyword arguments of its builder.
 
     Returns:
         keras.Model of image float32 [B, H, W, channels] to a dict of raw float32
         outputs; "logits" is the main head. Every head keeps its own stride.
 
     Raises:
-        UsageError: an unknown net or knob, a size that the net cannot take (the next
-            valid one is named), num_classes or filter_scale below 1.
+        UsageError: an unknown network or knob, a size that the network cannot take
+            (the next valid one is named), num_classes or filter_scale below 1.
     """
     builder = _builder(name, knobs)
     for what, value in (("num_classes", num_classes), ("filter_scale", filter_scale)):
         if not isinstance(value, int) or value < 1:
-            raise UsageError(what, value, "a whole number of at least 1")
+            raise UsageError(f"{what} is {value}; it must be a whole number from 1.")
     input_shape = tuple(input_shape)
     if len(input_shape) != 3 or not all(
         isinstance(side, int) and side >= 1 for side in input_shape
     ):
-        raise UsageError("input_shape", input_shape, "(height, width, channels)")
-    refuse_size(name, input_shape[:2], **knobs)
+        raise UsageError(
+            f"input_shape is {input_shape}; it must be (height, width, channels)."
+        )
+    check_size(name, input_shape[:2], **knobs)
     return builder(
         input_shape,
         num_classes,
@@ -233,8 +236,8 @@ def build(
 def heads(name: str, num_classes: int, **knobs) -> dict[str, Head]:
     """Every supervised output of a network with these knobs, the main one included.
 
-    A module whose heads depend on its knobs has a function `heads` of its own; the
-    others have those of `Net.loss_weights`.
+    A module whose heads depend on its knobs has its own function `heads`; the others
+    have those of `Net.loss_weights`.
     """
     _builder(name, knobs)
     module = _module(name)
@@ -247,9 +250,9 @@ def heads(name: str, num_classes: int, **knobs) -> dict[str, Head]:
 
 
 def input_stride(name: str, **knobs) -> int:
-    """What the input's height and width are to be multiples of, with these knobs.
+    """What the input's height and width must be multiples of, with these knobs.
 
-    Without knobs this is the registry's, and no module is imported.
+    Without knobs it is the table's, and no module is imported.
     """
     if not knobs:
         return get(name).stride
@@ -273,19 +276,20 @@ def padded_size(name: str, size: tuple[int, int], **knobs) -> tuple[int, int]:
     return next_valid_size(size, input_stride(name, **knobs), get(name).smallest)
 
 
-def refuse_size(name: str, size: tuple[int, int], **knobs) -> None:
-    """UsageError, which names the next valid size, for one the network cannot take.
+def check_size(name: str, size: tuple[int, int], **knobs) -> None:
+    """UsageError for a size the network cannot take; it names the next valid one.
 
-    Without knobs it imports no Keras: a command line can ask before it starts.
+    Without knobs this imports no Keras, so a command line can ask before it starts.
     """
     valid = padded_size(name, size, **knobs)
     if tuple(size) != valid:
         stride, smallest = input_stride(name, **knobs), get(name).smallest
         least = f" of at least {smallest}" if smallest > stride else ""
         raise UsageError(
-            f"size for {name}",
-            "{} x {}".format(*size),
-            "multiples of {}{}, next {} x {}".format(stride, least, *valid),
+            "{} takes no images of {} x {} px: height and width must be multiples of "
+            "{}{}. The next size it takes is {} x {}; --pad fills up to it.".format(
+                name, *size, stride, least, *valid
+            )
         )
 
 
@@ -311,11 +315,11 @@ def inference_model(model: "keras.Model") -> "keras.Model":
     return keras.Model(image, {"logits": logits}, name=f"{model.name}_inference")
 
 
-def _module(name):
+def _module(name: str):
     return importlib.import_module(f"keras_seg.nets.{get(name).module}")
 
 
-def _builder(name, knobs):
+def _builder(name: str, knobs: Mapping[str, object]):
     """The function that builds the network, once its knobs are known to exist."""
     builder = getattr(_module(name), get(name).builder)
     parameters = inspect.signature(builder).parameters.values()
@@ -323,6 +327,6 @@ def _builder(name, knobs):
     known -= {"filter_scale", *get(name).fixed}
     for knob in knobs:
         if knob not in known:
-            expected = "one of " + ", ".join(sorted(known)) if known else "none"
-            raise UsageError(f"knob of {name}", knob, expected)
+            has = f"Its knobs: {', '.join(sorted(known))}." if known else "It has none."
+            raise UsageError(f"{name} has no knob {knob!r}. {has}")
     return builder

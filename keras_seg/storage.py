@@ -29,6 +29,7 @@ from keras_seg.errors import LockedError, StorageError, UsageError
 
 TEMPORARY = ".tmp-"  # begins the name of whatever is not whole yet
 LOCK = ".lock"
+RESTART = "Use --restart to train anew."  # the way out where a run is damaged
 MAX_UNPACKED = 1 << 30  # bytes that a compressed archive of less may unpack to
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,9 +62,9 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, way_out: str = RESTART) -> dict[str, Any]:
     """The object of a JSON file; StorageError where it is damaged or another value."""
-    with damage_named(path, "It is no JSON object."):
+    with damage_named(path, "It is no JSON object.", way_out):
         return dict(json.loads(path.read_text("utf-8")).items())
 
 
@@ -158,14 +159,12 @@ def json_sha256(value: Any) -> str:
 
 
 @contextmanager
-def damage_named(path: Path, what: str) -> Iterator[None]:
+def damage_named(path: Path, what: str, way_out: str = RESTART) -> Iterator[None]:
     """Turn what parsing a damaged file raises into a StorageError that names it."""
     try:
         yield
     except _DAMAGED as error:
-        raise StorageError(
-            f"{path} is damaged. {what} Use --restart to train anew."
-        ) from error
+        raise StorageError(f"{path} is damaged. {what} {way_out}") from error
 
 
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)

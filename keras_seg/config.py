@@ -340,6 +340,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"The configuration is {values!r}; it must be an object.")
+    return _build(Config, nest(values), "")
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in parts; those of format 1, and a network given as its name, moved."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
         is_old = key in FORMAT_1 and not isinstance(value, Mapping | Part)
@@ -347,9 +352,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
             set_path(nested, FORMAT_1[key], value)
         elif key == "net" and isinstance(value, str):
             set_path(nested, "net.name", value)
+        elif isinstance(value, Mapping):
+            nested[key] = {**nested.get(key, {}), **value}
         else:
-            nested[key] = dict(value) if isinstance(value, Mapping) else value
-    return _build(Config, nested, "")
+            nested[key] = value
+    return nested
 
 
 def set_path(values: dict[str, Any], path: str, value: Any) -> None:
@@ -470,7 +477,7 @@ def _list(words) -> str:
     return ", ".join(words)
 
 
-def _build(cls: type, values: Any, prefix: str) -> Any:
+def _build(cls: Any, values: Any, prefix: str) -> Any:
     if isinstance(values, cls):
         return values
     if cls is NetSettings and isinstance(values, str):
@@ -507,13 +514,13 @@ def _cast(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, tuple | list) or len(value) != len(items):
             raise UsageError(f"{path} is {value!r}; it must be {len(items)} values.")
         return tuple(_cast(t, v, path) for t, v in zip(items, value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     if origin is not None:  # Mapping[str, object], the knobs
         return {
             key: tuple(item) if isinstance(item, list) else item
             for key, item in value.items()
         }
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         kind = {"int": "a whole number", "float": "a number", "str": "a name"}
         wanted = kind.get(hint.__name__, "true or false")

@@ -1,17 +1,16 @@
 """A run's best weights as a model that needs none of this code to predict.
 
-A SavedModel takes uint8 images as they are, and holds all that lies between them and
-the prediction: normalisation, padding to the network's stride, the main head at the
-size of the image, the direct class weights where the run is configured so. It is
-written under a temporary name, compared with the Keras network on validation images,
-and renamed when it is whole and right.
+A SavedModel takes uint8 images as they are, and holds all that is between them and the
+prediction: normalisation, padding to the network's stride, the main head at the size of
+the image, the direct class weights where the run is configured so. It is compared with
+the Keras network on validation images before it is published.
 """
 
 import os
-import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from keras_seg.preprocess import STANDARDS
 from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
 
-FORMATS = ("saved_model",)
 FORMAT_VERSION = 1
 RECORD = "export.json"
 IMAGES = 8  # of the validation split that the check takes
@@ -56,7 +54,7 @@ def export(
         out: the model's folder; None is RUN/export/<format>. New, or an export of the
             same run, which is replaced at the end.
         format: one of `FORMATS`.
-        data: the prepared folder of the run; None is where it lay in training.
+        data: the prepared folder of the run; None is where it was in training.
         threads: intra-op threads; None is the number of cores.
         images: how many validation images are compared, evenly spread, once alone and
             once in batches.
@@ -73,26 +71,32 @@ def export(
         LockedError: another process writes the same export.
     """
     if format not in FORMATS:
-        raise UsageError("format", format, "one of " + ", ".join(FORMATS))
+        known = ", ".join(FORMATS)
+        raise UsageError(f"There is no export format {format!r}. Formats: {known}.")
     if images < 1:
-        raise UsageError("images", images, "at least 1")
+        raise UsageError(f"images is {images}; the check needs at least 1.")
     if backend.name() != "tensorflow":
-        raise UsageError("KERAS_BACKEND", backend.name(), "tensorflow, for an export")
+        raise UsageError(
+            f"KERAS_BACKEND is {backend.name()}; an export needs tensorflow."
+        )
     run = Path(run)
     arrays, identity = run_folder.load_best(run)
     prepared = _open_data(run, data, identity)
     # A float32 network takes the weights of a mixed one, which are float32 as well.
     config = from_dict(identity["config"]).changed(precision="float32")
     out = Path(os.path.realpath(out or run / "export" / format))
-    with _staging(out, identity) as new:
+
+    def check_place(place: Path) -> None:
+        _check_replaceable(place, identity)
+
+    with storage.publishing(out, check_place) as new:
         backend.start(config.seed, threads, config.precision)
         from keras_seg.runs import evaluate as evaluation
 
         network = evaluation.Network(config, prepared.labels.num_classes)
         checkpoint.assign(network.net.variables, arrays, "model")
         weights = network.direct_weights(prepared)
-        _write_saved_model(network, weights, new)
-        check = _compare(new, network, weights, prepared, images)
+        predict = FORMATS[format](network, weights, new)
         record = {
             "format_version": FORMAT_VERSION,
             "format": format,
@@ -105,14 +109,13 @@ def export(
             "step": (run_folder.read_metrics(run) or {}).get("step"),
             "commit": backend.commit(),
             "environment": backend.fingerprint(),
-            "check": check,
+            "check": _compare(predict, network, weights, prepared, images),
         }
         storage.write_json(new / RECORD, record)
-        _publish(new, out)
     return out
 
 
-def read_record(folder: Path) -> dict:
+def read_record(folder: Path) -> dict[str, Any]:
     """export.json of an export.
 
     Returns:
@@ -128,78 +131,47 @@ def read_record(folder: Path) -> dict:
     return storage.read_json(folder / RECORD)
 
 
-def _open_data(run: Path, data: Path | None, identity: Mapping) -> Prepared:
-    folder = data or run_folder.read_environment(run).get("data", "unknown")
-    wanted = f"the prepared folder of {run}, which --data names"
-    if not Path(folder).is_dir():
-        raise UsageError("data", folder, wanted)
+def _open_data(run: Path, data: Path | None, identity: Mapping[str, Any]) -> Prepared:
+    folder = Path(data or run_folder.read_environment(run).get("data", "unknown"))
+    way_out = f"Name the prepared folder of {run} with --data."
+    if not folder.is_dir():
+        raise UsageError(f"The data folder {folder} is not there. {way_out}")
     prepared = open_prepared(folder)
     if prepared.manifest_hash != identity["data"]["manifest"]:
-        raise UsageError("data", f"{folder} holds other data", wanted)
+        raise UsageError(f"{folder} holds other data than the run had. {way_out}")
     return prepared
 
 
-# Places
-
-
-@contextmanager
-def _staging(out: Path, identity: Mapping):
-    """A place for what is not whole yet, in a folder beside `out`; gone afterwards.
-
-    What a killed export left there is swept. The folder's lock ends with the process.
-    """
-    _refuse_another_folder(out, identity)
-    stage = out.with_name(f".{out.name}.partial")
-    with storage.lock(stage):
-        try:
-            if (stage / "old").exists() and not out.exists():
-                (stage / "old").rename(out)  # killed between two renames
-            for leftover in ("new", "old"):
-                shutil.rmtree(stage / leftover, ignore_errors=True)
-            _refuse_another_folder(out, identity)
-            yield stage / "new"
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-
-
-def _refuse_another_folder(out: Path, identity: Mapping) -> None:
-    """Nothing if there is room at `out`, or an export of the run with this identity."""
+def _check_replaceable(out: Path, identity: Mapping[str, Any]) -> None:
+    """UsageError unless `out` has room, or an export of the run with this identity."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    expected = "a new folder, or an export of this run to replace"
+    way_out = "Name a new folder, or an export of this run to replace, with --out."
     if not (out / RECORD).is_file():
-        raise UsageError("--out", f"{out} is no export", expected)
+        raise UsageError(f"{out} is no export. {way_out}")
     if foreign := sorted({entry.name for entry in out.iterdir()} - _ENTRIES):
-        raise UsageError("--out", f"{out} holds {foreign[0]}", expected)
+        raise UsageError(f"{out} holds {foreign[0]}, which is of no export. {way_out}")
     try:
         exported = read_record(out).get("run")
     except StorageError:
-        raise UsageError("--out", f"{out / RECORD} is damaged", expected) from None
+        raise UsageError(f"{out / RECORD} is damaged. {way_out}") from None
     if exported != identity:
-        raise UsageError("--out", f"{out} is an export of another run", expected)
-
-
-def _publish(new: Path, out: Path) -> None:
-    for path in (*new.rglob("*"), new):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    if out.exists():
-        out.rename(new.with_name("old"))
-    new.rename(out)
+        raise UsageError(f"{out} is an export of another run. {way_out}")
 
 
 # The model
 
 
-def _write_saved_model(network, weights: np.ndarray | None, folder: Path) -> None:
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def _saved_model(network: Any, weights: np.ndarray | None, folder: Path) -> Predict:
+    """Write a SavedModel into `folder`, and load it back."""
     import tensorflow as tf
 
     # A module that holds the weights and nothing else: Keras' own export stores every
     # weight twice, and those of the heads that only training needs.
-    module = tf.Module()
+    module: Any = tf.Module()
     module.weights = [variable.value for variable in network.inference.weights]
     height, width = network.config.data.size
     rows, columns = (
@@ -226,11 +198,26 @@ def _write_saved_model(network, weights: np.ndarray | None, folder: Path) -> Non
     except tf.errors.OpError as error:
         reason = error.message.rpartition("; ")[2]  # after the place in the graph
         raise StorageError(
-            f"writing {folder}", reason, "a writable disk with room"
+            f"{folder} could not be written: {reason}. Free space, or name another "
+            "folder with --out."
         ) from error
+    model: Any = tf.saved_model.load(folder)
+
+    def predict(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        served = model.signatures["serving_default"](image=tf.constant(pixels))
+        return served["class_ids"].numpy(), served["probabilities"].numpy()
+
+    return predict
 
 
-def _standardise(name: str, image):
+# Each writes (network, weights on its logits or None) into an empty folder, and returns
+# what the model there predicts of uint8 RGB [N, H, W, 3]: class ids, probabilities.
+FORMATS: Mapping[str, Callable[[Any, np.ndarray | None, Path], Predict]] = (
+    MappingProxyType({"saved_model": _saved_model})
+)
+
+
+def _standardise(name: str, image: Any) -> Any:
     """`keras_seg.preprocess.apply` of a tensor uint8 RGB [N, H, W, 3], bit by bit."""
     import tensorflow as tf
 
@@ -243,40 +230,39 @@ def _standardise(name: str, image):
 
 
 def _compare(
-    folder: Path, network, weights: np.ndarray | None, prepared: Prepared, images: int
-) -> dict:
-    """What the check found: the SavedModel in `folder` against the Keras network.
+    predict: Predict,
+    network: Any,
+    weights: np.ndarray | None,
+    prepared: Prepared,
+    images: int,
+) -> dict[str, Any]:
+    """What the check found: the exported model against the Keras network.
 
     Raises:
         StorageError: a probability differs by more than `TOLERANCE`, or a class id
             where the two classes are no tie: further apart than what the tolerance
             allows both of them to move.
     """
-    import tensorflow as tf
+    from keras_seg.runs.evaluate import evenly_spaced
 
-    from keras_seg.runs.evaluate import spread
-
-    model = tf.saved_model.load(folder)
     samples = network.samples(prepared, "val")
-    chosen = spread(len(samples), images)
+    chosen = evenly_spaced(len(samples), images)
     several = chosen if len(chosen) > 1 else chosen * 2
     largest, differing = 0.0, 0
     with Progress("check the export", len(several) + 1) as progress:
         for batch in (chosen[:1], *_batches(several, network.config.validation.batch)):
             pixels = np.stack([samples.plain(position)[0] for position in batch])
             expected = _softmax(network.logits(pixels, weights))
-            served = model.signatures["serving_default"](image=tf.constant(pixels))
-            ids, found = served["class_ids"].numpy(), served["probabilities"].numpy()
+            ids, found = predict(pixels)
             there = np.take_along_axis(expected, ids[..., None].astype(int), -1)[..., 0]
             apart = (expected.max(-1) - there).max()
             largest = max(largest, float(np.abs(found - expected).max()))
             differing += int(np.count_nonzero(expected.argmax(-1) != ids))
             if not largest <= TOLERANCE or not apart <= 2 * TOLERANCE:  # NaN neither
                 raise StorageError(
-                    f"check of the export on {samples.ids[batch[0]]}",
-                    f"probabilities differ by {largest:.2g}, those of the class ids by "
-                    f"{apart:.2g}",
-                    f"at most {TOLERANCE:g} and twice that; nothing was published",
+                    "The exported model does not predict what the network does on "
+                    f"{samples.ids[batch[0]]}: probabilities differ by {largest:.2g}, "
+                    f"those of the class ids by {apart:.2g}. Nothing was published."
                 )
             progress.advance(len(batch))
     return {

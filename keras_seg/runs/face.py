@@ -1,0 +1,352 @@
+"""What a script or a notebook calls: train, evaluate, export; or the parts, for `fit`.
+
+`keras_seg.train` and the other names of the package are the functions of this module,
+and the command line calls the same.
+"""
+
+import dataclasses
+import json
+import math
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_seg import backend, config, nets
+from keras_seg.config import Augment, Config, NetSettings
+from keras_seg.data import pipeline
+from keras_seg.data.prepared import Prepared, open_prepared
+from keras_seg.errors import UsageError
+from keras_seg.runs import event_log
+from keras_seg.runs import export as exporting
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+Data = Prepared | str | Path  # an opened prepared folder, or where it is
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run; like a path, it stands for its folder.
+
+    Attributes:
+        folder: where its files are (`keras_seg.runs.folder`).
+        config: its settings.
+        metrics: the scores of the best weights on the validation split, as in
+            metrics.json: "summary" {name: 0..1}, "per_class", "confusion", ...
+    """
+
+    folder: Path
+    config: Config
+    metrics: Mapping[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU on the validation split, 0..1."""
+        return self.metrics["summary"]["miou"]
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One row per validation: step, loss, lr, val_miou, ..., as in history.csv."""
+        return run_folder.read_history(self.folder)
+
+
+def train(
+    *,
+    data: Data,
+    out: str | Path,
+    net: str | Mapping[str, Any] | None = None,
+    size: tuple[int, int] | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a run: start it, resume it, or return its result if it is finished.
+
+    Args:
+        data: the prepared folder, with the splits train and val.
+        out: the folder of the run.
+        net: a key of `keras_seg.nets.NETS`, or {"name": ..., option: value}.
+        size: (height, width) that images are resized to, px.
+        steps, epochs: how long, one of the two; an epoch is ceil(images / batch)
+            batches.
+        batch: images per batch; default 16.
+        config: settings to start from; what is given beside it overrides it. A JSON
+            file, such as another run's config.json, may be named.
+        **settings: other parts of the configuration, loss={"weights": "w1"}, seed=1
+            (`keras_seg.config.Config`), and how the run is carried out, threads=2,
+            init_weights="icnet.npz" (`keras_seg.runs.train.Options`).
+
+    Raises:
+        UsageError: a setting that does not exist or that the network or the data
+            cannot take, or `out` holds a run with other settings.
+        DataError, DivergedError, StorageError, LockedError, InterruptedRunError: as
+            `keras_seg.runs.train.train`.
+    """
+    options = {field.name for field in dataclasses.fields(training.Options)}
+    chosen = {name: settings.pop(name) for name in options & settings.keys()}
+    values = read_config(config)
+    if net is not None:
+        set_part(values, "net", net)
+    shorthands = {"size": size, "batch": batch}
+    given = {key: value for key, value in shorthands.items() if value is not None}
+    set_part(values, "data", given)
+    for name, value in settings.items():
+        set_part(values, name, value)
+    if steps is not None:
+        if epochs is not None:
+            raise UsageError("Both steps and epochs are given; name one of the two.")
+        values["steps"] = steps
+    if chosen.get("init_weights") is not None:
+        chosen["init_weights"] = Path(chosen["init_weights"])
+        sha256 = training.sha256(chosen["init_weights"])
+        set_part(values, "net", {"init_weights_sha256": sha256})
+    prepared = _opened(data)
+    if epochs is not None:
+        wanted = _config(values | {"steps": 1})
+        images = wanted.data.batch * wanted.optimizer.accumulate
+        count = len(prepared.samples("train"))
+        values["steps"] = math.ceil(count / images) * epochs
+    wanted = _config(values)
+    nets.get(wanted.net.name)
+    backend.require_installed()
+    if chosen.get("tensorboard"):
+        event_log.require_installed()
+    folder = Path(out)
+    metrics = training.train(
+        wanted, prepared.folder, folder, training.Options(**chosen)
+    )
+    return Run(folder, wanted, metrics)
+
+
+def evaluate(
+    run: str | PathLike[str],
+    split: str = "val",
+    *,
+    full_size: bool = False,
+    data: str | Path | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Score a run's best weights on a split.
+
+    Args:
+        run: a run (`Run`), or its folder.
+        split: "train", "val" or "test".
+        full_size: at each label's own size, with the logits resized to it; otherwise
+            at the run's size, as in training.
+        data: the prepared folder, if it was moved.
+        threads: intra-op threads; None is the number of cores.
+
+    Returns:
+        As `Run.metrics`. It is also stored in the run's folder, evaluation/.
+    """
+    folder = Path(run)
+    place = Path(data or run_folder.read_environment(folder)["data"])
+    return training.evaluate(folder, place, split, threads, full_size)
+
+
+def export(
+    run: str | PathLike[str],
+    format: str = "saved_model",
+    out: str | Path | None = None,
+    **options: Any,
+) -> Path:
+    """Write a run's best weights as a model that predicts without this package.
+
+    Args:
+        run: a run (`Run`), or its folder.
+        format: a key of `keras_seg.runs.export.FORMATS`.
+        out: the model's folder; None is RUN/export/<format>.
+        **options: data, threads, images, as `keras_seg.runs.export.export`.
+
+    Returns:
+        The model's folder.
+    """
+    return exporting.export(
+        Path(run), None if out is None else Path(out), format, **options
+    )
+
+
+# The parts, for scripts that call `net.fit` themselves
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What a network was built for."""
+
+    settings: NetSettings
+    num_classes: int
+
+
+_BUILT: "weakref.WeakKeyDictionary[keras.Model, _Built]" = weakref.WeakKeyDictionary()
+
+
+def build(
+    net: str,
+    size: tuple[int, int],
+    data: Data | int,
+    *,
+    filter_scale: int = 1,
+    **knobs: Any,
+) -> "keras.Model":
+    """A network with fresh weights for the classes of `data`: an ordinary keras.Model.
+
+    Args:
+        net: a key of `keras_seg.nets.NETS`.
+        size: (height, width) of its input, px.
+        data: the prepared folder, or the number of classes.
+        filter_scale: factor on the network's widths.
+        **knobs: the network's own options.
+
+    Returns:
+        keras.Model of float32 images [B, H, W, 3], normalised as `batches` does, to a
+        dict of raw outputs; "logits" is the main head.
+    """
+    count = data if isinstance(data, int) else _opened(data).labels.num_classes
+    backend.configure()
+    model = nets.build(net, (*size, 3), count, filter_scale=filter_scale, **knobs)
+    settings = NetSettings(name=net, filter_scale=filter_scale, knobs=knobs)
+    _BUILT[model] = _Built(settings, count)
+    return model
+
+
+def batches(
+    data: Data,
+    split: str,
+    net: "keras.Model",
+    batch: int = 16,
+    *,
+    augment: Augment | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    workers: int = 2,
+) -> "tf.data.Dataset":
+    """A split as batches for `net.fit` and `net.evaluate`.
+
+    "train" is shuffled anew each time that it is iterated, so in every epoch: an epoch
+    is ceil(images / batch) whole batches, of the order that `train` has with this seed.
+    Any other split is passed once, in order; its last batch may be smaller.
+
+    Args:
+        data: the prepared folder.
+        split: "train", "val" or "test".
+        net: from `build`; its size, its normalisation and its heads are used.
+        batch: images per batch.
+        augment: random changes of the split "train"; None is none.
+        seed: of order and augmentation.
+        workers: batches made at a time.
+
+    Returns:
+        tf.data.Dataset of (float32 images [B, H, W, 3], {head: its target}).
+    """
+    built, height_width = _built(net), net.input_shape[1:3]
+    samples = pipeline.Samples(_opened(data), split, height_width)
+    shared = {
+        "batch": batch,
+        "preprocess": nets.get(built.settings.name).preprocess,
+        "heads": _heads(built),
+        "joint_targets": "centroid" if samples.joints is None else "surreal",
+        "workers": workers,
+    }
+    if split != "train":
+        return pipeline.evaluation_batches(samples, **shared)
+    if isinstance(augment, Mapping):
+        augment = Augment(**augment)
+    shared |= {"seed": seed, "augment": augment or Augment()}
+    return _epochs(samples, shared)
+
+
+def _epochs(samples: pipeline.Samples, shared: dict[str, Any]) -> "tf.data.Dataset":
+    """The training batches of one epoch; of the next one each time it is iterated."""
+    import tensorflow as tf
+
+    length = math.ceil(len(samples) / shared["batch"])
+    starts = iter(range(0, 1 << 62, length))
+
+    def epoch(start: int):
+        return pipeline.numpy_training_batches(
+            samples, start_step=start, stop_step=start + length, **shared
+        )
+
+    signature = tf.nest.map_structure(
+        lambda array: tf.TensorSpec(array.shape, array.dtype), next(epoch(0))
+    )
+    return (
+        tf.data.Dataset.from_generator(
+            lambda: epoch(next(starts)), output_signature=signature
+        )
+        .apply(tf.data.experimental.assert_cardinality(length))
+        .prefetch(pipeline.PREFETCHED)
+    )
+
+
+def _built(net: "keras.Model") -> _Built:
+    if net not in _BUILT:
+        raise UsageError(
+            f"The network {net.name} was not made by keras_seg.build in this process, "
+            "so its heads and its normalisation are unknown. Build it with "
+            "keras_seg.build and load its weights into it."
+        )
+    return _BUILT[net]
+
+
+def _heads(built: _Built) -> dict[str, Any]:
+    return nets.heads(built.settings.name, built.num_classes, **built.settings.knobs)
+
+
+# Settings
+
+
+def read_config(
+    source: Config | Mapping[str, Any] | str | Path | None,
+) -> dict[str, Any]:
+    """The settings of a configuration or a JSON file, in parts; {} of None."""
+    if source is None:
+        return {}
+    if isinstance(source, Config):
+        return config.to_dict(source)
+    if isinstance(source, str | Path):
+        try:
+            source = json.loads(Path(source).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"The configuration cannot be read: {error}.") from error
+    if not isinstance(source, Mapping):
+        raise UsageError("The configuration is no JSON object of settings.")
+    is_of_a_run = isinstance(source.get("config"), Mapping)  # its config.json
+    return config.nest(source["config"] if is_of_a_run else source)
+
+
+def set_part(values: dict[str, Any], name: str, value: Any) -> None:
+    """Override the settings that `value` names, in the part `name` of nested values.
+
+    Another network replaces the old one with all its options.
+    """
+    if name == "net":
+        value = {"name": value} if isinstance(value, str) else config.plain(value)
+        old = values.get("net", {})
+        if value.get("name", old.get("name")) != old.get("name"):
+            values["net"] = {}
+    value = config.plain(value)
+    if not isinstance(value, Mapping):
+        config.set_path(values, name, value)
+        return
+    for key, one in value.items():
+        config.set_path(values, f"{name}.{key}", one)
+
+
+def _config(values: Mapping[str, Any]) -> Config:
+    return config.from_dict(values)
+
+
+def _opened(data: Data) -> Prepared:
+    return data if isinstance(data, Prepared) else open_prepared(data)

@@ -1,0 +1,9 @@
+"""Segment pictures with a run or an export: keras-seg predict."""
+
+import sys
+
+from keras_seg import command_line
+from keras_seg.__main__ import predict as main
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

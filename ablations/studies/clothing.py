@@ -3,38 +3,31 @@
 Question: what do batch norm in all layers, the attention gate, the focal loss and a
 penalty on the prediction's error, L1 or L2, add to a U-Net? The grid is {FCN, U-Net,
 Attention U-Net, U-Net BN} x {cross-entropy, focal} x {none, L2, L1, both}, penalties
-with weight 0.5; the stages are the figures and the table that are cut out of it, and
-an arm that several of them have is trained once. Table 1 prints means and deviations
+with weight 0.5; the stages are the figures and the table that CLOTH cuts out of it, and
+an arm that several of them share is trained once. Table 1 prints means and deviations
 of three runs: `--seeds 3`. Fig. 3 is drawn as its eight panels, one for each loss, with
 the curves of the four nets; Fig. 5 as one grid of pictures, the four nets with focal +
 L1, and Fig. 2 as a grid for each of its three nets, with the eight losses.
 
 CLOTH's IOU is the mean over the clothes of the two-class IoU of each against all the
-rest (`iou_ovr2`): 0.496 together with a recall of 0.000 can be nothing else. Its
-precision and recall are read as those of all pixels of clothes (`*_micro_fg`).
+rest (`iou_ovr2`): nothing else gives 0.496 together with a recall of 0.000. We read its
+precision and recall as those of all pixels of clothes (`*_micro_fg`).
 
-Not named, therefore ours: the optimizer (Adam), 50 epochs, gamma 2 and alpha 0.25 of
-the focal loss; whether the Attention U-Net has batch norm (it has; fig4 has it without
-as well), and which nets Fig. 4 and 6 show.
+CLOTH does not name the following, so they are our choice: the optimizer (Adam), 50
+epochs, gamma 2 and alpha 0.25 of the focal loss; whether the Attention U-Net has batch
+norm (it has; fig4 has it without as well), and which nets Fig. 4 and 6 show.
 
-What the text contradicts: it calls focal + L1 with batch norm the best of all, Table 1
-gives U-Net BN the highest IOU without any penalty (0.731; L1: 0.729); panel VII of the
-figures is said to be the best and the worst (VIII, with both penalties, must be the
-worst); "23 %" for L1 on the U-Net and "22 %" for batch norm fit no two numbers of Table
-1 (0.632 against 0.496 is 27 % or 13.6 points); the attention gate is said to hurt, but
-the Attention U-Net beats the U-Net in every row; the penalties are said to help focal
-loss, but with both the U-Net stays at 0.496 and U-Net BN loses 0.1 points.
+Contradictions in the text: it calls focal + L1 with batch norm the best of all, but
+Table 1 gives U-Net BN the highest IOU without any penalty (0.731; L1: 0.729); panel VII
+of the figures is said to be the best and the worst (VIII, with both penalties, must be
+the worst); "23 %" for L1 on the U-Net and "22 %" for batch norm fit no two numbers of
+Table 1 (0.632 against 0.496 is 27 % or 13.6 points); the attention gate is said to
+hurt, but the Attention U-Net beats the U-Net in every row; the penalties are said to
+help focal loss, but with both the U-Net stays at 0.496 and U-Net BN loses 0.1 points.
 """
 
-from keras_seg.ablation.protocol import (
-    Arm,
-    Claim,
-    DataFacts,
-    Plan,
-    Stage,
-    Study,
-    fit_size,
-)
+from keras_seg.ablation import protocol
+from keras_seg.ablation.protocol import Arm, Claim, DataFacts, Plan, Stage, Study
 from keras_seg.config import Config
 
 NETS = {
@@ -82,50 +75,44 @@ TABLE_1 = {
 }
 
 
-def base(scale: str, data: DataFacts) -> Config:
-    """The FCN with cross-entropy at a scale; paper is CLOTH 4.1 and spec 7.5."""
-    paper = Config(
+def paper(data: DataFacts) -> Config:
+    """The FCN with cross-entropy, trained as in CLOTH 4.1."""
+    return Config(
         net="fcn",
         data={"size": (256, 256), "batch": BATCH},
         optimizer={"name": "adam", "lr": 1e-3, "schedule": "constant"},
         validation={"every": data.steps(1, BATCH)},
         steps=data.steps(EPOCHS, BATCH),
     )
-    if scale == "paper":
-        return paper
-    # All the stages' U-Nets are of full width: few and small images have to do.
-    if scale == "bench":
-        size = fit_size(data.image_size, 96 * 96, stride=32)
-        return paper.changed(
-            data={"size": size}, validation={"every": 40}, net={"fc": 512}, steps=240
-        )
-    size = fit_size(data.image_size, 64 * 64, stride=32)
-    demo = paper.changed(
-        data={"size": size}, validation={"every": 10}, net={"fc": 256}, steps=40
-    )
-    if scale == "demo":
-        return demo.changed(validation={"samples": 60})
-    size = fit_size(data.image_size, 32 * 32, stride=32)
-    smoke = demo.changed(
-        data={"size": size, "batch": 2},
-        validation={"every": 1},
-        net={"fc": 16},
-        steps=2,
-    )
-    return smoke.changed(validation={"samples": 4, "batch": 2})
+
+
+# The U-Nets are always of full width: few and small images have to do.
+SCALES = {
+    "bench": {
+        "data.size": 96 * 96,
+        "net.fc": 512,
+        "validation.every": 40,
+        "steps": 240,
+    },
+    "demo": {
+        "data.size": 64 * 64,
+        "net.fc": 256,
+        "validation.every": 10,
+        "validation.samples": 60,
+        "steps": 40,
+    },
+    "smoke": {"net.fc": 16},
+}
 
 
 def arm(base: Config, net: str, loss: str, penalty: str) -> Arm:
-    """A point of the grid; `base` has the knobs of the FCN."""
+    """A point of the grid; `base` is the FCN, whose knobs the others do not have."""
     terms, l1, l2 = PENALTIES[penalty]
-    knobs = base.net.knobs if net == "fcn" else {}
     name = f"{net}_{loss}{penalty}"
     return Arm(
         name,
         f"{NETS[net]}, {LOSSES[loss]}{terms}",
-        base.changed(
-            net={"name": net, **knobs}, loss={"name": loss, "l1": l1, "l2": l2}
-        ),
+        base.changed(net={"name": net}, loss={"name": loss, "l1": l1, "l2": l2}),
         TABLE_1.get(name, {}),
     )
 
@@ -184,153 +171,111 @@ def losses_of(net: str) -> dict[str, str]:
     return {f"{net}_{loss}": title for loss, title in LOSS_TITLES.items()}
 
 
-def claim(text, arm, than, expected, metric=IOU) -> Claim:
-    return Claim(text, arm, than, expected, metric)
+def claim(text: str, comparison: str, metric: str = IOU) -> Claim:
+    return protocol.claim(text, comparison, metric)
 
 
-PLAN = Plan(
-    base,
-    (
-        Stage(
-            "table1",
-            "Which U-Net, with which penalty on the focal loss, finds clothes best?",
-            "CLOTH 4.2, Table 1",
-            grid(nets=U_NETS, losses=("focal",)),
-            published_winner="unet_bn_focal_l1",
-            claims=(
-                claim(
-                    "batch norm in all layers lifts the U-Net",
-                    "unet_bn_focal_l1",
-                    "unet_focal_l1",
-                    "higher",
-                ),
-                claim(
-                    "U-Net BN is better than the Attention U-Net",
-                    "unet_bn_focal_l1",
-                    "attention_unet_focal_l1",
-                    "higher",
-                ),
-                claim("L1 lifts the U-Net", "unet_focal_l1", "unet_focal", "higher"),
-                claim(
-                    "the attention gate does not help (Table 1 says it does)",
-                    "attention_unet_focal_l1",
-                    "unet_focal_l1",
-                    "lower",
-                ),
-                claim(
-                    "L1 is better than no penalty (Table 1 says lower)",
-                    "unet_bn_focal_l1",
-                    "unet_bn_focal",
-                    "higher",
-                ),
-                claim(
-                    "L1 is better than L2",
-                    "unet_bn_focal_l1",
-                    "unet_bn_focal_l2",
-                    "higher",
-                ),
-                claim(
-                    "both penalties are worse than L1 alone (Table 1 says higher)",
-                    "unet_bn_focal_l1_l2",
-                    "unet_bn_focal_l1",
-                    "lower",
-                ),
+STAGES = (
+    Stage(
+        "table1",
+        "Which U-Net, with which penalty on the focal loss, finds clothes best?",
+        "CLOTH 4.2, Table 1",
+        grid(nets=U_NETS, losses=("focal",)),
+        published_winner="unet_bn_focal_l1",
+        claims=(
+            claim(
+                "batch norm in all layers lifts the U-Net",
+                "unet_bn_focal_l1 > unet_focal_l1",
             ),
-        ),
-        Stage(
-            "fig3",
-            "How do the four nets train with each of the eight losses?",
-            "CLOTH 4.2, Fig. 3",
-            grid(),
-            claims=(
-                claim(
-                    "the U-Net without batch norm hardly trains",
-                    "unet_ce",
-                    "unet_bn_ce",
-                    "lower",
-                ),
-                claim("U-Net BN is better than FCN", "unet_bn_ce", "fcn_ce", "higher"),
-                claim(
-                    "the Attention U-Net is better than FCN",
-                    "attention_unet_ce",
-                    "fcn_ce",
-                    "higher",
-                ),
-                claim(
-                    "focal loss is better than cross-entropy",
-                    "unet_bn_focal",
-                    "unet_bn_ce",
-                    "higher",
-                ),
-                claim("L1 hurts the FCN", "fcn_focal_l1", "fcn_focal", "lower"),
-                claim(
-                    "both penalties together are worse than none",
-                    "unet_bn_focal_l1_l2",
-                    "unet_bn_focal",
-                    "lower",
-                ),
+            claim(
+                "U-Net BN is better than the Attention U-Net",
+                "unet_bn_focal_l1 > attention_unet_focal_l1",
             ),
-            panels={title: nets_with(loss) for loss, title in LOSS_TITLES.items()},
-        ),
-        Stage(
-            "fig4",
-            "Does the attention gate raise F1 in the course of training?",
-            "CLOTH 4.2, Fig. 4",
-            gates,
-            curves=FOREGROUND,
-            claims=(
-                claim(
-                    "F1 is higher without the attention gate",
-                    "unet_bn_focal_l1",
-                    "attention_unet_focal_l1",
-                    "higher",
-                    metric="f1_micro_fg",
-                ),
-                claim(
-                    "F1 is higher without the gate where there is no batch norm either",
-                    "unet_focal_l1",
-                    "attention_unet_plain_focal_l1",
-                    "higher",
-                    metric="f1_micro_fg",
-                ),
+            claim("L1 lifts the U-Net", "unet_focal_l1 > unet_focal"),
+            claim(
+                "the attention gate does not help (Table 1 says it does)",
+                "attention_unet_focal_l1 < unet_focal_l1",
             ),
-        ),
-        Stage(
-            "fig6",
-            "Do both penalties together help cross-entropy, or focal loss?",
-            "CLOTH 4.2, Fig. 6",
-            grid(nets=("unet", "unet_bn"), penalties=("", "_l1_l2")),
-            claims=(
-                claim(
-                    "penalties do not change the U-Net with cross-entropy",
-                    "unet_ce_l1_l2",
-                    "unet_ce",
-                    "same",
-                ),
-                claim(
-                    "penalties improve the U-Net with focal loss (Table 1 says same)",
-                    "unet_focal_l1_l2",
-                    "unet_focal",
-                    "higher",
-                ),
-                claim(
-                    "penalties improve U-Net BN with focal loss (Table 1 says lower)",
-                    "unet_bn_focal_l1_l2",
-                    "unet_bn_focal",
-                    "higher",
-                ),
+            claim(
+                "L1 is better than no penalty (Table 1 says lower)",
+                "unet_bn_focal_l1 > unet_bn_focal",
             ),
-        ),
-        Stage(
-            "qualitative",
-            "Which small pieces, as shoes and sunglasses, does each net find?",
-            "CLOTH 4.2, Fig. 2 and 5",
-            pictures,
-            panels={LOSS_TITLES["focal_l1"]: nets_with("focal_l1")}
-            | {NETS[net]: losses_of(net) for net in FIG_2_NETS},
+            claim("L1 is better than L2", "unet_bn_focal_l1 > unet_bn_focal_l2"),
+            claim(
+                "both penalties are worse than L1 alone (Table 1 says higher)",
+                "unet_bn_focal_l1_l2 < unet_bn_focal_l1",
+            ),
         ),
     ),
-    chained=False,
+    Stage(
+        "fig3",
+        "How do the four nets train with each of the eight losses?",
+        "CLOTH 4.2, Fig. 3",
+        grid(),
+        claims=(
+            claim("the U-Net without batch norm hardly trains", "unet_ce < unet_bn_ce"),
+            claim("U-Net BN is better than FCN", "unet_bn_ce > fcn_ce"),
+            claim(
+                "the Attention U-Net is better than FCN", "attention_unet_ce > fcn_ce"
+            ),
+            claim(
+                "focal loss is better than cross-entropy", "unet_bn_focal > unet_bn_ce"
+            ),
+            claim("L1 hurts the FCN", "fcn_focal_l1 < fcn_focal"),
+            claim(
+                "both penalties together are worse than none",
+                "unet_bn_focal_l1_l2 < unet_bn_focal",
+            ),
+        ),
+        panels={title: nets_with(loss) for loss, title in LOSS_TITLES.items()},
+    ),
+    Stage(
+        "fig4",
+        "Does the attention gate raise F1 in the course of training?",
+        "CLOTH 4.2, Fig. 4",
+        gates,
+        curves=FOREGROUND,
+        claims=(
+            claim(
+                "F1 is higher without the attention gate",
+                "unet_bn_focal_l1 > attention_unet_focal_l1",
+                "f1_micro_fg",
+            ),
+            claim(
+                "F1 is higher without the gate where there is no batch norm either",
+                "unet_focal_l1 > attention_unet_plain_focal_l1",
+                "f1_micro_fg",
+            ),
+        ),
+    ),
+    Stage(
+        "fig6",
+        "Do both penalties together help cross-entropy, or focal loss?",
+        "CLOTH 4.2, Fig. 6",
+        grid(nets=("unet", "unet_bn"), penalties=("", "_l1_l2")),
+        claims=(
+            claim(
+                "penalties do not change the U-Net with cross-entropy",
+                "unet_ce_l1_l2 = unet_ce",
+            ),
+            claim(
+                "penalties improve the U-Net with focal loss (Table 1 says same)",
+                "unet_focal_l1_l2 > unet_focal",
+            ),
+            claim(
+                "penalties improve U-Net BN with focal loss (Table 1 says lower)",
+                "unet_bn_focal_l1_l2 > unet_bn_focal",
+            ),
+        ),
+    ),
+    Stage(
+        "qualitative",
+        "Which small pieces, such as shoes and sunglasses, does each net find?",
+        "CLOTH 4.2, Fig. 2 and 5",
+        pictures,
+        panels={LOSS_TITLES["focal_l1"]: nets_with("focal_l1")}
+        | {NETS[net]: losses_of(net) for net in FIG_2_NETS},
+    ),
 )
 
 STUDY = Study(
@@ -339,5 +284,5 @@ STUDY = Study(
     datasets=("atr",),
     # Padded to a square; CO-CNN's split.
     data=DataFacts(image_size=(256, 256), train_images=16_000),
-    plans={"networks": PLAN},
+    plans={"networks": Plan(paper, STAGES, SCALES, chained=False)},
 )

@@ -1,10 +1,11 @@
 """Where the process of an arm runs: on this machine, or on a Ray cluster.
 
 A launcher takes the arguments of `python` and returns a process with `wait()`, its
-exit code, and `terminate()`. An arm stops, with a checkpoint, once the process that
-began it is gone (`--parent`), so nothing is lost when that one is killed.
+exit code, and `terminate()`. An arm saves a checkpoint and stops once the process that
+started it is gone (`--parent`), so nothing is lost when that one is killed.
 """
 
+import importlib
 import importlib.util
 import os
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from keras_seg.errors import UsageError
 
@@ -34,8 +35,10 @@ def local(arguments: Sequence[str]) -> Process:
 def require_ray() -> None:
     """UsageError unless Ray can be imported."""
     if importlib.util.find_spec("ray") is None:
-        expected = "it installed: pip install -e '.[ray]'"
-        raise UsageError("--executor", "ray is missing", expected)
+        raise UsageError(
+            "--executor ray needs Ray, which is not installed. Run pip install -e "
+            "'.[ray]'."
+        )
 
 
 class Ray:
@@ -49,10 +52,9 @@ class Ray:
     """
 
     def __init__(self, cpus: int):
-        import ray
-
+        ray = _ray()
         ray.init(ignore_reinit_error=True, include_dashboard=False)
-        self._task = ray.remote(num_cpus=cpus, max_retries=0)(_carry_out)
+        self._task = ray.remote(num_cpus=cpus, max_retries=0)(_run_here)
 
     def __call__(self, arguments: Sequence[str]) -> Process:
         return _RayProcess(self._task.remote(list(arguments)))
@@ -61,26 +63,28 @@ class Ray:
 class _RayProcess:
     """A task of the cluster, in the shape of a local process."""
 
-    def __init__(self, reference):
+    def __init__(self, reference: Any):
         self.reference = reference
 
     def wait(self) -> int:
         """The arm's exit code; -SIGTERM where the cluster lost or stopped it."""
-        import ray
-
+        ray = _ray()
         try:
             return ray.get(self.reference)
         except ray.exceptions.RayError:
             return -signal.SIGTERM
 
     def terminate(self) -> None:
-        import ray
-
-        ray.cancel(self.reference)  # raises KeyboardInterrupt in `_carry_out`
+        _ray().cancel(self.reference)  # raises KeyboardInterrupt in `_run_here`
 
 
-def _carry_out(arguments: Sequence[str]) -> int:
-    """On a machine of the cluster: run an arm to its end, or until it is cancelled."""
+def _ray() -> Any:
+    """The module, which is installed only where it is asked for."""
+    return importlib.import_module("ray")
+
+
+def _run_here(arguments: Sequence[str]) -> int:
+    """On a machine of the cluster: run an arm until it ends or is cancelled."""
     process = subprocess.Popen(_command(arguments))
     try:
         while process.poll() is None:  # Ray cannot interrupt a wait

@@ -1,21 +1,34 @@
 """What a study, a stage and an arm are, and how a stage's winner is chosen.
 
-A study is a declaration (see ablations/studies): for every network its base
-configuration and a chain of stages; a stage turns the configuration it starts from
-into arms with `dataclasses.replace`. Nothing here or in the runner knows a study.
+A study is a declaration (see ablations/studies): for every network the document's
+configuration, what each scale changes of it, and a chain of stages; a stage turns the
+configuration it starts from into arms. Nothing here or in the runner knows a study.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from keras_seg.config import Config
+from keras_seg.config import Config, from_dict, set_path, to_dict
 from keras_seg.errors import UsageError
 
 SCALES = ("smoke", "demo", "bench", "paper")
 STATES = ("done", "diverged", "oom", "failed", "interrupted", "missing")
-EXPECTED = ("higher", "lower", "same")
+SIGNS = {">": "higher", "<": "lower", "=": "same"}
+EXPECTED = tuple(SIGNS.values())
+# What scale smoke changes of scale demo, beside what a study makes narrower. The size
+# is a number of pixels, as in `Plan.scales`.
+SMOKE: Mapping[str, Any] = {
+    "data.size": 64 * 64,
+    "data.batch": 2,
+    "optimizer.accumulate": 1,
+    "validation.every": 1,
+    "validation.samples": 4,
+    "validation.batch": 2,
+    "steps": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,18 @@ class DataFacts:
     def steps(self, epochs: float, batch: int) -> int:
         """Optimizer steps of so many epochs; the last batch of one may be short."""
         return max(1, round(epochs * math.ceil(self.train_images / batch)))
+
+    def size(self, pixels: int, stride: int) -> tuple[int, int]:
+        """Height and width of about `pixels` pixels in the images' aspect ratio.
+
+        Both are multiples of `stride`, at least one.
+        """
+        height, width = self.image_size
+        zoom = math.sqrt(pixels / (height * width))
+        return (
+            max(1, round(height * zoom / stride)) * stride,
+            max(1, round(width * zoom / stride)) * stride,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,6 +113,14 @@ class Claim:
             raise ValueError(f"expected {self.expected!r} is none of {EXPECTED}")
 
 
+def claim(
+    text: str, comparison: str, metric: str = "miou", *, ours: bool = False
+) -> Claim:
+    """A claim from a comparison: "w1 < none", "plain > mirror" or "a = b"."""
+    arm, sign, than = comparison.split()
+    return Claim(text, arm, than, SIGNS[sign], metric, ours)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One question, and the arms that answer it.
@@ -140,27 +173,63 @@ class Plan:
     """A network's part of a study, or the whole of one that compares networks.
 
     Attributes:
-        base: (scale, the data) -> the configuration of the first stage's base.
+        paper: the data -> the document's configuration of the first stage's base.
         stages: in the order of the document.
+        scales: {scale: {path of a setting: value}}: what "demo" and "bench" change of
+            the paper's configuration. "smoke" is derived from demo (`SMOKE`) and
+            states only what else has to be smaller. The value of "data.size" may be a
+            number of pixels: the size of about that many, in the images' aspect ratio.
+        stride: what those sizes are multiples of.
         chained: whether a later stage starts from the winners of those before it;
             else every one starts from the base.
     """
 
-    base: Callable[[str, DataFacts], Config]
+    paper: Callable[[DataFacts], Config]
     stages: tuple[Stage, ...]
+    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stride: int = 32
     chained: bool = True
+
+    def base(self, scale: str, data: DataFacts) -> Config:
+        """The configuration of the first stage's base at a scale."""
+        paper = self.paper(data)
+        changes = dict(self.scales.get(scale, {}))
+        if scale == "smoke":
+            # Gamma and beta are frozen and trained, where the paper does both.
+            frozen = {"optimizer.bn_start": min(1, paper.optimizer.bn_start)}
+            changes = {**self.scales.get("demo", {}), **SMOKE, **frozen, **changes}
+        if isinstance(changes.get("data.size"), int):
+            changes["data.size"] = data.size(changes["data.size"], self.stride)
+        return with_settings(paper, changes)
 
     def stage(self, name: str) -> Stage:
         for stage in self.stages:
             if stage.name == name:
                 return stage
         names = ", ".join(stage.name for stage in self.stages)
-        raise UsageError("stage", name, f"one of {names}, all")
+        raise UsageError(f"There is no stage {name!r} here. Stages: {names}, all.")
 
     def before(self, stage: Stage) -> tuple[Stage, ...]:
         """The stages whose winners a stage starts from."""
         earlier = self.stages[: self.stages.index(stage)] if self.chained else ()
         return tuple(each for each in earlier if each.decides)
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A copy with other values for the settings named by their paths.
+
+    "net" with a mapping replaces the network and all its knobs.
+
+    Raises:
+        UsageError: an unknown setting, or a value that it cannot take.
+    """
+    values = to_dict(config)
+    for path, value in settings.items():
+        if path == "net" and isinstance(value, Mapping):
+            values["net"] = dict(value)
+        else:
+            set_path(values, path, value)
+    return from_dict(values)
 
 
 @dataclass(frozen=True)
@@ -177,6 +246,7 @@ class Study:
         groups: {dataset: {group name: class ids}} for grouped accuracies.
         compare: {net: stage} whose winners --stage compare puts side by side.
         compare_source: document and section of that comparison.
+        synthetic: whether it runs on the synthetic humans where no data are given.
     """
 
     name: str
@@ -187,14 +257,16 @@ class Study:
     groups: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     compare: Mapping[str, str] = field(default_factory=dict)
     compare_source: str = ""
+    synthetic: bool = False
 
-    def plan(self, net: str | None) -> tuple[str, Plan]:
-        if net is None and len(self.plans) == 1:
-            net = next(iter(self.plans))
-        if net not in self.plans:
-            known = ", ".join(self.plans)
-            raise UsageError("net", net, f"one of {known} in study {self.name}")
-        return net, self.plans[net]
+    def networks(self) -> list[str]:
+        """The networks of its plans, those of the arms where a plan compares some."""
+        if set(self.plans) != {"networks"}:
+            return list(self.plans)
+        plan = self.plans["networks"]
+        base = plan.base("paper", self.data)
+        arms = [arm for stage in plan.stages for arm in stage.arms(base)]
+        return list(dict.fromkeys(arm.config.net.name for arm in arms))
 
 
 @dataclass(frozen=True)
@@ -281,19 +353,3 @@ def choose_winner(results: Sequence[ArmResult]) -> str | None:
         return (-sum(mious) / len(mious), done[name][0].parameters)
 
     return min(done, key=rank)
-
-
-def fit_size(image_size: tuple[int, int], pixels: int, stride: int) -> tuple[int, int]:
-    """Height and width of about `pixels` pixels, in the images' aspect ratio.
-
-    Args:
-        image_size: height and width of the dataset's images.
-        pixels: wanted height x width.
-        stride: both are multiples of it, at least one.
-    """
-    height, width = image_size
-    zoom = math.sqrt(pixels / (height * width))
-    return (
-        max(1, round(height * zoom / stride)) * stride,
-        max(1, round(width * zoom / stride)) * stride,
-    )

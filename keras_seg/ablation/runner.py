@@ -1,4 +1,4 @@
-"""Run a stage: one process per arm and seed, a journal, and only what is missing.
+"""Run stages: train only what is missing, choose winners, read results.
 
 What is done is read from the run folders themselves; the journal is a record for
 people and of why an arm failed. Killing any process at any moment loses at most what
@@ -6,85 +6,21 @@ its run's last checkpoint lacks.
 """
 
 import dataclasses
-import json
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 
 from keras_seg import storage
-from keras_seg.ablation import executors
-from keras_seg.ablation.protocol import (
-    Arm,
-    ArmResult,
-    Plan,
-    Stage,
-    StageResult,
-    choose_winner,
-)
-from keras_seg.command_line import duration
-from keras_seg.config import Config, to_dict
-from keras_seg.data.prepared import Prepared
-from keras_seg.errors import (
-    INTERRUPTED_EXIT_CODES,
-    DataError,
-    DivergedError,
-    InterruptedRunError,
-    KerasSegError,
-    LockedError,
-    OutOfMemoryError,
-    UsageError,
-)
+from keras_seg.ablation.protocol import Arm, Plan, Stage, StageResult, choose_winner
+from keras_seg.ablation.task import Execution, Task
+from keras_seg.command_line import duration, note
+from keras_seg.config import Config
+from keras_seg.errors import KerasSegError, UsageError
+from keras_seg.runs import export
 from keras_seg.runs import folder as run_folder
-from keras_seg.runs.train import sha256
 
-# Settings of how long a run is; a later stage keeps its own instead of the winner's.
-DURATIONS = ("steps", "val_every", "bn_start", "decay_every")
 FINAL_STATES = ("done", "diverged", "oom", "failed")
-LOCKED_PATIENCE = 600  # seconds to wait for the arm of a runner that was killed
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where and how the arms are run; nothing here changes a result.
-
-    Attributes:
-        folder: OUT/<study>/<net>.
-        prepared: the data.
-        seeds: runs per arm, with the seeds 0..seeds-1.
-        jobs: arms run at the same time.
-        threads: intra-op threads of each arm; None is the number of cores.
-        isolate: one process per arm. False (scale smoke) runs them in this one.
-        allow_inexact: let a run go on although the machine or a library changed.
-        restart: train the arms of the stages that are asked for anew.
-        init_weights: file for the arms that begin from pretrained weights; without
-            one those that were not run yet are left out.
-        tensorboard: let every arm keep a log for TensorBoard.
-        launch: starts the process of an arm (`keras_seg.ablation.executors`).
-    """
-
-    folder: Path
-    prepared: Prepared
-    seeds: int = 1
-    jobs: int = 1
-    threads: int | None = None
-    isolate: bool = True
-    allow_inexact: bool = False
-    restart: bool = False
-    init_weights: Path | None = None
-    tensorboard: bool = False
-    launch: Callable[[Sequence[str]], executors.Process] = executors.local
-
-    @cached_property
-    def init_weights_sha256(self) -> str | None:
-        """Of the file of pretrained weights, read once; None without one."""
-        return None if self.init_weights is None else sha256(self.init_weights)
 
 
 def run_stages(
@@ -92,22 +28,23 @@ def run_stages(
     asked: Sequence[Stage],
     base: Config,
     execution: Execution,
-    winner: str | None,
-    write_report: Callable[[Sequence[StageResult]], object],
-) -> list[StageResult]:
+    winner: str | None = None,
+) -> Iterator[list[StageResult]]:
     """Run the stages asked for, in the plan's order, each from the winner before it.
+
+    Where a stage says so, its winner is exported.
 
     Args:
         plan, base: the network's stages and the configuration of the first one.
         asked: stages of the plan.
-        execution: where and how.
-        winner: an arm of an earlier stage to start from (`refuse_unknown_winner`);
-            None is as found.
-        write_report: called after every stage, and when one is interrupted, with the
-            results of all stages that lie in the output folder.
+        execution: where and how; its folder is locked by the caller.
+        winner: an arm of an earlier stage to start from (`check_winner`); None is as
+            found.
 
-    Returns:
-        The results of the stages asked for.
+    Yields:
+        After every stage, the results of all stages in the output folder. After an
+        interrupted stage as well: what stopped it is raised by the next step, so that
+        a report can be written before.
 
     Raises:
         UsageError: an arm's folder holds a run of another configuration, or the output
@@ -115,20 +52,236 @@ def run_stages(
         DataError: an arm found the data damaged; the others would too.
     """
     if not execution.restart:
-        _refuse_other_data(execution)
+        _check_data(execution)
+    storage.sweep(execution.folder)
     results: dict[str, StageResult] = {}
     for stage in sorted(asked, key=plan.stages.index):
         config, start = stage_start(plan, stage, base, execution, winner)
-        waiting = _missing(stage, config, execution)
+        tasks = _missing(stage, config, execution)
+        stopped_by = None
         try:
-            _carry_out(stage, waiting, execution)
-        finally:
-            found = collect(stage, config, start, execution)
-            if all(result.state in FINAL_STATES for result in found.results):
-                _write_winner(execution, found)
-            results[stage.name] = found
-            write_report(_with_others(results, plan, base, execution, winner))
-    return [results[stage.name] for stage in asked]
+            _train(stage, tasks, execution)
+        except BaseException as error:  # Ctrl-C and SIGTERM too
+            stopped_by = error
+        found = results[stage.name] = _collect(stage, config, start, execution)
+        _write_winner(execution, found)
+        if stage.exports and found.winner is not None and stopped_by is None:
+            try:
+                _export(found, execution)
+            except KerasSegError as error:
+                stopped_by = error
+        yield _with_others(results, plan, base, execution, winner)
+        if stopped_by is not None:
+            raise stopped_by
+
+
+def stage_start(
+    plan: Plan,
+    stage: Stage,
+    base: Config,
+    execution: Execution | None = None,
+    winner: str | None = None,
+) -> tuple[Config, str]:
+    """The configuration a stage starts from, and one sentence on where it is from.
+
+    The winner of every earlier stage is taken along: the one found in the output
+    folder (none where `execution` is None), else the one the document chose. `winner`
+    (an arm of an earlier stage, "arm" or "stage/arm") overrides both.
+    """
+    config, sentences = base, []
+    for previous in plan.before(stage):
+        arms = {arm.name: arm for arm in _runnable(previous, config, execution)}
+        found = _read_winner(execution, previous, arms) if execution else None
+        named = next((n for n in arms if winner in (n, f"{previous.name}/{n}")), None)
+        if named is not None:
+            name, source = named, "as --winner says"
+        elif found is not None:
+            name, source = found, "the winner of the stage run here"
+        elif previous.published_winner is not None:
+            name, source = previous.published_winner, "the document's winner"
+        else:
+            continue
+        config = _with_durations(arms[name].config, config)
+        sentences.append(f"{previous.name}: {arms[name].title} ({source})")
+    if not sentences:
+        return config, "Starts from the network as it is."
+    return config, "Starts from " + "; ".join(sentences) + "."
+
+
+def planned_arms(
+    plan: Plan, stage: Stage, base: Config, winner: str | None = None
+) -> Sequence[Arm]:
+    """All arms of a stage, from `winner` or the winners that the document chose."""
+    return stage.arms(stage_start(plan, stage, base, winner=winner)[0])
+
+
+def check_winner(
+    plan: Plan, asked: Sequence[Stage], base: Config, winner: str | None
+) -> None:
+    """UsageError unless `winner` is None or an arm that a stage asked for starts from.
+
+    Of a chain it may be an arm of the chain itself: the stages after it start there.
+    Where several stages have an arm of its name, it has to name the stage too.
+    """
+    last = max(asked, key=plan.stages.index)
+    earlier = [
+        (stage.name, arm.name)
+        for stage in plan.before(last)
+        for arm in stage.arms(base)
+    ]
+    meant = [f"{stage}/{arm}" for stage, arm in earlier if arm == winner]
+    if len(meant) > 1:
+        raise UsageError(
+            f"--winner {winner} is an arm of several stages. Name one of "
+            f"{', '.join(meant)}."
+        )
+    if winner is None or meant or winner in map("/".join, earlier):
+        return
+    names = ", ".join(dict.fromkeys(arm for _, arm in earlier))
+    known = f"Those are {names}." if names else "It starts from no other stage."
+    raise UsageError(
+        f"--winner {winner} is not an arm of a stage that {last.name} starts from. "
+        f"{known}"
+    )
+
+
+def _check_data(execution: Execution) -> None:
+    """UsageError where the output folder holds runs of another prepared folder."""
+    prepared = execution.prepared
+    for path in sorted(execution.folder.glob("*/*/seed*/config.json")):
+        data = run_folder.read_identity(path.parent)["data"]
+        if data["manifest"] != prepared.manifest_hash:
+            raise UsageError(
+                f"--data {prepared.folder} is not the data of {path.parent}, which was "
+                f"trained on {data['dataset']}. Name another --out, or that data."
+            )
+
+
+def _with_durations(winner: Config, own: Config) -> Config:
+    """A winner's settings, but how long a run is as in the stage's own."""
+    return winner.changed(
+        steps=own.steps,
+        validation={"every": own.validation.every},
+        optimizer={
+            "bn_start": own.optimizer.bn_start,
+            "decay_every": own.optimizer.decay_every,
+        },
+    )
+
+
+def _runnable(stage: Stage, config: Config, execution: Execution | None) -> list[Arm]:
+    """The arms of a stage that can be run; all of them where `execution` is None.
+
+    An arm with pretrained weights takes the hash of their file into its configuration;
+    without a file it is left out, unless it was run before. Where the data know no
+    left and right, an arm that exchanges them would repeat another one.
+    """
+    arms = list(stage.arms(config))
+    if execution is None:
+        return arms
+    found = []
+    for arm in arms:
+        if arm.config.augment.swap_lr and not execution.prepared.labels.flip_pairs:
+            continue
+        if arm.pretrained:
+            weights = execution.init_weights_sha256 or _earlier_weights(arm, execution)
+            if weights is None:
+                continue
+            config = arm.config.changed(net={"init_weights_sha256": weights})
+            arm = dataclasses.replace(arm, config=config)
+        found.append(arm)
+    return found
+
+
+def _earlier_weights(arm: Arm, execution: Execution) -> str | None:
+    """The hash of the weights that a finished run of the arm started from."""
+    for run in sorted(execution.folder.glob(f"*/{arm.name}/seed*")):
+        if (run / "metrics.json").is_file() and (run / "config.json").is_file():
+            net = run_folder.read_identity(run)["config"]["net"]
+            if net["init_weights_sha256"]:
+                return net["init_weights_sha256"]
+    return None
+
+
+def _tasks(stage: Stage, arms: Sequence[Arm], execution: Execution) -> list[Task]:
+    """A task for every arm and seed, the seeds of an arm together."""
+    seeds = range(execution.seeds)
+    return [Task(stage, arm, seed, execution) for arm in arms for seed in seeds]
+
+
+def _missing(stage: Stage, config: Config, execution: Execution) -> list[Task]:
+    """The runs of a stage that are not done, all of them with `restart`.
+
+    Raises:
+        UsageError: an arm's folder holds a run of another configuration.
+    """
+    arms = _runnable(stage, config, execution)
+    for arm in stage.arms(config):
+        if arm.name not in {one.name for one in arms}:
+            needs = f"--init-weights ({arm.pretrained})" if arm.pretrained else ""
+            note(f"{stage.name}: {arm.name} needs {needs or 'left and right classes'}")
+    tasks = _tasks(stage, arms, execution)
+    tasks.sort(key=lambda task: task.seed)  # every arm once before any arm twice
+    if execution.restart:
+        return tasks
+    for task in tasks:
+        task.check_identity()
+    waiting = [task for task in tasks if task.find_done() is None]
+    if len(waiting) < len(tasks):
+        note(f"{stage.name}: {len(tasks) - len(waiting)} of {len(tasks)} runs are done")
+    return waiting
+
+
+def _train(stage: Stage, tasks: Sequence[Task], execution: Execution) -> None:
+    """Train the runs, `jobs` at a time; failures are left in the journal."""
+    began = time.monotonic()
+    titles = [
+        f"{stage.name} {number + 1}/{len(tasks)} " for number in range(len(tasks))
+    ]
+
+    def note_rest(finished: int) -> None:
+        left = len(tasks) - finished
+        if left:
+            seconds = (time.monotonic() - began) / finished * left
+            note(f"{stage.name}: {left} runs to go, {duration(seconds)} left")
+
+    if not execution.isolate:  # in this very thread, which signals reach
+        for finished, (task, title) in enumerate(zip(tasks, titles), 1):
+            task.train(title)
+            note_rest(finished)
+        return
+    with ThreadPoolExecutor(execution.jobs) as pool:
+        futures = [pool.submit(task.train, title) for task, title in zip(tasks, titles)]
+        try:
+            for finished, future in enumerate(as_completed(futures), 1):
+                future.result()
+                note_rest(finished)
+        except BaseException:  # Ctrl-C and SIGTERM too: let every arm save itself
+            for task in tasks:
+                task.stop()
+            raise
+
+
+def _export(found: StageResult, execution: Execution) -> None:
+    """A SavedModel of the winner's first seed in its run folder, unless it is there."""
+    run = next(r.run for r in found.of(found.winner or "") if r.state == "done")
+    folder = run / "export" / "saved_model"
+    if (folder / export.RECORD).is_file():
+        record, metrics = export.read_record(folder), run_folder.read_metrics(run)
+        is_same = run_folder.same(run, record["run"])
+        if is_same and metrics is not None and record["step"] == metrics["step"]:
+            return
+    data, threads = execution.prepared.folder, execution.threads
+    export.export(run, format="saved_model", data=data, threads=threads)
+
+
+def _collect(
+    stage: Stage, config: Config, start: str, execution: Execution
+) -> StageResult:
+    """The stage's results as they are in the output folder."""
+    tasks = _tasks(stage, _runnable(stage, config, execution), execution)
+    results = tuple(task.result() for task in tasks)
+    return StageResult(stage, results, choose_winner(results), start)
 
 
 def _with_others(
@@ -146,16 +299,15 @@ def _with_others(
     for stage in plan.stages:
         if stage.name not in found and (execution.folder / stage.name).is_dir():
             config, start = stage_start(plan, stage, base, execution, winner)
-            seeds = _seeds_of(stage, execution)
-            as_run = dataclasses.replace(execution, seeds=seeds)
-            other = collect(stage, config, start, as_run)
+            as_run = dataclasses.replace(execution, seeds=_seeds(stage, execution))
+            other = _collect(stage, config, start, as_run)
             if other.winner is not None:
                 found[stage.name] = other
     return [found[stage.name] for stage in plan.stages if stage.name in found]
 
 
-def _seeds_of(stage: Stage, execution: Execution) -> int:
-    """How many seeds a stage was run with; some of its runs may lie in others."""
+def _seeds(stage: Stage, execution: Execution) -> int:
+    """How many seeds a stage was run with; some of its runs may be in other stages."""
     path = _winner_file(execution, stage)
     if path.is_file():
         return int(storage.read_json(path).get("seeds", 1))
@@ -163,422 +315,21 @@ def _seeds_of(stage: Stage, execution: Execution) -> int:
     return max(1, len({run.name for run in runs}))
 
 
-def _refuse_other_data(execution: Execution) -> None:
-    """UsageError where the output folder holds runs of another prepared folder."""
-    prepared = execution.prepared
-    for path in sorted(execution.folder.glob("*/*/seed*/config.json")):
-        data = storage.read_json(path).get("data", {})
-        if data.get("manifest") != prepared.manifest_hash:
-            raise UsageError(
-                "--data",
-                prepared.folder,
-                f"the data ({data.get('dataset')}) of {path.parent}; or another --out",
-            )
-
-
-def stage_start(
-    plan: Plan,
-    stage: Stage,
-    base: Config,
-    execution: Execution | None,
-    winner: str | None,
-) -> tuple[Config, str]:
-    """The configuration a stage starts from, and one sentence on where it is from.
-
-    The winner of every earlier stage is taken along: the one found in the output
-    folder (none where `execution` is None), else the one the document chose. `winner`
-    (an arm of an earlier stage, "arm" or "stage/arm") overrides both.
-    """
-    config, sentences = base, []
-    for previous in plan.before(stage):
-        arms = {arm.name: arm for arm in arms_of(previous, config, execution)}
-        found = _read_winner(execution, previous, arms) if execution else None
-        named = next((n for n in arms if winner in (n, f"{previous.name}/{n}")), None)
-        if named is not None:
-            name, source = named, "as --winner says"
-        elif found is not None:
-            name, source = found, "the winner of the stage run here"
-        elif previous.published_winner is not None:
-            name, source = previous.published_winner, "the document's winner"
-        else:
-            continue
-        durations = {key: getattr(config, key) for key in DURATIONS}
-        config = dataclasses.replace(arms[name].config, **durations)
-        sentences.append(f"{previous.name}: {arms[name].title} ({source})")
-    if not sentences:
-        return config, "Starts from the network as it is."
-    return config, "Starts from " + "; ".join(sentences) + "."
-
-
-def planned_arms(
-    plan: Plan, stage: Stage, base: Config, winner: str | None = None
-) -> Sequence[Arm]:
-    """All arms of a stage, from `winner` or the winners that the document chose."""
-    config, _ = stage_start(plan, stage, base, None, winner)
-    return stage.arms(config)
-
-
-def arms_of(stage: Stage, config: Config, execution: Execution | None) -> list[Arm]:
-    """The arms of a stage that can be run; all of them where `execution` is None.
-
-    An arm with pretrained weights takes the hash of their file into its configuration;
-    without a file it is left out, unless it was run before. Where the data know no
-    left and right, an arm that exchanges them would be another one over again.
-    """
-    arms = list(stage.arms(config))
-    if execution is None:
-        return arms
-    found = []
-    for arm in arms:
-        if arm.config.augment.swap_lr and not execution.prepared.labels.flip_pairs:
-            continue
-        if arm.pretrained:
-            weights = execution.init_weights_sha256
-            weights = weights or _weights_begun_from(arm, execution)
-            if weights is None:
-                continue
-            config = arm.config.changed(net={"init_weights_sha256": weights})
-            arm = dataclasses.replace(arm, config=config)
-        found.append(arm)
-    return found
-
-
-def _weights_begun_from(arm: Arm, execution: Execution) -> str | None:
-    """The hash of the weights that a finished run of the arm began from."""
-    for run in sorted(execution.folder.glob(f"*/{arm.name}/seed*")):
-        if (run / "metrics.json").is_file() and (run / "config.json").is_file():
-            config = storage.read_json(run / "config.json").get("config", {})
-            if config.get("init_weights_sha256"):
-                return config["init_weights_sha256"]
-    return None
-
-
-def refuse_unknown_winner(
-    plan: Plan, asked: Sequence[Stage], base: Config, winner: str | None
-) -> None:
-    """UsageError unless `winner` is None or an arm that a stage asked for starts from.
-
-    Of a chain it may be an arm of the chain itself: the stages after it start there.
-    Where several stages have an arm of its name, it has to name the stage too.
-    """
-    last = max(asked, key=plan.stages.index)
-    earlier = [
-        (stage.name, arm.name)
-        for stage in plan.before(last)
-        for arm in stage.arms(base)
-    ]
-    names = list(dict.fromkeys(arm for _, arm in earlier))
-    if winner not in (None, *names, *map("/".join, earlier)):
-        known = ", ".join(names) or "none, since it starts from no other stage"
-        expected = f"an arm of an earlier stage ({known}), or stage/arm"
-        raise UsageError("winner", winner, expected)
-    meant = [f"{stage}/{arm}" for stage, arm in earlier if arm == winner]
-    if len(meant) > 1:
-        raise UsageError("winner", winner, f"one of {', '.join(meant)}")
-
-
-def _missing(stage: Stage, config: Config, execution: Execution) -> list["_Task"]:
-    """The runs of a stage that are not done, all of them with `restart`.
-
-    Raises:
-        UsageError: an arm's folder holds a run of another configuration.
-    """
-    arms = arms_of(stage, config, execution)
-    for arm in stage.arms(config):
-        if arm.name not in {one.name for one in arms}:
-            needs = f"--init-weights ({arm.pretrained})" if arm.pretrained else ""
-            _say(f"{stage.name}: {arm.name} needs {needs or 'left and right classes'}")
-    tasks = [
-        _Task(stage, arm, seed, execution)
-        for seed in range(execution.seeds)
-        for arm in arms
-    ]
-    if execution.restart:
-        return tasks
-    for task in tasks:
-        task.refuse_another_run()
-    waiting = [task for task in tasks if task.find_done() is None]
-    if len(waiting) < len(tasks):
-        _say(f"{stage.name}: {len(tasks) - len(waiting)} of {len(tasks)} runs are done")
-    return waiting
-
-
-def _carry_out(stage: Stage, tasks: Sequence["_Task"], execution: Execution) -> None:
-    """Bring runs to their end, `jobs` at a time; failures are left in the journal."""
-    journal = Journal(execution.folder / "journal.jsonl")
-    began = time.monotonic()
-
-    def carry_out(number: int, task: _Task) -> None:
-        task.carry_out(f"{stage.name} {number}/{len(tasks)} ", journal)
-
-    def say_rest(finished: int) -> None:
-        left = len(tasks) - finished
-        if left:
-            seconds = (time.monotonic() - began) / finished * left
-            _say(f"{stage.name}: {left} runs to go, {duration(seconds)} left")
-
-    if not execution.isolate:  # in this very thread, which signals reach
-        for number, task in enumerate(tasks, 1):
-            carry_out(number, task)
-            say_rest(number)
-        return
-    with ThreadPoolExecutor(execution.jobs) as pool:
-        futures = [pool.submit(carry_out, n, task) for n, task in enumerate(tasks, 1)]
-        try:
-            for finished, future in enumerate(as_completed(futures), 1):
-                future.result()
-                say_rest(finished)
-        except BaseException:  # Ctrl-C and SIGTERM too: let every arm save itself
-            for task in tasks:
-                task.stop()
-            raise
-
-
-def collect(
-    stage: Stage, config: Config, start: str, execution: Execution
-) -> StageResult:
-    """The stage's results as they lie in the output folder."""
-    tasks = [
-        _Task(stage, arm, seed, execution)
-        for arm in arms_of(stage, config, execution)
-        for seed in range(execution.seeds)
-    ]
-    results = tuple(task.result() for task in tasks)
-    return StageResult(stage, results, choose_winner(results), start)
+def _winner_file(execution: Execution, stage: Stage) -> Path:
+    return execution.folder / stage.name / "winner.json"
 
 
 def _write_winner(execution: Execution, found: StageResult) -> None:
-    """winner.json of a stage whose arms all came to an end, good or bad."""
-    if found.winner is None:
+    """winner.json of a stage whose arms have all ended, well or not."""
+    ended = all(result.state in FINAL_STATES for result in found.results)
+    if found.winner is None or not ended:
         return
     arm = next(arm for arm in found.arms if arm.name == found.winner)
     record = {"arm": arm.name, "seeds": execution.seeds}
-    record |= _Task(found.stage, arm, 0, execution).identity
+    record |= Task(found.stage, arm, 0, execution).identity
     path = _winner_file(execution, found.stage)
-    path.parent.mkdir(exist_ok=True)  # all its runs may lie in other stages
+    path.parent.mkdir(exist_ok=True)  # all its runs may be in other stages
     storage.write_json(path, record)
-
-
-class Journal:
-    """An append-only file of JSON lines: what was begun and how it ended."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def add(self, **event) -> None:
-        event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}
-        with open(self.path, "a+b") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":  # a writer was killed in its line
-                    file.write(b"\n")
-            file.write(json.dumps(event).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def last(self, run: str) -> dict:
-        """The last event of a run; {} without one. A torn last line is left out."""
-        found: dict = {}
-        if self.path.is_file():
-            for line in self.path.read_text(errors="replace").splitlines():
-                try:
-                    event = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(event, dict) and event.get("run") == run:
-                    found = event
-        return found
-
-
-class _Task:
-    """One arm with one seed: its folder, its process, what became of it."""
-
-    def __init__(self, stage: Stage, arm: Arm, seed: int, execution: Execution):
-        self.stage, self.arm, self.seed, self.execution = stage, arm, seed, execution
-        self.config = arm.config.changed(seed=seed)
-        self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
-        self.name = f"{stage.name}/{arm.name}/seed{seed}"
-        self.process: executors.Process | None = None
-        self.stopped = False
-
-    @property
-    def evaluates(self) -> bool:
-        """Whether the final numbers need an evaluation after training.
-
-        They do on another split than val, if the data have it, and at full size.
-        """
-        if self.stage.split == "val":
-            return self.stage.full_size
-        return self.stage.split in self.execution.prepared.splits
-
-    @property
-    def init_weights(self) -> Path | None:
-        """The file this run begins from, if it begins from one."""
-        begins_from_one = self.config.net.init_weights_sha256 is not None
-        return self.execution.init_weights if begins_from_one else None
-
-    @property
-    def identity(self) -> dict:
-        return run_folder.identity(self.config, self.execution.prepared)
-
-    def refuse_another_run(self) -> None:
-        run_folder.refuse_another_identity(self.run, self.identity)
-
-    def find_done(self) -> Path | None:
-        """The folder of a finished run that equals this one and has its numbers."""
-        for run in self._trained():
-            if not self.evaluates or self._evaluation(run) is not None:
-                return run
-        return None
-
-    def _trained(self) -> Iterator[Path]:
-        """Folders of finished runs that equal this one, in whichever stage.
-
-        The base of a stage is often an arm of the stage before: it is not run twice.
-        """
-        others = sorted(self.execution.folder.glob("*/*/seed*"))
-        for run in dict.fromkeys([self.run, *others]):
-            if (run / "metrics.json").is_file() and run_folder.same(run, self.identity):
-                yield run
-
-    def carry_out(self, title: str, journal: Journal) -> None:
-        """Run the arm to its end in a process of its own (scale smoke: in this)."""
-        if self.stopped:
-            return
-        seeds = f" seed {self.seed}" if self.execution.seeds > 1 else ""
-        title = f"{title}{self.arm.name}{seeds}: "
-        journal.add(run=self.name, event="begun")
-        began = time.monotonic()
-        if self.evaluates and not self.execution.restart:
-            # An equal run that lacks only the evaluation gets it, and is not repeated.
-            self.run = next(self._trained(), self.run)
-        carry_out = self._in_a_process if self.execution.isolate else self._in_this_one
-        exit_code, reason = carry_out(title)
-        state = "done" if exit_code == 0 else state_of(exit_code)
-        if state == "done":  # a study of many arms would fill the disk; best/ is kept
-            run_folder.drop_checkpoints(self.run)
-        journal.add(
-            run=self.name,
-            event=state,
-            exit_code=exit_code,
-            reason=reason,
-            seconds=round(time.monotonic() - began, 1),
-        )
-        if state not in ("done", "interrupted"):
-            _say(f"{title}{state}: {reason}")
-        if exit_code == DataError.exit_code:
-            raise DataError(reason)
-
-    def stop(self) -> None:
-        """Ask the arm to save itself and end; it is not begun if it was not yet."""
-        self.stopped = True
-        if self.process is not None:
-            self.process.terminate()
-
-    def result(self) -> ArmResult:
-        done = self.find_done()
-        if done is not None:
-            return ArmResult(
-                self.arm,
-                self.seed,
-                done,
-                "done",
-                metrics=self._metrics(done),
-                history=run_folder.read_history(done),
-                timing=run_folder.read_timing(done),
-                val_miou=run_folder.read_metrics(done)["summary"]["miou"],
-            )
-        last = Journal(self.execution.folder / "journal.jsonl").last(self.name)
-        state = last.get("event", "missing")
-        if state in ("begun", "done"):  # killed without a word, or deleted since
-            state = "interrupted" if state == "begun" else "missing"
-        history = run_folder.read_history(self.run)
-        reason = last.get("reason", "")
-        return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
-
-    def _metrics(self, run: Path) -> dict:
-        found = self._evaluation(run) if self.evaluates else None
-        return found or run_folder.read_metrics(run)
-
-    def _evaluation(self, run: Path) -> dict | None:
-        """The run's scores on the stage's split, unless they are of other data."""
-        found = run_folder.read_evaluation(run, self.stage.split, self.stage.full_size)
-        manifest = self.execution.prepared.manifest_hash
-        return found if found and found["manifest"] == manifest else None
-
-    def _in_a_process(self, title: str) -> tuple[int, str]:
-        self.run.mkdir(parents=True, exist_ok=True)
-        config_file = self.run / "wanted.json"
-        storage.write_json(config_file, to_dict(self.config))
-        command = ["-m", "keras_seg.runs.train", "--title", title]
-        command += ["--config", _absolute(config_file), "--out", _absolute(self.run)]
-        command += ["--data", _absolute(self.execution.prepared.folder)]
-        if self.execution.threads:
-            command += ["--threads", str(self.execution.threads)]
-        if self.evaluates:
-            command += ["--evaluate", self.stage.split]
-            command += ["--full-size"] if self.stage.full_size else []
-        if self.init_weights:
-            command += ["--init-weights", _absolute(self.init_weights)]
-        if self.execution.tensorboard:
-            command += ["--tensorboard"]
-        if self.execution.restart:
-            command += ["--restart"]
-        if self.execution.allow_inexact:
-            command += ["--allow-inexact"]
-        patience = time.monotonic() + LOCKED_PATIENCE
-        while True:
-            self.process = self.execution.launch(command)
-            if self.stopped:  # asked between the check and the start
-                self.process.terminate()
-            exit_code = self.process.wait()
-            locked = exit_code == LockedError.exit_code
-            if not locked or self.stopped or time.monotonic() > patience:
-                break
-            time.sleep(2)  # a killed runner's arm is just saving itself
-        if exit_code == 0:
-            config_file.unlink()
-            return 0, ""
-        return exit_code, run_folder.read_failure(self.run) or f"exit code {exit_code}"
-
-    def _in_this_one(self, title: str) -> tuple[int, str]:
-        from keras_seg.runs.train import Options, evaluate, train
-
-        options = Options(
-            init_weights=self.init_weights,
-            threads=self.execution.threads,
-            allow_inexact=self.execution.allow_inexact,
-            restart=self.execution.restart,
-            tensorboard=self.execution.tensorboard,
-            title=title,
-        )
-        try:
-            data = self.execution.prepared.folder
-            train(self.config, data, self.run, options)
-            if self.evaluates:
-                split, full_size = self.stage.split, self.stage.full_size
-                evaluate(self.run, data, split, self.execution.threads, full_size)
-        except InterruptedRunError:
-            raise
-        except KerasSegError as error:
-            return error.exit_code, str(error)
-        return 0, ""
-
-
-def state_of(exit_code: int) -> str:
-    """An arm's state (protocol.STATES) from the exit code of its process, not 0."""
-    if exit_code == DivergedError.exit_code:
-        return "diverged"
-    if exit_code in (*INTERRUPTED_EXIT_CODES.values(), -signal.SIGINT, -signal.SIGTERM):
-        return "interrupted"
-    if exit_code in (OutOfMemoryError.exit_code, -signal.SIGKILL, -signal.SIGSEGV):
-        # The kernel's memory killer, and what a failed allocation ends in natively.
-        return "oom"
-    return "failed"
-
-
-def _winner_file(execution: Execution, stage: Stage) -> Path:
-    return execution.folder / stage.name / "winner.json"
 
 
 def _read_winner(
@@ -593,14 +344,5 @@ def _read_winner(
     record.pop("seeds", None)
     if not isinstance(name, str) or name not in arms:
         return None
-    same = record == _Task(stage, arms[name], 0, execution).identity
+    same = record == Task(stage, arms[name], 0, execution).identity
     return name if same else None
-
-
-def _absolute(path: Path) -> str:
-    """Another machine of a cluster does not share the working directory."""
-    return str(path.absolute())
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,315 @@
+"""One arm with one seed: its run folder, its process, and what became of it."""
+
+import json
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from keras_seg import storage
+from keras_seg.ablation import executors
+from keras_seg.ablation.protocol import Arm, ArmResult, Stage
+from keras_seg.command_line import note
+from keras_seg.config import to_dict
+from keras_seg.data.prepared import Prepared
+from keras_seg.errors import (
+    INTERRUPTED_EXIT_CODES,
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    KerasSegError,
+    LockedError,
+    OutOfMemoryError,
+)
+from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
+
+LOCKED_PATIENCE = 600  # seconds to wait for the arm of a runner that was killed
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how the arms are run; nothing here changes a result.
+
+    Attributes:
+        folder: OUT/<study>/<net>.
+        prepared: the data.
+        seeds: runs per arm, with the seeds 0..seeds-1.
+        jobs: arms run at the same time.
+        threads: intra-op threads of each arm; None is the number of cores.
+        isolate: one process per arm. False (scale smoke) runs them in this one.
+        allow_inexact: let a run resume although the machine or a library changed.
+        restart: train the arms of the stages that are asked for anew.
+        init_weights: file for the arms that start from pretrained weights; without
+            one those that were not run yet are left out.
+        tensorboard: let every arm keep a log for TensorBoard.
+        launch: starts the process of an arm (`keras_seg.ablation.executors`).
+    """
+
+    folder: Path
+    prepared: Prepared
+    seeds: int = 1
+    jobs: int = 1
+    threads: int | None = None
+    isolate: bool = True
+    allow_inexact: bool = False
+    restart: bool = False
+    init_weights: Path | None = None
+    tensorboard: bool = False
+    launch: Callable[[Sequence[str]], executors.Process] = executors.local
+
+    @cached_property
+    def init_weights_sha256(self) -> str | None:
+        """Of the file of pretrained weights, read once; None without one."""
+        return None if self.init_weights is None else training.sha256(self.init_weights)
+
+    @property
+    def journal(self) -> "Journal":
+        return Journal(self.folder / "journal.jsonl")
+
+
+class Journal:
+    """An append-only file of JSON lines: what was begun and how it ended."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def add(self, **event: object) -> None:
+        event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}
+        with open(self.path, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a writer was killed in its line
+                    file.write(b"\n")
+            file.write(json.dumps(event).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def last(self, run: str) -> dict[str, Any]:
+        """The last event of a run; {} without one. A torn last line is left out."""
+        found: dict[str, Any] = {}
+        if self.path.is_file():
+            for line in self.path.read_text(errors="replace").splitlines():
+                try:
+                    event = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(event, dict) and event.get("run") == run:
+                    found = event
+        return found
+
+
+class Task:
+    """One arm of a stage with one seed."""
+
+    def __init__(self, stage: Stage, arm: Arm, seed: int, execution: Execution):
+        self.stage, self.arm, self.seed, self.execution = stage, arm, seed, execution
+        self.config = arm.config.changed(seed=seed)
+        self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
+        self.name = f"{stage.name}/{arm.name}/seed{seed}"
+        self.process: executors.Process | None = None
+        self.stopped = False
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the final numbers need an evaluation after training.
+
+        They do on another split than val, if the data have it, and at full size.
+        """
+        if self.stage.split == "val":
+            return self.stage.full_size
+        return self.stage.split in self.execution.prepared.splits
+
+    @property
+    def init_weights(self) -> Path | None:
+        """The file this run starts from, if it starts from one."""
+        starts_from_one = self.config.net.init_weights_sha256 is not None
+        return self.execution.init_weights if starts_from_one else None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return run_folder.identity(self.config, self.execution.prepared)
+
+    def check_identity(self) -> None:
+        """UsageError where the folder holds a run of another configuration."""
+        run_folder.check_identity(self.run, self.identity)
+
+    def find_done(self) -> Path | None:
+        """The folder of a finished run that equals this one and has its numbers."""
+        for run in self._trained():
+            if not self.evaluates or self._evaluation(run) is not None:
+                return run
+        return None
+
+    def result(self) -> ArmResult:
+        """What the output folder holds of the run."""
+        done = self.find_done()
+        history = run_folder.read_history(done or self.run)
+        if done is not None:
+            validation = run_folder.read_metrics(done) or {}
+            return ArmResult(
+                self.arm,
+                self.seed,
+                done,
+                "done",
+                metrics=self._evaluation(done) if self.evaluates else validation,
+                history=history,
+                timing=run_folder.read_timing(done),
+                val_miou=validation["summary"]["miou"],
+            )
+        last = self.execution.journal.last(self.name)
+        state = last.get("event", "missing")
+        if state in ("begun", "done"):  # killed without a word, or deleted since
+            state = "interrupted" if state == "begun" else "missing"
+        reason = last.get("reason", "")
+        return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
+
+    def train(self, title: str) -> None:
+        """Train the arm, in a process of its own unless `Execution.isolate` is false.
+
+        A failure is left in the journal.
+
+        Args:
+            title: how progress lines begin.
+
+        Raises:
+            DataError: the data are damaged; other arms would find the same.
+        """
+        if self.stopped:
+            return
+        seeds = f" seed {self.seed}" if self.execution.seeds > 1 else ""
+        title = f"{title}{self.arm.name}{seeds}: "
+        journal, began = self.execution.journal, time.monotonic()
+        journal.add(run=self.name, event="begun")
+        if self.evaluates and not self.execution.restart:
+            # An equal run that lacks only the evaluation gets it, and is not repeated.
+            self.run = next(self._trained(), self.run)
+        train = self._in_a_process if self.execution.isolate else self._in_this_one
+        exit_code, reason = train(title)
+        state = "done" if exit_code == 0 else state_from_exit_code(exit_code)
+        if state == "done":  # a study of many arms would fill the disk; best/ is kept
+            run_folder.drop_checkpoints(self.run)
+        journal.add(
+            run=self.name,
+            event=state,
+            exit_code=exit_code,
+            reason=reason,
+            seconds=round(time.monotonic() - began, 1),
+        )
+        if state not in ("done", "interrupted"):
+            note(f"{title}{state}: {reason}")
+        if exit_code == DataError.exit_code:
+            raise DataError(reason)
+
+    def stop(self) -> None:
+        """Ask the arm to save itself and end; it is not begun if it was not yet."""
+        self.stopped = True
+        if self.process is not None:
+            self.process.terminate()
+
+    def _trained(self) -> Iterator[Path]:
+        """Folders of finished runs that equal this one, in whichever stage.
+
+        The base of a stage is often an arm of the stage before: it is not run twice.
+        """
+        others = sorted(self.execution.folder.glob("*/*/seed*"))
+        for run in dict.fromkeys([self.run, *others]):
+            if (run / "metrics.json").is_file() and run_folder.same(run, self.identity):
+                yield run
+
+    def _evaluation(self, run: Path) -> Mapping[str, Any] | None:
+        """The run's scores on the stage's split, unless they are of other data."""
+        found = run_folder.read_evaluation(run, self.stage.split, self.stage.full_size)
+        manifest = self.execution.prepared.manifest_hash
+        return found if found and found["manifest"] == manifest else None
+
+    def _in_a_process(self, title: str) -> tuple[int, str]:
+        """Exit code and reason of `python -m keras_seg.runs.train`."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        config_file = self.run / "wanted.json"
+        storage.write_json(config_file, to_dict(self.config))
+        command = self._command(config_file, title)
+        patience = time.monotonic() + LOCKED_PATIENCE
+        while True:
+            self.process = self.execution.launch(command)
+            if self.stopped:  # asked between the check and the start
+                self.process.terminate()
+            exit_code = self.process.wait()
+            locked = exit_code == LockedError.exit_code
+            if not locked or self.stopped or time.monotonic() > patience:
+                break
+            time.sleep(2)  # a killed runner's arm is just saving itself
+        if exit_code == 0:
+            config_file.unlink()
+            return 0, ""
+        return exit_code, run_folder.read_failure(self.run) or f"exit code {exit_code}"
+
+    def _command(self, config_file: Path, title: str) -> list[str]:
+        """Arguments of python; paths are absolute for the machines of a cluster."""
+        execution, stage = self.execution, self.stage
+        paths = {
+            "--config": config_file,
+            "--out": self.run,
+            "--data": execution.prepared.folder,
+            "--init-weights": self.init_weights,
+        }
+        values = {name: path.absolute() for name, path in paths.items() if path}
+        values |= {"--threads": execution.threads, "--title": title}
+        values |= {"--evaluate": stage.split if self.evaluates else None}
+        switches = {
+            "--full-size": self.evaluates and stage.full_size,
+            "--tensorboard": execution.tensorboard,
+            "--restart": execution.restart,
+            "--allow-inexact": execution.allow_inexact,
+        }
+        words = [[name, str(value)] for name, value in values.items() if value]
+        words += [[name] for name, is_on in switches.items() if is_on]
+        return [
+            "-m",
+            "keras_seg.runs.train",
+            *(word for pair in words for word in pair),
+        ]
+
+    def _in_this_one(self, title: str) -> tuple[int, str]:
+        """The same here: exit code and reason."""
+        execution, stage = self.execution, self.stage
+        options = training.Options(
+            init_weights=self.init_weights,
+            threads=execution.threads,
+            allow_inexact=execution.allow_inexact,
+            restart=execution.restart,
+            tensorboard=execution.tensorboard,
+            title=title,
+        )
+        data, threads = execution.prepared.folder, execution.threads
+        try:
+            training.train(self.config, data, self.run, options)
+            if self.evaluates:
+                training.evaluate(self.run, data, stage.split, threads, stage.full_size)
+        except InterruptedRunError:
+            raise
+        except KerasSegError as error:
+            return error.exit_code, str(error)
+        except Exception as error:  # a bug ends one arm, as it would in a process
+            traceback.print_exc()
+            reason = run_folder.read_failure(self.run)
+            return KerasSegError.exit_code, reason or f"{type(error).__name__}: {error}"
+        return 0, ""
+
+
+def state_from_exit_code(exit_code: int) -> str:
+    """An arm's state (protocol.STATES) from the exit code of its process, not 0."""
+    if exit_code == DivergedError.exit_code:
+        return "diverged"
+    if exit_code in (*INTERRUPTED_EXIT_CODES.values(), -signal.SIGINT, -signal.SIGTERM):
+        return "interrupted"
+    if exit_code in (OutOfMemoryError.exit_code, -signal.SIGKILL, -signal.SIGSEGV):
+        # The kernel's memory killer, and what a failed allocation ends in natively.
+        return "oom"
+    return "failed"

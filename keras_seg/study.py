@@ -1,0 +1,619 @@
+"""From a request to a report: the data, the stages of a study, the export, the page.
+
+A command line becomes a `Request` once (`parse`); `run` takes it from there. The
+documents' studies are declarations in ablations/studies of a checkout; a study of one's
+own is named by its path.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keras_seg import backend, command_line, nets, storage
+from keras_seg.ablation import estimate, executors, protocol, runner
+from keras_seg.ablation.protocol import DataFacts, Plan, Stage, StageResult, Study
+from keras_seg.config import Config, parse_setting, to_dict
+from keras_seg.data.prepared import Prepared, open_prepared
+from keras_seg.errors import ArmsFailedError, UsageError
+from keras_seg.report import wording
+from keras_seg.runs import event_log
+from keras_seg.runs import train as training
+
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout
+STUDIES = ROOT / "ablations" / "studies"
+COSTS = ROOT / "ablations" / "costs.csv"  # of python tools/summary.py --costs
+SYNTHETIC_RAW = ROOT / "datasets" / "raw" / "synthetic_humans"
+SYNTHETIC = ROOT / "datasets" / "prepared" / "synthetic_humans"
+# Many people with few frames each generalise better than few people with many. Train,
+# validation and test clips.
+CLIPS = (400, 60, 60)
+FRAMES = 4
+SYNTHETIC_SIZE = (320, 320)
+VALIDATION_SHARE = 6  # training images for one of validation; BODY 2.2
+MOST_JOBS = 64  # tasks given to a cluster at once; it queues what does not fit
+COMPARE = "compare"  # the stage that puts the winners of all networks side by side
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks of a study.
+
+    Attributes:
+        action: a key of `ACTIONS`; "list" and "plan" train nothing.
+        stage: one stage, "all" of the chain, or "compare".
+        net: which of the study's networks; None where it has only one plan.
+        study: a file in ablations/studies without its ending, or the path of one.
+        data: prepared folder; None is the synthetic humans, for the studies of bodies.
+        scale: one of `protocol.SCALES`.
+        size: height and width that images are resized to; None is the scale's.
+        settings: {path of a setting: value} of the base that every arm varies.
+        seeds: runs per arm.
+        jobs: arms trained at the same time; None is 1, with Ray as many as fit.
+        threads: of each arm; None is the number of cores.
+        executor: one of `executors.EXECUTORS`.
+        out: results are in OUT/<study>/<net>.
+        init_weights: file for the arms that start from pretrained weights.
+        winner: "arm" or "stage/arm" of an earlier stage to start from.
+        restart: train the arms of the stages anew.
+        allow_inexact: let a run resume although the machine or a library changed.
+        tensorboard: let every run keep a log for TensorBoard as well.
+        command: the command line, for the report.
+    """
+
+    stage: str | None = None
+    net: str | None = None
+    study: str = "body_parts"
+    data: Path | None = None
+    scale: str = "demo"
+    size: tuple[int, int] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    seeds: int = 1
+    jobs: int | None = None
+    threads: int | None = None
+    executor: str = "local"
+    out: Path = Path("runs")
+    init_weights: Path | None = None
+    winner: str | None = None
+    restart: bool = False
+    allow_inexact: bool = False
+    tensorboard: bool = False
+    action: str = "run"
+    command: str = ""
+
+    def __post_init__(self):
+        if {"seed", "net", "net.name"} & self.settings.keys():
+            raise UsageError(
+                "--set cannot change the seed or the network: --seeds K runs the seeds "
+                "0 to K - 1, --net names a network."
+            )
+        if self.size is not None and "data.size" in self.settings:
+            raise UsageError("--size and --set data.size both name a size; give one.")
+
+    @property
+    def is_comparison(self) -> bool:
+        return self.stage == COMPARE
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stages of one network that a request asks for, and where they start.
+
+    Attributes:
+        net: name of the plan and of its folder.
+        plan, stages: of the study; the stages are those asked for.
+        base: configuration of the first stage's base.
+    """
+
+    net: str
+    plan: Plan
+    stages: Sequence[Stage]
+    base: Config
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a request came to.
+
+    Attributes:
+        results: of the stages asked for; of the comparison where that was asked for.
+        report: path of report.html.
+    """
+
+    results: Sequence[StageResult]
+    report: Path
+
+
+def main(argv: list[str]) -> int:
+    request = parse(argv)
+    for line in ACTIONS[request.action](request):
+        print(line)
+    return 0
+
+
+def parse(argv: list[str], prog: str = "python ablations/run.py") -> Request:
+    """The request of a command line, without reading or checking any file."""
+    positive = command_line.positive_int
+    parser = command_line.Parser(
+        prog=prog,
+        description="Run a stage of a study: train its arms, choose a winner, write "
+        "the report.\n\n"
+        f"{prog} --net icnet --stage weighting\n"
+        f"{prog} --net icnet --stage all --data datasets/prepared/camvid\n\n"
+        "The same command resumes an interrupted one and skips what is done.",
+    )
+    parser.add_argument("--net", help="which network; see --list")
+    parser.add_argument("--stage", help="which stage, or all; see --list")
+    parser.add_argument(
+        "--study",
+        default="body_parts",
+        metavar="NAME|FILE.py",
+        help="default: body_parts",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="prepared folder; default: synthetic humans"
+    )
+    parser.add_argument(
+        "--scale",
+        choices=protocol.SCALES,
+        default="demo",
+        help="how large and long: a test, minutes, an afternoon, the document's",
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=positive, metavar=("H", "W"), help="of the images"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of every arm's base, such as optimizer.lr=0.001; may be "
+        "repeated",
+    )
+    parser.add_argument(
+        "--seeds", type=positive, default=1, metavar="K", help="runs per arm"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="arms at the same time; default: 1, with ray as many as fit",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=executors.EXECUTORS,
+        default="local",
+        help="where arms are run: here, or on the Ray cluster of RAY_ADDRESS",
+    )
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="of each arm; default: the cores"
+    )
+    parser.add_argument("--out", default="runs", metavar="DIR", help="default: runs")
+    parser.add_argument(
+        "--init-weights",
+        type=Path,
+        metavar="FILE",
+        help="for the arms that start from pretrained weights; see --list",
+    )
+    parser.add_argument(
+        "--winner",
+        metavar="[STAGE/]ARM",
+        help="start from this arm of an earlier stage",
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="train every arm of the stage anew"
+    )
+    parser.add_argument(
+        "--allow-inexact",
+        action="store_true",
+        help="resume a run although the machine or a library changed",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="let every run keep a log for TensorBoard as well",
+    )
+    parser.add_argument("--list", action="store_true", help="show studies and stages")
+    parser.add_argument(
+        "--plan", action="store_true", help="show the arms and settings; run nothing"
+    )
+    values = vars(parser.parse_args(argv))
+    if not values["out"].strip():
+        raise UsageError("--out is empty; name a folder.")
+    is_list, is_plan = values.pop("list"), values.pop("plan")
+    return Request(
+        **values
+        | {
+            "action": "list" if is_list else "plan" if is_plan else "run",
+            "command": f"{prog} {shlex.join(argv)}",
+            "out": Path(values["out"]),
+            "settings": dict(map(parse_setting, values.pop("set"))),
+            "size": values["size"] and tuple(values["size"]),
+        }
+    )
+
+
+def run(request: Request) -> Outcome:
+    """Train what a request asks for: data, stages with their exports, report.
+
+    The report is written after every stage, and also when a stage is interrupted.
+
+    Raises:
+        UsageError: a request that makes no sense; nothing was written.
+        DataError: the data are missing or damaged.
+        LockedError: another process works on the same folder.
+    """
+    study = load(request.study)
+    prepared = open_data(request, study)
+    parts = choose(request, study, prepared)
+    check_requirements(request, parts)
+    if prepared is None:
+        prepared = make_synthetic_humans()
+    results, report = [], Path()
+    for part in parts:
+        execution = make_execution(request, study, part.net, prepared)
+        with storage.lock(execution.folder):
+            found: list[StageResult] = []
+            for found in runner.run_stages(
+                part.plan, part.stages, part.base, execution, request.winner
+            ):
+                report = write_report(request, study, execution, found)
+        results += [result for result in found if result.stage in part.stages]
+    if not request.is_comparison:
+        return Outcome(results, report)
+    execution = make_execution(request, study, COMPARE, prepared)
+    results = [compare(study, results)]
+    with storage.lock(execution.folder):
+        return Outcome(results, write_report(request, study, execution, results))
+
+
+# What is asked for
+
+
+def names() -> list[str]:
+    """The documents' studies."""
+    return sorted(path.stem for path in STUDIES.glob("*.py"))
+
+
+def load(study: str) -> Study:
+    """A study by its name or the path of its file: the one place that runs such code.
+
+    Raises:
+        UsageError: no such study, or a file that declares none.
+    """
+    path = Path(study) if study.endswith(".py") else STUDIES / f"{study}.py"
+    if not path.is_file():
+        known = ", ".join(names()) or "none here: they are in a checkout of the project"
+        raise UsageError(
+            f"There is no study {study!r}. Studies: {known}. A study of your own is "
+            "named by the path of its .py file."
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be loaded as a study.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, "STUDY", None)
+    if not isinstance(found, Study):
+        raise UsageError(f"{path} declares no study: it needs STUDY = Study(...).")
+    return found
+
+
+def open_data(request: Request, study: Study) -> Prepared | None:
+    """The prepared folder; None where the synthetic humans are still to be made."""
+    if request.data is not None:
+        return open_prepared(request.data)
+    if not study.synthetic:
+        if request.action == "plan":  # of the document's data
+            return None
+        raise UsageError(
+            f"--data is missing. The study {study.name} wants {study.datasets[0]}: "
+            "prepare it with datasets/prepare.py and name the folder."
+        )
+    return open_prepared(SYNTHETIC) if SYNTHETIC.is_dir() else None
+
+
+def choose(request: Request, study: Study, prepared: Prepared | None) -> list[Part]:
+    """The stages of each network that is asked for; several only to compare.
+
+    Raises:
+        UsageError: an unknown network, stage or winner, or a size that the base's
+            network cannot take.
+    """
+    facts = data_facts(request, study, prepared)
+    parts = []
+    for net, plan, stages in _stages(request, study):
+        if request.stage == "all" and prepared is not None:
+            stages = _relevant(stages, prepared)
+        base = protocol.with_settings(plan.base(request.scale, facts), request.settings)
+        if request.size is not None:
+            base = base.changed(data={"size": request.size})
+        if not base.data.pad:
+            nets.check_size(base.net.name, base.data.size)
+        runner.check_winner(plan, stages, base, request.winner)
+        parts.append(Part(net, plan, stages, base))
+    return parts
+
+
+def _stages(request: Request, study: Study) -> Iterator[tuple[str, Plan, list[Stage]]]:
+    """(network, its plan, the stages asked for)."""
+    if request.is_comparison and study.compare:
+        if request.net is not None:
+            raise UsageError("--stage compare takes every network: leave --net out.")
+        for net, stage in study.compare.items():
+            yield net, study.plans[net], [study.plans[net].stage(stage)]
+        return
+    net = _net(request, study)
+    plan = study.plans[net]
+    names = [stage.name for stage in plan.stages]
+    known = f"The stages of {net} in the study {study.name}: " + ", ".join(
+        [*names, "all", *([COMPARE] if study.compare else [])]
+    )
+    if request.stage is None:
+        raise UsageError(f"--stage is missing. {known}. --list describes them.")
+    if request.stage not in [*names, "all"]:
+        raise UsageError(f"--stage {request.stage} does not exist. {known}.")
+    stages = [
+        stage
+        for stage in plan.stages
+        if stage.name == request.stage or (request.stage == "all" and stage.in_chain)
+    ]
+    yield net, plan, stages
+
+
+def _net(request: Request, study: Study) -> str:
+    """The plan that --net names; a study's only one needs no name."""
+    plans, net = list(study.plans), request.net
+    known = f"Networks of the study {study.name}: {', '.join(study.networks())}."
+    if net in plans:
+        return net
+    if net is None and len(plans) == 1:
+        return plans[0]
+    if net is None:
+        raise UsageError(f"--net is missing. {known}")
+    if net not in study.networks():
+        raise UsageError(f"--net {net} is not in this study. {known}")
+    if len(study.networks()) > 1:  # a plan that compares networks
+        raise UsageError(
+            f"--net {net} cannot be run alone: the stages of the study {study.name} "
+            f"compare networks. Leave --net out. {known}"
+        )
+    return plans[0]
+
+
+def _relevant(stages: list[Stage], prepared: Prepared) -> list[Stage]:
+    """Of all stages those that ask about these data, where some ask about certain."""
+    certain = [stage for stage in stages if prepared.dataset in stage.datasets]
+    return certain and [s for s in stages if s in certain or not s.datasets] or stages
+
+
+def data_facts(request: Request, study: Study, prepared: Prepared | None) -> DataFacts:
+    """Of the data given; else with --plan of the document's, else of the synthetic."""
+    if request.action != "run" and request.data is None:
+        return study.data
+    if prepared is None:
+        return DataFacts(SYNTHETIC_SIZE, CLIPS[0] * FRAMES)
+    images = len(prepared.samples("train"))
+    return DataFacts(prepared.image_size or (1, 1), images)
+
+
+def check_requirements(request: Request, parts: Sequence[Part]) -> None:
+    """UsageError, before anything is made, for what is missing or cannot be read.
+
+    TensorFlow, TensorBoard and Ray where they are asked for, pretrained weights, the
+    output folder, the size and knobs that an arm's network would refuse.
+    """
+    place = request.out.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"--out {request.out} is not a folder: {place} is a file.")
+    backend.require_installed()
+    if request.tensorboard:
+        event_log.require_installed()
+    if request.executor == "ray":
+        executors.require_ray()
+    if request.init_weights is not None:
+        training.sha256(request.init_weights)
+    if request.size is not None or request.settings:  # else they are known to fit
+        backend.configure()
+        for part in parts:
+            for stage in part.stages:
+                for arm in runner.planned_arms(
+                    part.plan, stage, part.base, request.winner
+                ):
+                    if not arm.config.data.pad:
+                        net, size = arm.config.net, arm.config.data.size
+                        nets.check_size(net.name, size, **net.knobs)
+
+
+def make_synthetic_humans() -> Prepared:
+    """Generate clips of synthetic people and prepare them as SURREAL's are."""
+    from keras_seg.data import synthetic_humans, writer
+    from keras_seg.synthetic.generate import Settings, generate
+
+    workers = os.cpu_count() or 1
+    frames = sum(CLIPS) * FRAMES
+    with command_line.Progress("synthetic humans", frames, "frames") as progress:
+        settings = Settings(seed=0, frames=FRAMES)
+        generate(SYNTHETIC_RAW, CLIPS, settings, workers, progress.advance)
+    options = writer.Options(workers=workers, command="ablations/run.py")
+    return synthetic_humans.prepare(SYNTHETIC_RAW, SYNTHETIC, options)[0]
+
+
+def make_execution(
+    request: Request, study: Study, net: str, prepared: Prepared
+) -> runner.Execution:
+    jobs, threads, launch = request.jobs or 1, request.threads, executors.local
+    if request.executor == "ray":  # every arm gets the cores that are reserved for it
+        threads = request.threads or os.cpu_count() or 1
+        jobs, launch = request.jobs or MOST_JOBS, executors.Ray(threads)
+    return runner.Execution(
+        folder=request.out / study.name / net,
+        prepared=prepared,
+        seeds=request.seeds,
+        jobs=jobs,
+        threads=threads,
+        isolate=request.scale != "smoke" or request.executor != "local",
+        allow_inexact=request.allow_inexact,
+        restart=request.restart,
+        init_weights=request.init_weights,
+        tensorboard=request.tensorboard,
+        launch=launch,
+    )
+
+
+# What comes back
+
+
+def compare(study: Study, results: Sequence[StageResult]) -> StageResult:
+    """The networks' winners side by side, on the split of their last stages."""
+    # Validation was at each network's own size, so it cannot choose among them.
+    compared = [
+        dataclasses.replace(
+            result,
+            arm=dataclasses.replace(result.arm, name=net, title=net),
+            val_miou=math.nan,
+        )
+        for net, stage in zip(study.compare, results)
+        for result in stage.of(stage.winner or "") or stage.results  # all failed
+    ]
+    stage = Stage(
+        name=COMPARE,
+        question="Which network is best on images that chose nothing?",
+        source=study.compare_source,
+        arms=lambda base: [result.arm for result in compared],
+        split=results[0].stage.split,
+        full_size=results[0].stage.full_size,
+    )
+    started = zip(study.compare, results)
+    start = " ".join(f"{net}: {stage.start}" for net, stage in started)
+    winner = protocol.choose_winner(compared)
+    return StageResult(stage, tuple(compared), winner, start)
+
+
+def write_report(
+    request: Request,
+    study: Study,
+    execution: runner.Execution,
+    results: Sequence[StageResult],
+) -> Path:
+    """report.html, report.md, figures and tables of all stages that have results."""
+    backend.configure()
+    from keras_seg.report import context, page
+
+    facts = context.make(
+        study,
+        execution.prepared,
+        results,
+        command=request.command,
+        scale=request.scale,
+    )
+    folder, title = execution.folder, study.title
+    return page.write(folder, title=title, stages=results, context=facts)
+
+
+def check_failures(results: Iterable[StageResult]) -> None:
+    """Exit code 6 where an arm failed; the report is written all the same."""
+    failed = [
+        f"{result.arm.name} ({result.state})"
+        for stage in results
+        for result in stage.results
+        if result.state != "done"
+    ]
+    if failed:
+        raise ArmsFailedError(
+            f"Not every arm finished: {', '.join(failed)}. The report says why."
+        )
+
+
+# What is printed
+
+
+def running(request: Request) -> Iterator[str]:
+    """Run it: the stages' arms with their mIoU and accuracy, the winner marked."""
+    outcome = run(request)
+    for stage in outcome.results:
+        yield f"{stage.stage.name}: {stage.stage.question}"
+        yield f"  {'arm':24s} {'seed':>4s} {'mIoU':>7s} {'accuracy':>9s}"
+        for result in stage.results:
+            line = f"  {result.arm.name:24s} {result.seed:4d}"
+            if result.metrics is None:
+                yield f"{line} {': '.join(filter(None, (result.state, result.reason)))}"
+                continue
+            scores = result.metrics["summary"]
+            mark = "  <- winner" if result.arm.name == stage.winner else ""
+            yield f"{line} {scores['miou']:7.4f} {scores['pixel_accuracy']:9.4f}{mark}"
+    yield f"report: {outcome.report}"
+    check_failures(outcome.results)
+
+
+def planning(request: Request) -> Iterator[str]:
+    """Every arm that would be run, with all its settings, as JSON lines."""
+    study = load(request.study)
+    for part in choose(request, study, open_data(request, study)):
+        for stage in part.stages:
+            config, start = runner.stage_start(
+                part.plan, stage, part.base, winner=request.winner
+            )
+            arms = stage.arms(config)
+            needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]
+            only = f" Only with --init-weights: {', '.join(needs)}." if needs else ""
+            yield f"{part.net} {stage.name}: {start}{only}"
+            for arm in arms:
+                yield f"  {arm.name}: {json.dumps(to_dict(arm.config))}"
+
+
+def listing(request: Request) -> Iterator[str]:
+    """Studies, networks, stages with their time here, arms with a published score."""
+    costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
+    prepared = open_prepared(request.data) if request.data else None
+    on = f"on {prepared.dataset}, " if prepared else ""
+    runs = f"{on}{wording.count(request.seeds, 'seed')}, one run at a time"
+    yield f"Times: roughly, at scale {request.scale}, {runs}, here and now."
+    for study in map(load, names()):
+        yield f"--study {study.name}: {study.title}"
+        facts = data_facts(request, study, prepared)
+        images = validation_images(request, study, prepared)
+        for net, plan in study.plans.items():
+            named = f"--net {net} " if len(study.plans) > 1 else ""
+            base = plan.base(request.scale, facts)
+            for stage in plan.stages:
+                arms = runner.planned_arms(plan, stage, base)
+                time = request.seeds * sum(
+                    estimate.seconds(arm.config, images, costs, speed) for arm in arms
+                )
+                title = f"  {named}--stage {stage.name}: {stage.question}"
+                yield f"{title} (about {command_line.duration(time)})"
+                for arm in arms:
+                    weights = f"  [{arm.pretrained}]" if arm.pretrained else ""
+                    yield f"      {arm.name}: {arm.title}{published(arm)}{weights}"
+        if study.compare:
+            yield f"  --stage {COMPARE}: {', '.join(study.compare)}"
+
+
+def published(arm: protocol.Arm) -> str:
+    """The document's numbers of an arm, but for those of single classes."""
+    numbers = [
+        f"{wording.metric(key)} {value:g} %"
+        for key, value in arm.published.items()
+        if key in wording.METRICS | wording.PUBLISHED
+    ]
+    return f"  (published {', '.join(numbers)})" if numbers else ""
+
+
+def validation_images(request: Request, study: Study, prepared: Prepared | None) -> int:
+    """Of the data given; else at scale paper of the document's, else the synthetic."""
+    if prepared is not None:
+        return len(prepared.samples("val"))
+    if request.scale == "paper":
+        return study.data.train_images // VALIDATION_SHARE
+    return CLIPS[1] * FRAMES
+
+
+ACTIONS = {"run": running, "plan": planning, "list": listing}

@@ -1,186 +1,157 @@
 """The studies' declarations, held against the documents' arms and hyperparameters.
 
 The tables are written from the documents: what is not in an arm's row has the default
-of `Config`. How often is validated is ours wherever no row says it.
+of `Config`. How often a run is validated is ours wherever no row says it.
 """
 
 import json
 import re
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from outlines import outline
 
-from keras_seg import metrics, nets
-from keras_seg import plots as figures
+from keras_seg import metrics, nets, plots
+from keras_seg import study as studies
 from keras_seg.ablation.protocol import SCALES
-from keras_seg.config import Augment, Config, to_dict
+from keras_seg.config import from_dict, parse_setting, set_path, to_dict
 from keras_seg.runs.loop import HISTORY_KEYS
 
-ROOT = Path(__file__).resolve().parents[1]
-RUN = ROOT / "ablations" / "run.py"
-OURS = ("val_every", "val_samples", "val_batch", "seed")
+
+def given(text):
+    """{path: value} of settings in the form of --set, separated by spaces."""
+    return dict(map(parse_setting, text.split()))
+
+
+def rows(base, text):
+    """{arm: settings}, one arm a line: the base's, but for what the line says.
+
+    A line that names another network has none of the base's knobs.
+    """
+    arms = {}
+    for line in text.strip().splitlines():
+        name, _, changes = line.strip().partition(" ")
+        changes = given(changes)
+        kept = {k: v for k, v in base.items() if "net" not in changes or k[:3] != "net"}
+        arms[name] = kept | changes
+    return arms
+
+
+def only(arms, *names):
+    """{arm: settings} of arms whose names match."""
+    pattern = "|".join(names)
+    return {name: arm for name, arm in arms.items() if re.fullmatch(pattern, name)}
+
 
 # BODY 3.1: stages that several networks have
 
-MIRROR = Augment(mirror=0.5)
-SCALE = Augment(scale=(0.5, 2.0))
-BOTH = Augment(mirror=0.5, scale=(0.5, 2.0))
-AUGMENTATIONS = {
-    "plain": {},
-    "mirror_scale": {"augment": BOTH},
-    "mirror_scale_swap": {
-        "augment": Augment(mirror=0.5, scale=(0.5, 2.0), swap_lr=True)
-    },
-    "mirror": {"augment": MIRROR},
-    "mirror_swap": {"augment": Augment(mirror=0.5, swap_lr=True)},
-    "scale": {"augment": SCALE},
-    "noise": {"augment": Augment(noise=10.0)},
-}
-OUTER = {
-    "normal": {},
-    "w1_outer": {"class_weights": "w1", "strategy": "outer"},
-    "w2_outer": {"class_weights": "w2", "strategy": "outer"},
-}
-DIRECT = {
-    "normal": {},
-    "w1_outer": OUTER["w1_outer"],
-    "w1_direct": {"class_weights": "w1", "strategy": "direct"},
-    "w2_outer": OUTER["w2_outer"],
-    "w2_direct": {"class_weights": "w2", "strategy": "direct"},
-    "w1_direct_inference": {
-        "class_weights": "w1",
-        "strategy": "direct",
-        "direct_at_inference": True,
-    },
-    "w2_direct_inference": {
-        "class_weights": "w2",
-        "strategy": "direct",
-        "direct_at_inference": True,
-    },
-}
-
-
-def rows(base, arms):
-    """Every arm's settings: the base's, but for what its row says."""
-    return {name: base | changes for name, changes in arms.items()}
-
+AUGMENTATIONS = """
+    plain
+    mirror_scale       augment.mirror=0.5 augment.scale=[0.5,2.0]
+    mirror_scale_swap  augment.mirror=0.5 augment.scale=[0.5,2.0] augment.swap_lr=true
+    mirror             augment.mirror=0.5
+    mirror_swap        augment.mirror=0.5 augment.swap_lr=true
+    scale              augment.scale=[0.5,2.0]
+    noise              augment.noise=10.0
+"""
+OUTER = """
+    normal
+    w1_outer  loss.weights=w1 loss.strategy=outer
+    w2_outer  loss.weights=w2 loss.strategy=outer
+"""
+DIRECT = """
+    normal
+    w1_outer             loss.weights=w1 loss.strategy=outer
+    w1_direct            loss.weights=w1 loss.strategy=direct
+    w2_outer             loss.weights=w2 loss.strategy=outer
+    w2_direct            loss.weights=w2 loss.strategy=direct
+    w1_direct_inference  loss.weights=w1 loss.strategy=direct loss.direct_at_inference=true
+    w2_direct_inference  loss.weights=w2 loss.strategy=direct loss.direct_at_inference=true
+"""  # noqa: E501
 
 # BODY 3.2.3: 40,000 steps, gamma and beta from 20,000 on
-ICNET = {
-    "net": "icnet",
-    "size": (320, 320),
-    "batch": 64,
-    "steps": 40_000,
-    "optimizer": "sgd",
-    "lr": 0.01,
-    "momentum": 0.9,
-    "schedule": "poly",
-    "poly_power": 0.9,
-    "weight_decay": 1e-4,
-    "bn_start": 20_000,
-    "val_every": 200,
-}
-SHORT = ICNET | {"steps": 2000, "bn_start": 0, "val_every": 200}
+ICNET = given(
+    "net=icnet data.size=[320,320] data.batch=64 steps=40000 optimizer.name=sgd "
+    "optimizer.lr=0.01 optimizer.momentum=0.9 optimizer.schedule=poly "
+    "optimizer.poly_power=0.9 optimizer.weight_decay=1e-4 optimizer.decay_on=kernels "
+    "optimizer.bn_start=20000 validation.every=200"
+)
+SHORT = ICNET | given("steps=2000 optimizer.bn_start=0")
 ICNET_STAGES = {
-    "search": rows(
-        SHORT,
-        {
-            f"lr{lr:g}_batch{batch}".replace(".", "_"): {"lr": lr, "batch": batch}
-            for lr in (0.1, 0.01, 0.001)
-            for batch in (16, 32, 64)
-        },
-    ),
-    "filters": rows(ICNET, {"normal": {}, "doubled": {"filter_scale": 2}}),
+    "search": {
+        f"lr{lr:g}_batch{batch}".replace(".", "_"): SHORT
+        | {"optimizer.lr": lr, "data.batch": batch}
+        for lr in (0.1, 0.01, 0.001)
+        for batch in (16, 32, 64)
+    },
+    "filters": rows(ICNET, "normal\n doubled net.filter_scale=2"),
     "augment": rows(ICNET, AUGMENTATIONS),
     "weighting": rows(ICNET, DIRECT),
-    "final": rows(ICNET, {"winner": {"steps": 90_000}}),
+    "final": rows(ICNET, "winner steps=90000"),
     "bn_switch": rows(
         ICNET,
-        {
-            "at_50": {},
-            "at_0": {"bn_start": 0},
-            "at_25": {"bn_start": 10_000},
-            "never": {"bn_start": 40_000},
-        },
+        """
+        at_50
+        at_0   optimizer.bn_start=0
+        at_25  optimizer.bn_start=10000
+        never  optimizer.bn_start=40000
+        """,
     ),
-    "pretrained": rows(ICNET, {"scratch": {}, "pretrained": {}}),
+    "pretrained": rows(ICNET, "scratch\n pretrained"),
 }
 
 # BODY 3.3.3: constant 0.01, batch 32
-SEGNET_BASIC = {
-    "net": "segnet_basic",
-    "size": (320, 320),
-    "batch": 32,
-    "steps": 40_000,
-    "optimizer": "adam",
-    "lr": 0.01,
-    "schedule": "constant",
-    "val_every": 200,
-}
-DOUBLED = SEGNET_BASIC | {"filter_scale": 2}
+SEGNET_BASIC = given(
+    "net=segnet_basic data.size=[320,320] data.batch=32 steps=40000 "
+    "optimizer.name=adam optimizer.lr=0.01 optimizer.schedule=constant "
+    "validation.every=200"
+)
+DOUBLED = SEGNET_BASIC | given("net.filter_scale=2")
 SEGNET_BASIC_STAGES = {
     "filters": {"normal": SEGNET_BASIC, "doubled": DOUBLED},
     "augment": rows(DOUBLED, AUGMENTATIONS),
     "weighting": rows(DOUBLED, OUTER),
-    "final": rows(DOUBLED, {"winner": {"steps": 90_000}}),
+    "final": rows(DOUBLED, "winner steps=90000"),
 }
 
 # BODY 4.1; optimizer of the code it began from
-HOURGLASS = {
-    "net": "hourglass",
-    "size": (320, 320),
-    "knobs": {"remat": True},
-    "batch": 4,
-    "accumulate": 4,
-    "steps": 40_000,
-    "optimizer": "rmsprop",
-    "lr": 2.5e-4,
-    "rho": 0.99,
-    "epsilon": 1e-8,
-    "schedule": "exponential",
-    "decay_rate": 0.96,
-    "decay_every": 2000,
-    "val_every": 200,
-}
-PLAIN = {"remat": True, "targets": "full", "joints": None}
-JOINTS = {"remat": True, "targets": "full", "joints": 24}
+HOURGLASS = given(
+    "net=hourglass net.remat=true data.size=[320,320] data.batch=4 "
+    "optimizer.accumulate=4 steps=40000 optimizer.name=rmsprop optimizer.lr=2.5e-4 "
+    "optimizer.rho=0.99 optimizer.epsilon=1e-8 optimizer.schedule=exponential "
+    "optimizer.decay_rate=0.96 optimizer.decay_every=2000 validation.every=200"
+)
 TARGETS = rows(
     HOURGLASS,
-    {
-        "plain": {"knobs": PLAIN},
-        "hierarchy": {"knobs": PLAIN | {"targets": "hierarchy"}},
-        "joints": {"knobs": JOINTS, "joint_targets": "surreal"},
-        "joints_centroid": {"knobs": JOINTS, "joint_targets": "centroid"},
-    },
+    """
+    plain            net.targets=full net.joints=null
+    hierarchy        net.targets=hierarchy net.joints=null
+    joints           net.targets=full net.joints=24 data.joints=surreal
+    joints_centroid  net.targets=full net.joints=24 data.joints=centroid
+    """,
 )
 HOURGLASS_STAGES = {name: {name: arm} for name, arm in TARGETS.items()} | {
     "targets": TARGETS,
     "joint_weight": rows(
-        HOURGLASS | {"knobs": JOINTS},
-        {
-            "lambda_1": {"joint_loss_weight": 1.0},
-            "lambda_0_1": {"joint_loss_weight": 0.1},
-            "lambda_10": {"joint_loss_weight": 10.0},
-        },
+        TARGETS["joints"],
+        """
+        lambda_1    loss.joint_weight=1.0
+        lambda_0_1  loss.joint_weight=0.1
+        lambda_10   loss.joint_weight=10.0
+        """,
     ),
     "final": {"winner": HOURGLASS},
 }
 
 # CLOTH 4.1: rate 0.001, batch 4; 16,000 images, 50 epochs, Adam
-CLOTH = {
-    "size": (256, 256),
-    "batch": 4,
-    "steps": 50 * 4000,
-    "optimizer": "adam",
-    "lr": 0.001,
-    "schedule": "constant",
-}
+CLOTH = given(
+    "data.size=[256,256] data.batch=4 steps=200000 optimizer.name=adam "
+    "optimizer.lr=0.001 optimizer.schedule=constant"
+)
 GRID = {
-    f"{net}_{loss}{end}": CLOTH | {"net": net, "loss": loss, "l1": l1, "l2": l2}
+    f"{net}_{loss}{end}": CLOTH
+    | {"net": net, "loss.name": loss, "loss.l1": l1, "loss.l2": l2}
     for net in ("fcn", "unet", "attention_unet", "unet_bn")
     for loss in ("ce", "focal")
     for end, l1, l2 in (
@@ -190,66 +161,50 @@ GRID = {
         ("_l1_l2", 0.5, 0.5),
     )
 }
-
-
-def of_grid(*parts):
-    return {
-        name: arm for name, arm in GRID.items() if re.fullmatch("".join(parts), name)
-    }
-
-
-def named(*names):
-    return {name: GRID[name] for name in names}
-
-
-FIG_5 = named(
-    "fcn_focal_l1", "unet_focal_l1", "attention_unet_focal_l1", "unet_bn_focal_l1"
-)
+FIG_5 = only(GRID, "(fcn|unet|attention_unet|unet_bn)_focal_l1")
 CLOTHING_STAGES = {
-    "table1": of_grid("(unet|attention_unet|unet_bn)_focal.*"),
+    "table1": only(GRID, "(unet|attention_unet|unet_bn)_focal.*"),
     "fig3": GRID,
-    "fig4": named("unet_bn_focal_l1", "attention_unet_focal_l1", "unet_focal_l1")
+    "fig4": {
+        name: GRID[name]
+        for name in ("unet_bn_focal_l1", "attention_unet_focal_l1", "unet_focal_l1")
+    }
     | {
         "attention_unet_plain_focal_l1": GRID["attention_unet_focal_l1"]
-        | {"knobs": {"batch_norm": False}}
+        | {"net.batch_norm": False}
     },
-    "fig6": of_grid("(unet|unet_bn)_(ce|focal)(_l1_l2)?"),
-    "qualitative": FIG_5 | of_grid("(fcn|attention_unet|unet_bn)_(ce|focal).*"),
+    "fig6": only(GRID, "(unet|unet_bn)_(ce|focal)(_l1_l2)?"),
+    "qualitative": FIG_5 | only(GRID, "(fcn|attention_unet|unet_bn)_(ce|focal).*"),
 }
 
 # CITY 3 and 4: 2975 images, so 744 steps an epoch of 4, 1488 of 2
-CITY = {
-    "net": "fcn_strided",
-    "size": (512, 1024),
-    "batch": 4,
-    "steps": 35 * 744,
-    "optimizer": "adam",
-    "lr": 0.005,
-    "schedule": "constant",
-    "loss": "ce",
-}
-TWO = CITY | {"batch": 2, "steps": 30 * 1488}
-STEP10 = TWO | {
-    "lr": 1e-4,
-    "schedule": "step",
-    "decay_rate": 0.1,
-    "decay_every": 10 * 1488,
-}
-AUG = STEP10 | {
-    "augment": Augment(mirror=0.2, rotate=10.0, rotate_probability=0.2),
-    "weight_decay": 1e-4,
-    "decay_on": "all",
-}
+CITY = given(
+    "net=fcn_strided data.size=[512,1024] data.batch=4 steps=26040 "
+    "optimizer.name=adam optimizer.lr=0.005 optimizer.schedule=constant loss.name=ce"
+)
+STEP10 = given(
+    "data.batch=2 steps=44640 optimizer.lr=1e-4 optimizer.schedule=step "
+    "optimizer.decay_rate=0.1 optimizer.decay_every=14880"
+)
+AUG = STEP10 | given(
+    "augment.mirror=0.2 augment.rotate=10.0 augment.rotate_probability=0.2 "
+    "optimizer.weight_decay=1e-4 optimizer.decay_on=all"
+)
 TABLE_4 = {
     "baseline": CITY,
-    "aug": AUG,
-    "adapted": CITY | {"net": "fcn_strided_prelu", "steps": 32 * 744},
-    "dice": CITY | {"loss": "dice", "steps": 37 * 744},
-    "transfer": TWO | {"net": "fcn_resnet50", "knobs": {"freeze": True}},
-    "unet": STEP10 | {"net": "unet_slim"},
-    "aug_full": AUG | {"size": (1024, 2048)},
+    "aug": CITY | AUG,
+    **rows(
+        CITY,
+        """
+        adapted   net=fcn_strided_prelu steps=23808
+        dice      loss.name=dice steps=27528
+        transfer  net=fcn_resnet50 net.freeze=true data.batch=2 steps=44640
+        """,
+    ),
+    "unet": CITY | STEP10 | {"net": "unet_slim"},
+    "aug_full": CITY | AUG | {"data.size": (1024, 2048)},
 }
-WHOLE = TABLE_4["transfer"] | {"knobs": {"freeze": False}}
+WHOLE = TABLE_4["transfer"] | {"net.freeze": False}
 CITYSCAPES_STAGES = (
     {"table4": TABLE_4}
     | {
@@ -267,132 +222,106 @@ CITYSCAPES_STAGES = (
 )
 
 # ATTN 3.1: 2975 images, so 12 steps an epoch of 256
-ATTN = {
-    "net": "fcn_attention",
-    "preprocess": "imagenet",
-    "size": (224, 224),
-    "batch": 16,
-    "accumulate": 16,
-    "steps": 50 * 12,
-    "optimizer": "adam",
-    "lr": 1e-3,
-    "schedule": "poly",
-    "poly_power": 0.95,
-}
-FCN = ATTN | {"net": "fcn"}
-AGAINST_FCN = {
-    "fcn": FCN,
-    "fcn_attention": ATTN,
-    "fcn_vgg16": FCN | {"preprocess": "bgr_minus_mean"},
-    "fcn_attention_vgg16": ATTN | {"preprocess": "bgr_minus_mean"},
-}
+ATTN = given(
+    "net=fcn_attention net.preprocess=imagenet data.size=[224,224] data.batch=16 "
+    "optimizer.accumulate=16 steps=600 optimizer.name=adam optimizer.lr=1e-3 "
+    "optimizer.schedule=poly optimizer.poly_power=0.95"
+)
+AGAINST_FCN = rows(
+    ATTN,
+    """
+    fcn                  net=fcn net.preprocess=imagenet
+    fcn_attention
+    fcn_vgg16            net=fcn net.preprocess=bgr_minus_mean
+    fcn_attention_vgg16  net.preprocess=bgr_minus_mean
+    """,
+)
 ATTENTION_FCN_STAGES = {
     "cityscapes": AGAINST_FCN,
     "voc2012": AGAINST_FCN,
     "ablation": rows(
         ATTN,
-        {
-            "full": {},
-            "no_skips": {"knobs": {"skips": False}},
-            "no_attention": {"knobs": {"attention": False}},
-            "no_aspp": {"knobs": {"aspp": False}},
-            "pooling": {"knobs": {"downsample": "pool"}},
-            "narrow": {"knobs": {"width": 0.234}},
-        },
+        """
+        full
+        no_skips      net.skips=false
+        no_attention  net.attention=false
+        no_aspp       net.aspp=false
+        pooling       net.downsample=pool
+        narrow        net.width=0.234
+        """,
     ),
     "reduction": {"reduction_16": ATTN}
-    | rows(
-        ATTN, {f"reduction_{c}": {"knobs": {"reduction": c}} for c in (2, 4, 8, 32)}
-    ),
+    | {f"reduction_{c}": ATTN | {"net.reduction": c} for c in (2, 4, 8, 32)},
 }
 
 # VOC07 3: 209 images, so 14 steps an epoch of 16
-VOC = {
-    "net": "fcn_strided",
-    "knobs": {"order": "act_bn"},
-    "size": (224, 224),
-    "batch": 16,
-    "steps": 20 * 14,
-    "optimizer": "adam",
-    "lr": 0.001,
-    "schedule": "constant",
-    "normalise": "weights",
-}
-VOC_4B = VOC | {
-    "steps": 50 * 14,
-    "lr": 5e-4,
-    "class_weights": "voc07",
-    "weight_occurrences": "pixels",
-    "background_weight": 0.15,
-}
-VOC_5 = VOC | {
-    "knobs": {},
-    "steps": 50 * 14,
-    "lr": 5e-4,
-    "class_weights": "voc07",
-    "weight_occurrences": "none",
-    "background_weight": 0.1,
-}
+VOC = given(
+    "net=fcn_strided net.order=act_bn data.size=[224,224] data.batch=16 steps=280 "
+    "optimizer.name=adam optimizer.lr=0.001 optimizer.schedule=constant "
+    "loss.normalise=weights"
+)
+VOC_4B = VOC | given(
+    "steps=700 optimizer.lr=5e-4 loss.weights=voc07 loss.occurrences=pixels "
+    "loss.background_weight=0.15"
+)
+VOC_5 = VOC_4B | given("loss.occurrences=none loss.background_weight=0.1")
 VOC_TABLE_4 = {
     "baseline": VOC,
-    "4a": VOC | {"steps": 30 * 14, "lr": 5e-4, "schedule": "cosine", "lr_min": 1e-4},
+    "4a": VOC
+    | given("steps=420 optimizer.schedule=cosine optimizer.lr=5e-4")
+    | given("optimizer.lr_min=1e-4"),
     "4b": VOC_4B,
-    "4c": VOC_4B | {"augment": Augment(mirror=1.0)},
-    "5a": VOC_5 | {"net": "fcn_dilated_tanh"},
-    "5b": VOC_5 | {"net": "fcn_resnet34"},
-    "5b_scratch": VOC_5 | {"net": "fcn_resnet34"},
-    "5c": VOC_5 | {"net": "unet_valid", "lr": 1e-4},
+    "4c": VOC_4B | {"augment.mirror": 1.0},
+    **rows(
+        VOC_5,
+        """
+        5a          net=fcn_dilated_tanh
+        5b          net=fcn_resnet34
+        5b_scratch  net=fcn_resnet34
+        5c          net=unet_valid optimizer.lr=1e-4
+        """,
+    ),
 }
 VOC2007_STAGES = {
     "table4": VOC_TABLE_4,
     "table4_test": VOC_TABLE_4,
-    "occurrences": {
-        "4b": VOC_4B,
-        "4b_images": VOC_4B | {"weight_occurrences": "images"},
-    },
+    "occurrences": rows(VOC_4B, "4b\n 4b_images loss.occurrences=images"),
 }
 
 # The Caffe files of SegNet; one recipe for the other networks
-CAFFE = {
-    "net": "segnet_basic",
-    "size": (360, 480),
-    "pad": True,
-    "batch": 4,
-    "steps": 10_000,
-    "optimizer": "sgd",
-    "lr": 0.1,
-    "momentum": 0.9,
-    "schedule": "constant",
-    "weight_decay": 5e-4,
-}
-OURS_ON_CAMVID = CAFFE | {
-    "optimizer": "adam",
-    "lr": 1e-3,
-    "schedule": "poly",
-    "poly_power": 0.9,
-    "weight_decay": 0.0,
-}
+CAFFE = given(
+    "net=segnet_basic data.size=[360,480] data.pad=true data.batch=4 steps=10000 "
+    "optimizer.name=sgd optimizer.lr=0.1 optimizer.momentum=0.9 "
+    "optimizer.schedule=constant optimizer.weight_decay=5e-4"
+)
+OURS_ON_CAMVID = CAFFE | given(
+    "optimizer.name=adam optimizer.lr=1e-3 optimizer.schedule=poly "
+    "optimizer.poly_power=0.9 optimizer.weight_decay=0.0"
+)
 CAMVID_STAGES = {
     "networks": {
-        "segnet_basic": CAFFE,
-        "segnet": CAFFE | {"net": "segnet", "lr": 0.001, "steps": 40_000},
-        "icnet": OURS_ON_CAMVID | {"net": "icnet"},
-        "unet_bn": OURS_ON_CAMVID | {"net": "unet_bn"},
-        "fcn_strided": OURS_ON_CAMVID | {"net": "fcn_strided"},
-        "hourglass": OURS_ON_CAMVID
-        | {
-            "net": "hourglass",
-            "knobs": {"features": 64},
-        },
+        **rows(
+            CAFFE,
+            "segnet_basic\n segnet net=segnet optimizer.lr=0.001 steps=40000",
+        ),
+        **rows(
+            OURS_ON_CAMVID,
+            """
+            icnet        net=icnet
+            unet_bn      net=unet_bn
+            fcn_strided  net=fcn_strided
+            hourglass    net=hourglass net.features=64
+            """,
+        ),
     },
     "weighting": rows(
         CAFFE,
-        {
-            "none": {},
-            "median": {"class_weights": "median"},
-            "w1": {"class_weights": "w1", "strategy": "outer"},
-            "w2": {"class_weights": "w2", "strategy": "outer"},
-        },
+        """
+        none
+        median  loss.weights=median
+        w1      loss.weights=w1 loss.strategy=outer
+        w2      loss.weights=w2 loss.strategy=outer
+        """,
     ),
 }
 
@@ -414,17 +343,14 @@ PRETRAINED = {
     "fcn_attention_vgg16": "fcn_attention",
     "5b": "fcn_resnet34",
 }
-STUDIES = [
-    runpy.run_path(str(path))["STUDY"]
-    for path in sorted((ROOT / "ablations" / "studies").glob("*.py"))
-]
-STUDY_OF_BODY = next(study for study in STUDIES if study.name == "body_parts")
+STUDIES = {name: studies.load(name) for name in studies.names()}
 ALL_STAGES = [
     pytest.param(study, plan, stage, id=f"{study.name}-{net}-{stage.name}")
-    for study in STUDIES
+    for study in STUDIES.values()
     for net, plan in study.plans.items()
     for stage in plan.stages
 ]
+ALL = [param.values for param in ALL_STAGES]
 
 
 def arms_at(scale, study, plan, stage):
@@ -433,27 +359,30 @@ def arms_at(scale, study, plan, stage):
 
 
 def test_the_tables_have_every_study():
-    declared = {(study.name, net) for study in STUDIES for net in study.plans}
+    declared = {(study.name, net) for study in STUDIES.values() for net in study.plans}
     assert declared == set(TABLES)
 
 
 @pytest.mark.parametrize(("study", "net"), TABLES, ids=str)
 def test_a_dry_run_lists_the_documents_arms_and_settings(study, net, capsys):
-    main = runpy.run_path(str(RUN))["main"]
-    plan = next(one for one in STUDIES if one.name == study).plans[net]
+    plan = STUDIES[study].plans[net]
     assert [stage.name for stage in plan.stages] == list(TABLES[study, net])
     for stage, table in TABLES[study, net].items():
         command = ["--study", study, "--net", net, "--stage", stage]
-        assert main([*command, "--scale", "paper", "--plan"]) == 0
+        assert studies.main([*command, "--scale", "paper", "--plan"]) == 0
         heading, *lines = capsys.readouterr().out.splitlines()
         assert heading.startswith(f"{net} {stage}: Starts from ")
         listed = dict(line.strip().split(": ", 1) for line in lines)
         assert list(listed) == list(table)
         for arm, settings in table.items():
-            found, wanted = json.loads(listed[arm]), to_dict(Config(**settings))
-            for key in OURS:
-                if key not in settings:
-                    del found[key], wanted[key]
+            nested = {"seed": 0, "validation": {}}
+            for path, value in settings.items():
+                set_path(nested, path, value)
+            found, wanted = json.loads(listed[arm]), to_dict(from_dict(nested))
+            if "validation.every" not in settings:
+                wanted["validation"]["every"] = found["validation"]["every"]
+            for key in ("samples", "batch"):  # ours
+                del found["validation"][key], wanted["validation"][key]
             assert found == wanted, f"{stage} {arm}"
 
 
@@ -462,15 +391,12 @@ def test_a_dry_run_imports_no_tensorflow():
         ["--study", study, "--net", net, "--stage", "all", "--plan"]
         for study, net in TABLES
     ]
-    program = "\n".join(
-        (
-            "import runpy, sys",
-            f"main = runpy.run_path({str(RUN)!r})['main']",
-            f"codes = [main(command) for command in {commands}]",
-            "assert not any(codes)",
-            "assert not {'tensorflow', 'keras'} & set(sys.modules)",
-        )
-    )
+    program = f"""
+import sys
+from keras_seg import study
+assert not any([study.main(command) for command in {commands}])
+assert not {{"tensorflow", "keras"}} & set(sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
@@ -479,12 +405,10 @@ def test_a_dry_run_imports_no_tensorflow():
 @pytest.mark.parametrize(("study", "plan", "stage"), ALL_STAGES)
 def test_every_net_takes_its_knobs_and_size(study, plan, stage, scale):
     for arm in arms_at(scale, study, plan, stage):
-        config = arm.config
-        nets.input_stride(
-            config.net.name, **config.net.knobs
-        )  # refuses an unknown knob
-        if not config.data.pad:
-            nets.refuse_size(config.net.name, config.data.size, **config.net.knobs)
+        net, data = arm.config.net, arm.config.data
+        nets.input_stride(net.name, **net.knobs)  # refuses an unknown knob
+        if not data.pad:
+            nets.check_size(net.name, data.size, **net.knobs)
 
 
 @pytest.mark.parametrize(("study", "plan", "stage"), ALL_STAGES)
@@ -501,9 +425,7 @@ def test_a_smoke_test_is_small(study, plan, stage):
 def test_every_net_is_built_with_its_knobs():
     wanted = {
         (arm.config.net.name, tuple(arm.config.net.knobs.items())): arm.config
-        for study in STUDIES
-        for plan in study.plans.values()
-        for stage in plan.stages
+        for study, plan, stage in ALL
         for arm in arms_at("smoke", study, plan, stage)
     }
     for (net, knobs), config in wanted.items():
@@ -533,7 +455,7 @@ def test_what_a_stage_names_exists(study, plan, stage):
         assert claim.metric in scores | {"train_val_gap", "ms_per_image"}, claim
     for panel in stage.panels.values():
         assert set(panel) <= set(names)
-        assert len(set(panel.values())) == len(panel) <= figures.MOST_LABELS
+        assert len(set(panel.values())) == len(panel) <= plots.MOST_LABELS
     drawn = {name for panel in stage.panels.values() for name in panel}
     assert drawn in (set(), set(names))
     groups = {name for groups in study.groups.values() for name in groups}
@@ -557,7 +479,7 @@ LOSSES_OF_CLOTH = [
 
 
 def test_panels_of_cloths_figures():
-    plan = next(one for one in STUDIES if one.name == "clothing").plans["networks"]
+    plan = STUDIES["clothing"].plans["networks"]
     fig_3, fig_2_and_5 = (
         [list(panel) for panel in plan.stage(name).panels.values()]
         for name in ("fig3", "qualitative")
@@ -601,7 +523,7 @@ OUR_HYPOTHESES = {
 
 def test_what_no_document_claims_is_ours():
     found = {}
-    for study in STUDIES:
+    for study in STUDIES.values():
         for net, plan in study.plans.items():
             for stage in plan.stages:
                 ours = [(one.arm, one.than) for one in stage.claims if one.ours]
@@ -611,7 +533,7 @@ def test_what_no_document_claims_is_ours():
     (icnet, segnet) = (
         [
             claim.metric
-            for claim in STUDY_OF_BODY.plans[net].stage("augment").claims
+            for claim in STUDIES["body_parts"].plans[net].stage("augment").claims
             if not claim.ours
         ]
         for net in ("icnet", "segnet_basic")
@@ -621,7 +543,7 @@ def test_what_no_document_claims_is_ours():
 
 def test_pixels_against_images_is_what_the_stage_compares():
     """Without the baseline, which VOC07 does not choose between the two."""
-    study = next(one for one in STUDIES if one.name == "voc2007")
+    study = STUDIES["voc2007"]
     plan = study.plans["networks"]
     stage = plan.stage("occurrences")
     base, other = arms_at("paper", study, plan, stage)
@@ -633,10 +555,8 @@ def test_pixels_against_images_is_what_the_stage_compares():
 def test_colours_are_those_of_the_thesis_figure():
     """Fig. 17: red for coarse to fine, blue for joints, green for the original net."""
     found = {
-        arm.name: figures.COLOURS.index(arm.colour)
-        for study in STUDIES
-        for plan in study.plans.values()
-        for stage in plan.stages
+        arm.name: plots.COLOURS.index(arm.colour)
+        for study, plan, stage in ALL
         for arm in arms_at("paper", study, plan, stage)
         if arm.colour
     }
@@ -647,9 +567,7 @@ def test_colours_are_those_of_the_thesis_figure():
 def test_arms_that_begin_from_weights():
     begin = {
         arm.name
-        for study in STUDIES
-        for plan in study.plans.values()
-        for stage in plan.stages
+        for study, plan, stage in ALL
         for arm in arms_at("paper", study, plan, stage)
         if arm.pretrained
     }
@@ -659,7 +577,7 @@ def test_arms_that_begin_from_weights():
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(
     "study",
-    [study for study in STUDIES if "networks" in study.plans],
+    [study for study in STUDIES.values() if "networks" in study.plans],
     ids=lambda study: study.name,
 )
 def test_an_arm_is_the_same_in_every_stage_that_has_it(study, scale):
@@ -700,7 +618,7 @@ def test_an_arm_is_the_same_in_every_stage_that_has_it(study, scale):
     ],
 )
 def test_published_numbers(study, arm, published):
-    study = next(one for one in STUDIES if one.name == study)
+    study = STUDIES[study]
     plan = study.plans["networks"]
     arms = {one.name: one for one in arms_at("paper", study, plan, plan.stages[0])}
     assert arms[arm].published == published
@@ -742,8 +660,8 @@ w2_outer   21.65 56.3  78.18 79.8 65.6 60.0 57.1 85.8 71.1 52.5 51.8 44.2 41.7 3
 
 def published_of_body(net, stage):
     """{arm: its published numbers} of the arms that have any."""
-    plan = STUDY_OF_BODY.plans[net]
-    arms = arms_at("paper", STUDY_OF_BODY, plan, plan.stage(stage))
+    plan = STUDIES["body_parts"].plans[net]
+    arms = arms_at("paper", STUDIES["body_parts"], plan, plan.stage(stage))
     return {arm.name: arm.published for arm in arms if arm.published}
 
 
@@ -774,12 +692,12 @@ def test_published_weighting_of_body(net):
 
 
 def test_the_hourglass_has_no_published_number():
-    stages = STUDY_OF_BODY.plans["hourglass"].stages
+    stages = STUDIES["body_parts"].plans["hourglass"].stages
     assert not any(published_of_body("hourglass", stage.name) for stage in stages)
 
 
 def test_published_numbers_of_the_test_images():
-    study = next(one for one in STUDIES if one.name == "voc2007")
+    study = STUDIES["voc2007"]
     plan = study.plans["networks"]
     stage = plan.stage("table4_test")
     assert stage.split == "test"

@@ -1,7 +1,8 @@
 """Prepare a process for Keras: environment before the import, determinism after it.
 
-Call `configure()` before the first import of Keras, or `start()`, which calls it. It
-decides, once, how fast everything after it is; `start` also how reproducible.
+`set_environment()` before the first import of Keras (`import keras_seg` calls it),
+`configure()` to import TensorFlow without its greetings, `start()` before a run. They
+decide, once, how fast everything after them is; `start` also how reproducible.
 """
 
 import functools
@@ -11,42 +12,55 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from keras_seg.command_line import note
 from keras_seg.errors import UsageError
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel")
 
 
-def configure() -> None:
-    """Set what must be set before Keras is imported, and import the backend silently.
+def set_environment() -> None:
+    """Set the variables that must be set before Keras and TensorFlow are imported.
 
     oneDNN is switched on (2.7 times faster ICNet training on processors where
     TensorFlow leaves it off), the backend's own log lines are switched off. What is
-    set in the environment already is kept.
+    set already is kept; where the module that reads a variable was imported before,
+    it is too late and nothing is set.
+    """
+    if "keras" not in sys.modules:  # not the backend of ~/.keras/keras.json
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def configure() -> None:
+    """`set_environment`, then import the backend silently.
 
     Raises:
         UsageError: the chosen backend is not installed, or TensorFlow is twice.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # not ~/.keras/keras.json's
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    set_environment()
     require_installed()
-    if name() == "tensorflow":
-        if "tensorflow" not in sys.modules:
-            with _stderr_closed():  # its C++ side greets there whatever the settings
-                importlib.import_module("tensorflow")
+    if name() == "tensorflow" and "tensorflow" not in sys.modules:
+        with _stderr_closed():  # its C++ side greets there whatever the settings
+            importlib.import_module("tensorflow")
 
 
 def name() -> str:
-    """The Keras backend of this process, from KERAS_BACKEND; default tensorflow."""
+    """The Keras backend of this process: the one imported, or that will be."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"].config.backend()
     return os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
 @contextmanager
-def _stderr_closed():
+def _stderr_closed() -> Iterator[None]:
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -62,21 +76,21 @@ def require_installed() -> None:
     """Raise UsageError unless the backend is there, TensorFlow exactly once."""
     if name() != "tensorflow":
         if not _version(name()):
-            raise UsageError("KERAS_BACKEND", name(), "an installed backend")
+            raise UsageError(
+                f"KERAS_BACKEND is {name()!r}, which is not installed. Install it, or "
+                "set the variable to tensorflow."
+            )
         return
     installed = [dist for dist in _TENSORFLOWS if _version(dist)]
     if not installed:
         raise UsageError(
-            "TensorFlow",
-            "not installed",
-            "one of: pip install -e '.[cpu]' or pip install -e '.[gpu]'",
+            "TensorFlow is not installed: pip install -e '.[cpu]' (or '.[gpu]')."
         )
     if len(installed) > 1:
         raise UsageError(
-            "TensorFlow",
-            "installed more than once (" + ", ".join(installed) + ")",
-            "exactly one, since they overwrite each other's files: "
-            "pip uninstall " + " ".join(installed) + ", then install one",
+            f"TensorFlow is installed more than once ({', '.join(installed)}), each "
+            "over the others' files: pip uninstall "
+            f"{' '.join(installed)}, then install one."
         )
 
 
@@ -85,31 +99,46 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
 
     Args:
         seed: of Python, NumPy and the backend.
-        threads: intra-op threads; None is the number of cores. The bits of a run
-            depend on it, so it is part of the fingerprint.
+        threads: of TensorFlow's operations; None is the number of cores. The bits of
+            a run depend on it, so it is part of the fingerprint. In a process that has
+            used TensorFlow already it cannot be changed: a line on stderr says so.
         precision: "float32" or "mixed_bfloat16".
     """
     configure()
     import keras
 
-    if keras.backend.backend() == "tensorflow":
+    if name() == "tensorflow":
         import tensorflow as tf
 
-        wanted = threads or os.cpu_count() or 1
-        if tf.config.threading.get_intra_op_parallelism_threads() != wanted:
-            try:
-                tf.config.threading.set_intra_op_parallelism_threads(wanted)
-                tf.config.threading.set_inter_op_parallelism_threads(wanted)
-            except RuntimeError as error:
-                raise UsageError(
-                    "threads", wanted, "them set before TensorFlow is first used"
-                ) from error
+        _set_threads(threads or os.cpu_count() or 1)
         tf.config.experimental.enable_op_determinism()
         _add_in_order()
         tf.get_logger().setLevel("ERROR")
     keras.utils.clear_session()  # same variable names, whatever was built before
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
+
+
+def _set_threads(wanted: int) -> None:
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    found = threading.get_intra_op_parallelism_threads()
+    if found != wanted:
+        try:
+            threading.set_intra_op_parallelism_threads(wanted)
+            threading.set_inter_op_parallelism_threads(wanted)
+        except RuntimeError:  # TensorFlow has made its threads
+            _say_once(
+                "TensorFlow was used before in this process and keeps its "
+                f"{found or 'own number of'} threads. For {wanted} threads, restart "
+                "the notebook's kernel (or the process) and train first."
+            )
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    note(line)
 
 
 def _add_in_order() -> None:
@@ -122,8 +151,10 @@ def _add_in_order() -> None:
     are told not to; it costs 1-2 % of a step.
     """
     import tensorflow as tf
-    from tensorflow.python import pywrap_tfe
-    from tensorflow.python.eager import backprop
+
+    # By name: TensorFlow does not declare what it keeps to itself.
+    backprop: Any = importlib.import_module("tensorflow.python.eager.backprop")
+    pywrap_tfe: Any = importlib.import_module("tensorflow.python.pywrap_tfe")
 
     def add(gradients):
         plain = all(tf.is_tensor(g) and g.dtype != tf.variant for g in gradients)
@@ -137,10 +168,13 @@ def _add_in_order() -> None:
 
 
 def fingerprint() -> dict[str, str | int]:
-    """Everything besides configuration and data that the bits of a run depend on."""
+    """Everything besides configuration and data that the bits of a run depend on.
+
+    "threads" is 0 where TensorFlow chose their number (see `start`).
+    """
     import keras
 
-    backend = keras.backend.backend()
+    backend = name()
     values: dict[str, str | int] = {
         "python": platform.python_version(),
         "keras": keras.__version__,

@@ -6,11 +6,12 @@ occurs has a finite weight, stated at each function. Not normalised: what the me
 the weights does to the loss is the choice of `losses.CrossEntropy(normalise=...)`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_seg.config import LossSettings
 from keras_seg.errors import UsageError
@@ -29,13 +30,13 @@ class ClassCounts(Protocol):
     def images(self) -> np.ndarray: ...
 
 
-def inverse_frequency(counts: Sequence[float]) -> np.ndarray:
+def inverse_frequency(counts: ArrayLike) -> np.ndarray:
     """W1 of BODY 3.1: 1 - C_i / sum C. A class that never occurs weighs 1."""
     counts = _checked("pixel counts", counts)
     return 1 - counts / counts.sum()
 
 
-def exponential(counts: Sequence[float]) -> np.ndarray:
+def exponential(counts: ArrayLike) -> np.ndarray:
     """W2 of BODY 3.1: B exp(-(B - mean B) / (4 std B)) with B = max C / C_i.
 
     BODY prints "B = 1/B" for B = 1/A, A = C / max C. std is the population's; where it
@@ -54,9 +55,7 @@ def exponential(counts: Sequence[float]) -> np.ndarray:
     return weights
 
 
-def median_frequency(
-    pixels: Sequence[float], presence_pixels: Sequence[float]
-) -> np.ndarray:
+def median_frequency(pixels: ArrayLike, presence_pixels: ArrayLike) -> np.ndarray:
     """Median frequency balancing (Eigen and Fergus 2015), as SegNet uses it.
 
     median(f) / f_c with f_c = pixels of c / `presence_pixels`: the total area, void
@@ -67,13 +66,13 @@ def median_frequency(
     presence_pixels = _checked("presence pixels", presence_pixels)
     if len(pixels) != len(presence_pixels):
         raise UsageError(
-            "presence pixels", f"{len(presence_pixels)} of them", f"{len(pixels)}"
+            f"There are {len(pixels)} pixel counts but {len(presence_pixels)} counts "
+            "of presence pixels."
         )
     if (pixels > presence_pixels).any():
         raise UsageError(
-            "presence pixels",
-            presence_pixels.tolist(),
-            f"at least the pixels of each class, {pixels.tolist()}",
+            f"The presence pixels {presence_pixels.tolist()} are fewer than the pixels "
+            f"of a class, {pixels.tolist()}."
         )
     present = pixels > 0
     frequency = pixels[present] / presence_pixels[present]
@@ -82,9 +81,7 @@ def median_frequency(
     return weights
 
 
-def background_discount(
-    counts: Sequence[float], background: float = 0.15
-) -> np.ndarray:
+def background_discount(counts: ArrayLike, background: float = 0.15) -> np.ndarray:
     """Weights of VOC07: `background` for class 0, 2 - 1/n_c for the others.
 
     n_c are pixels or images ("occurrences" in VOC07 4b); a class that never occurs
@@ -92,7 +89,9 @@ def background_discount(
     """
     counts = _checked("occurrences", counts)
     if not 0 <= background < float("inf"):
-        raise UsageError("background weight", background, "a finite number from 0")
+        raise UsageError(
+            f"The background weight is {background}; it must be a finite number from 0."
+        )
     weights = 2 - 1 / np.maximum(counts, 1)
     weights[0] = background
     return weights
@@ -133,8 +132,9 @@ def _checked(what: str, counts) -> np.ndarray:
     counts = np.asarray(counts, dtype=np.float64)
     if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
         raise UsageError(
-            what, counts.tolist(), "one finite number from 0 for each class"
+            f"The {what} are {counts.tolist()}; there must be one finite number from 0 "
+            "for each class."
         )
     if not counts.any():
-        raise UsageError(what, counts.tolist(), "at least one class that occurs")
+        raise UsageError(f"The {what} are all 0; no class occurs.")
     return counts

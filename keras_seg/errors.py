@@ -4,6 +4,7 @@
 with `exit_code`. Anything else is a bug: exit code 1, with its traceback.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
@@ -26,7 +27,7 @@ class KerasSegError(Exception):
         super().__init__(" ".join(line.split()))
         self.what, self.found, self.expected = str(message), found, expected
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         # Exceptions cross process boundaries in the preparation workers.
         return type(self), (self.what, self.found, self.expected)
 
@@ -80,7 +81,7 @@ class InterruptedRunError(KerasSegError):
         self.signal = signal
         self.exit_code = INTERRUPTED_EXIT_CODES[signal]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return type(self), (self.what, self.signal)
 
 
@@ -91,7 +92,7 @@ class ArmsFailedError(KerasSegError):
 
 
 @contextmanager
-def memory_failure_named():
+def memory_failure_named() -> Iterator[None]:
     """Turn what running out of memory raises into OutOfMemoryError."""
     try:
         yield

@@ -28,27 +28,33 @@ class LabelSpec:
     def __post_init__(self):
         if not 1 <= len(self.names) <= IGNORE_ID:
             raise UsageError(
-                "number of classes", len(self.names), f"1 to {IGNORE_ID} classes"
+                f"There are {len(self.names)} classes; there must be 1 to {IGNORE_ID}."
             )
         if len(set(self.names)) != len(self.names):
-            raise UsageError("class names", ", ".join(self.names), "different names")
+            raise UsageError(f"Class names repeat: {', '.join(self.names)}.")
         if len(self.palette) != len(self.names):
             raise UsageError(
-                "palette", f"{len(self.palette)} colours", "one for each class"
+                f"The palette has {len(self.palette)} colours for {len(self.names)} "
+                "classes."
             )
         for colour in self.palette:
             if len(colour) != 3 or not all(0 <= level <= 255 for level in colour):
-                raise UsageError("palette colour", colour, "three levels in 0..255")
+                raise UsageError(
+                    f"The palette has the colour {colour}; it must be three levels of "
+                    "0 to 255."
+                )
         paired = [class_id for pair in self.flip_pairs for class_id in pair]
         if len(set(paired)) != len(paired) or not all(
             0 <= class_id < len(self.names) for class_id in paired
         ):
             raise UsageError(
-                "flip pairs", self.flip_pairs, "each class id in one pair at most"
+                f"The flip pairs are {self.flip_pairs}; each class id may be in one "
+                "pair at most."
             )
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are, the ignored id not counted."""
         return len(self.names)
 
     def flip_table(self) -> np.ndarray:
@@ -65,14 +71,14 @@ class LabelSpec:
 
 @dataclass(frozen=True)
 class Head:
-    """One supervised output of a network.
+    """One supervised output of a network: what it is trained on, and how much.
 
     Attributes:
-        loss_weight: float. The head's factor in the total loss.
-        target: "labels" or "heatmaps". What the head is trained on.
+        loss_weight: the head's factor in the total loss.
+        target: "labels" (class ids) or "heatmaps" (one Gaussian for each joint).
         lookup: for "labels", None (the dataset's own ids) or a tuple [C] that maps
             each dataset id to the head's id (coarse-to-fine targets).
-        stride: int. Heatmaps have 1 / stride of the input's height and width.
+        stride: heatmaps have 1 / stride of the input's height and width.
     """
 
     loss_weight: float = 1.0

@@ -9,48 +9,25 @@ Where the sizes differ the label is resized to the logits by nearest. A batch wi
 a single valid pixel has the loss 0 and a gradient of 0. An id that is neither one of
 the C classes nor `ignore_id` makes the loss NaN, so that it cannot go unnoticed.
 
-    net.compile(optimizer, loss=losses.for_heads(net, losses.CrossEntropy()))
+    net.compile("adam", **losses.compile_arguments(net))
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_seg.config import LossSettings
 from keras_seg.errors import UsageError
 from keras_seg.labels import IGNORE_ID
+from keras_seg.metrics import ConfusionMatrix, check_shapes, resize_labels
+from keras_seg.nets import NETS
 
-
-def check_shapes(name: str, label, logits) -> None:
-    """UsageError unless ids are [B, H, W] and logits [B, h, w, C], sizes known."""
-    label, logits = tuple(label.shape), tuple(logits.shape)
-    if len(label) != 3 or len(logits) != 4 or None in label[1:] + logits[1:]:
-        raise UsageError(
-            f"shapes of {name}",
-            f"{label} and {logits}",
-            "class ids [B, H, W] and logits [B, h, w, C] of known height and width",
-        )
-
-
-def resize_labels(label, height: int, width: int):
-    """Class ids [B, H, W] by nearest, half-pixel centres, to [B, height, width]."""
-    old_height, old_width = label.shape[1:]
-    if (old_height, old_width) == (height, width):
-        return label
-    rows = _nearest(old_height, height)
-    columns = _nearest(old_width, width)
-    pixels = (rows[:, None] * old_width + columns).reshape(-1)
-    flat = ops.reshape(label, (-1, old_height * old_width))
-    return ops.reshape(ops.take(flat, pixels, axis=1), (-1, height, width))
-
-
-def _nearest(old: int, new: int) -> np.ndarray:
-    """int32 [new]: floor((i + 0.5) * old / new), in integers and so without error."""
-    return ((2 * np.arange(new) + 1) * old // (2 * new)).astype(np.int32)
+ops: Any = keras.ops  # Keras tensors have no static types
 
 
 class BatchLoss(keras.losses.Loss):
@@ -62,7 +39,7 @@ class BatchLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
             raise UsageError(
-                f"sample_weight of {self.name}", "given", "none; weigh the classes"
+                f"The loss {self.name} takes no sample_weight; weigh the classes."
             )
         return super().__call__(y_true, y_pred)
 
@@ -99,7 +76,8 @@ class PixelLoss(BatchLoss):
         _, height, width, classes = y_pred.shape
         if self.num_classes not in (None, classes):
             raise UsageError(
-                f"weights of {self.name}", self.num_classes, f"{classes} of them"
+                f"The loss {self.name} has {self.num_classes} class weights for "
+                f"logits of {classes} classes."
             )
         label = ops.cast(resize_labels(y_true, height, width), "int32")
         known = ops.logical_and(label >= 0, label < classes)
@@ -152,7 +130,7 @@ class CrossEntropy(PixelLoss):
 
     def __init__(
         self,
-        weights: Sequence[float] | None = None,
+        weights: ArrayLike | None = None,
         strategy: str = "outer",
         normalise: str = "pixels",
         ignore_id: int = IGNORE_ID,
@@ -160,9 +138,11 @@ class CrossEntropy(PixelLoss):
     ):
         super().__init__(ignore_id, name)
         if strategy not in ("outer", "direct"):
-            raise UsageError("strategy", strategy, "outer or direct")
+            raise UsageError(f"strategy is {strategy!r}; it must be outer or direct.")
         if normalise not in ("pixels", "weights"):
-            raise UsageError("normalise", normalise, "pixels or weights")
+            raise UsageError(
+                f"normalise is {normalise!r}; it must be pixels or weights."
+            )
         self.weights = None if weights is None else _checked_weights(weights)
         self.strategy = strategy
         self.normalise = normalise
@@ -286,7 +266,7 @@ class WithErrorPenalty(PixelLoss):
         if isinstance(base, dict):
             base = keras.saving.deserialize_keras_object(base)
         if not isinstance(base, PixelLoss):
-            raise UsageError("base loss", base, "a loss of keras_seg.losses")
+            raise UsageError(f"{base!r} is no loss of labels (keras_seg.losses).")
         super().__init__(base.ignore_id, name)
         self.base = base
         self.l1 = _not_negative("l1", l1)
@@ -333,15 +313,14 @@ class JointHeatmaps(BatchLoss):
     def __init__(self, kind: str = "sigmoid", name: str = "joint_heatmaps"):
         super().__init__(name)
         if kind not in ("sigmoid", "mse"):
-            raise UsageError("kind of joint loss", kind, "sigmoid or mse")
+            raise UsageError(f"kind is {kind!r}; it must be sigmoid or mse.")
         self.kind = kind
 
     def of_batch(self, y_true, y_pred):
         if tuple(y_true.shape[1:]) != tuple(y_pred.shape[1:]):
             raise UsageError(
-                f"target of {self.name}",
-                tuple(y_true.shape),
-                f"the shape of the head, {tuple(y_pred.shape)}",
+                f"The loss {self.name} got heatmaps of shape {tuple(y_true.shape)} for "
+                f"a head of shape {tuple(y_pred.shape)}."
             )
         visible = ops.cast(y_true >= 0, "float32")
         if self.kind == "sigmoid":
@@ -429,7 +408,10 @@ def for_heads(
             than `base_loss` has weights.
     """
     if not isinstance(net.output, dict):
-        raise UsageError("output of the net", type(net.output), "a dict of heads")
+        raise UsageError(
+            f"The output of {net.name} must be a dict of heads, as keras_seg.build "
+            "makes it."
+        )
     losses = {}
     for head, output in net.output.items():
         if head.startswith("joints") and head.endswith("_heatmaps"):
@@ -437,12 +419,58 @@ def for_heads(
             continue
         if base_loss.num_classes not in (None, output.shape[-1]):
             raise UsageError(
-                f"class weights of head {head}",
-                base_loss.num_classes,
-                f"{output.shape[-1]} weights, one for each class of the head",
+                f"There are {base_loss.num_classes} class weights for the head {head} "
+                f"of {output.shape[-1]} classes."
             )
         losses[head] = base_loss
     return losses
+
+
+def head_weights(net: keras.Model) -> dict[str, float]:
+    """The weight of every head in the total loss, as the network's source states it.
+
+    Known by the names of the heads: nets that share a builder share them, and what is
+    in no row of `NETS` (a hourglass of another depth, a net of one's own) weighs 1.
+    """
+    for entry in NETS.values():
+        if set(entry.loss_weights) == set(net.output):
+            return dict(entry.loss_weights)
+    return dict.fromkeys(net.output, 1.0)
+
+
+def compile_arguments(
+    net: keras.Model,
+    loss: PixelLoss | None = None,
+    *,
+    loss_weights: Mapping[str, float] | None = None,
+    direct_weights: Sequence[float] | np.ndarray | None = None,
+) -> dict[str, Any]:
+    """What `net.compile` takes beside the optimizer: losses, their weights, the mIoU.
+
+    Args:
+        net: a model whose output is a dict of heads, "logits" the main one.
+        loss: of the heads of class logits; None is the unweighted cross entropy.
+        loss_weights: {head: factor in the total loss}; None is `head_weights`.
+        direct_weights: [C] factors of the logits in the mIoU (`ConfusionMatrix`).
+
+    Returns:
+        {"loss", "loss_weights", "metrics"}. The mIoU counts at the size of the logits,
+        the label resized by nearest, which is cheap.
+
+    Raises:
+        UsageError: as `for_heads`.
+    """
+    head_losses = for_heads(net, CrossEntropy() if loss is None else loss)
+    outputs: Any = net.output
+    confusion = ConfusionMatrix(
+        outputs["logits"].shape[-1], resize="labels", direct_weights=direct_weights
+    )
+    weights = head_weights(net) if loss_weights is None else dict(loss_weights)
+    return {
+        "loss": head_losses,
+        "loss_weights": weights,
+        "metrics": {"logits": confusion},
+    }
 
 
 def penalise_kernels(net: keras.Model, l1: float = 0.0, l2: float = 0.0) -> None:
@@ -483,12 +511,13 @@ def _checked_weights(weights) -> list[float]:
     array = np.asarray(weights, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any():
         raise UsageError(
-            "class weights", array.tolist(), "one finite number from 0 for each class"
+            f"The class weights are {array.tolist()}; there must be one finite number "
+            "from 0 for each class."
         )
     return array.tolist()
 
 
 def _not_negative(what: str, value: float) -> float:
     if not 0 <= value < float("inf"):
-        raise UsageError(what, value, "a finite number from 0")
+        raise UsageError(f"{what} is {value}; it must be a finite number from 0.")
     return float(value)

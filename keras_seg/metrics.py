@@ -11,19 +11,22 @@ in truth nor predicted) counts neither as 0 nor as 1; a class that is only predi
 has IoU and F1 0. This is the rule of Cityscapes' scripts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID
-from keras_seg.losses import check_shapes, resize_labels
 
-_ABSENT = {"skip": np.nan, "zero": 0.0, "one": 1.0}
-# Of the words of a count: those of over a hundred replicas add without overflow.
+ops: Any = keras.ops  # Keras tensors have no static types
+
+# Of the two words of a count: those of over a hundred replicas add without overflow.
 _BASE = 1 << 24
+
+
+# Scores of counts
 
 
 def confusion_matrix(
@@ -49,30 +52,33 @@ def confusion_matrix(
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
-        raise UsageError("shape of predictions", predictions.shape, f"{labels.shape}")
-    for what, ids in (("labels", labels), ("predictions", predictions)):
+        raise UsageError(
+            f"Labels of shape {labels.shape} cannot be compared with predictions of "
+            f"shape {predictions.shape}."
+        )
+    for what, ids in (("Labels", labels), ("Predictions", predictions)):
         if ids.dtype.kind not in "iu":
-            raise UsageError(f"dtype of {what}", ids.dtype, "integers")
+            raise UsageError(f"{what} are {ids.dtype}; they must be integers.")
     valid = labels != ignore_id
     labels = labels[valid].astype(np.int64)
     predictions = predictions[valid].astype(np.int64)
     for what, ids in (("label id", labels), ("predicted id", predictions)):
         unknown = ids[(ids < 0) | (ids >= num_classes)]
         if unknown.size:
-            raise DataError(what, unknown[0], f"0 to {num_classes - 1}")
+            raise DataError(
+                f"There is a {what} {unknown[0]}; ids are 0 to {num_classes - 1}."
+            )
     counts = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def summary(
-    confusion: np.ndarray, absent: str = "skip", classes: Sequence[int] | None = None
-) -> dict:
+    confusion: np.ndarray, classes: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Everything that is reported of a confusion matrix.
 
     Args:
         confusion: [C, C] counts, rows = truth.
-        absent: what an absent class has as IoU, F1, recall and precision: "skip"
-            (NaN, left out of means), "zero" or "one".
         classes: ids that are evaluated; None is all. The pixels of other true classes
             are dropped, as if ignored; a prediction of another class remains an error
             of the true class (Cityscapes' rule).
@@ -88,10 +94,11 @@ def summary(
           recall_micro_fg, f1_micro_fg, miou_fg, iou_ovr2 (mean over classes of the
           mean of IoU and of the IoU of "all the rest", CLOTH's two-class IoU), f1_body
           (foreground against background as two classes).
+
+    Raises:
+        UsageError: no matrix of counts, or ids that are no classes of it.
     """
     confusion = _checked(confusion)
-    if absent not in _ABSENT:
-        raise UsageError("absent", absent, "skip, zero or one")
     evaluated = _evaluated(len(confusion), classes)
     confusion = np.where(evaluated[:, None], confusion, 0)
     values = _per_class(confusion)
@@ -99,7 +106,6 @@ def summary(
     true_positives = np.diag(confusion)
     is_absent = evaluated & (truth + predicted == 0)
     for value in values.values():
-        value[is_absent] = _ABSENT[absent]
         value[~evaluated] = np.nan
     iou = values["iou"]
 
@@ -131,44 +137,50 @@ def summary(
     }
 
 
+def scores(
+    confusion: np.ndarray, classes: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """A confusion matrix and its `summary` as metrics.json holds them, in JSON values.
+
+    Returns:
+        {"confusion": [[int]], "summary": {name: 0..1 or None}, "per_class": {"iou",
+        "recall", "precision", "f1": [0..1 or None]}, "absent_ids": [int],
+        "scored_ids": [int] or None}; a score is None where it is not defined.
+    """
+    overall = summary(confusion, classes)
+    absent = overall.pop("absent_ids")
+    per_class = {k: v for k, v in overall.items() if isinstance(v, np.ndarray)}
+    return plain(
+        {
+            "confusion": np.asarray(confusion),
+            "summary": {k: v for k, v in overall.items() if k not in per_class},
+            "per_class": per_class,
+            "absent_ids": absent,
+            "scored_ids": classes,
+        }
+    )
+
+
 def grouped_accuracy(
     confusion: np.ndarray, groups: Mapping[str, Sequence[int]]
 ) -> dict[str, float]:
     """Mean recall of the classes of each group (BODY tables 2 and 5).
 
-    The unweighted mean of the members' recalls, not the recall of the merged class
-    (see `merge_classes`): BODY's printed rows agree with nothing else. Members without
-    a true pixel are left out; NaN where none has one.
+    The unweighted mean of the members' recalls, not the recall of the merged class:
+    BODY's printed rows agree with nothing else. Members without a true pixel are left
+    out; NaN where none has one.
+
+    Raises:
+        UsageError: a group is empty or has an id that is no class.
     """
     recall = _per_class(_checked(confusion))["recall"]
     for name, ids in groups.items():
         if not ids or min(ids) < 0 or max(ids) >= len(recall):
-            raise UsageError(f"group {name}", ids, f"ids 0 to {len(recall) - 1}")
+            raise UsageError(
+                f"The group {name} has the ids {list(ids)}; it must have some of 0 to "
+                f"{len(recall) - 1}."
+            )
     return {name: _mean(recall[list(ids)]) for name, ids in groups.items()}
-
-
-def merge_classes(confusion: np.ndarray, lookup: Sequence[int]) -> np.ndarray:
-    """The confusion matrix after class i has become class lookup[i] in both axes."""
-    confusion = _checked(confusion)
-    if len(lookup) != len(confusion) or min(lookup) < 0:
-        raise UsageError("lookup", list(lookup), f"{len(confusion)} ids from 0")
-    merged = np.zeros((max(lookup) + 1, max(lookup) + 1), confusion.dtype)
-    np.add.at(merged, (np.asarray(lookup)[:, None], np.asarray(lookup)), confusion)
-    return merged
-
-
-def majority_floor(counts: np.ndarray) -> dict:
-    """The summary of predicting the most frequent class everywhere.
-
-    Args:
-        counts: [C] true pixels of each class, or a confusion matrix [C, C].
-    """
-    counts = np.asarray(counts)
-    if counts.ndim == 2:
-        counts = _checked(counts).sum(1)
-    confusion = np.zeros((len(counts), len(counts)), np.int64)
-    confusion[:, np.argmax(counts)] = counts
-    return summary(confusion)
 
 
 def image_counts(
@@ -190,31 +202,7 @@ def image_counts(
     return np.stack([np.diag(confusion), confusion.sum(1), confusion.sum(0)])
 
 
-def per_image_iou(confusions: Iterable[np.ndarray]) -> np.ndarray:
-    """float64 [N]: the mean IoU of each of N confusion matrices, absent classes left
-    out; for the spread between images, or batches."""
-    return np.array([_mean(_per_class(_checked(one))["iou"]) for one in confusions])
-
-
-def iou_batch_present(confusions: Iterable[np.ndarray]) -> float:
-    """Mean over batches of the mean IoU of the classes present in each (VOC07).
-
-    VOC07's printed IoUs are too high for its accuracies over the whole data set; they
-    fit this average. Batches without a valid pixel are left out.
-    """
-    return _mean(per_image_iou(confusions))
-
-
-def macro_f1_bound(miou: float) -> float:
-    """The largest macro F1 that a mean IoU allows: 2 m / (1 + m).
-
-    F1 = 2 IoU / (1 + IoU) is concave, so the mean of F1 is at most F1 of the mean.
-    Shows that BODY's F1 of ICNet is no macro F1 of the matrix behind its mIoU.
-    """
-    return 2 * miou / (1 + miou)
-
-
-def plain(value):
+def plain(value: Any) -> Any:
     """The value as JSON knows it: arrays as lists, what is not finite as None."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
@@ -230,9 +218,11 @@ def plain(value):
 def _checked(confusion) -> np.ndarray:
     confusion = np.asarray(confusion)
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
-        raise UsageError("shape of the confusion matrix", confusion.shape, "[C, C]")
+        raise UsageError(
+            f"A confusion matrix is square; this one has the shape {confusion.shape}."
+        )
     if confusion.dtype.kind not in "iu" or (confusion < 0).any():
-        raise UsageError("confusion matrix", confusion.dtype, "counts, integers from 0")
+        raise UsageError("A confusion matrix holds counts, whole numbers from 0.")
     return confusion.astype(np.int64)
 
 
@@ -240,7 +230,10 @@ def _evaluated(num_classes: int, classes) -> np.ndarray:
     evaluated = np.zeros(num_classes, bool)
     ids = range(num_classes) if classes is None else list(classes)
     if not ids or min(ids) < 0 or max(ids) >= num_classes:
-        raise UsageError("classes", ids, f"ids 0 to {num_classes - 1}")
+        raise UsageError(
+            f"The evaluated classes are {list(ids)}; they must be some of 0 to "
+            f"{num_classes - 1}."
+        )
     evaluated[ids] = True
     return evaluated
 
@@ -257,7 +250,7 @@ def _per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _ratio(part, whole):
+def _ratio(part, whole) -> Any:
     """part / whole in float64, NaN where whole is 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     ratio = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole != 0)
@@ -268,6 +261,89 @@ def _mean(values: np.ndarray) -> float:
     """Mean of the values that are not NaN; NaN where there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
+
+
+# Counting in a graph
+
+
+def check_shapes(name: str, label: Any, logits: Any) -> None:
+    """UsageError unless ids are [B, H, W] and logits [B, h, w, C], sizes known."""
+    label, logits = tuple(label.shape), tuple(logits.shape)
+    if len(label) != 3 or len(logits) != 4 or None in label[1:] + logits[1:]:
+        raise UsageError(
+            f"{name} got the shapes {label} and {logits}; it takes class ids [B, H, W] "
+            "and logits [B, h, w, C] of known height and width."
+        )
+
+
+def resize_labels(label: Any, height: int, width: int) -> Any:
+    """Class ids [B, H, W] by nearest, half-pixel centres, to [B, height, width]."""
+    old_height, old_width = label.shape[1:]
+    if (old_height, old_width) == (height, width):
+        return label
+    rows = _nearest(old_height, height)
+    columns = _nearest(old_width, width)
+    pixels = (rows[:, None] * old_width + columns).reshape(-1)
+    flat = ops.reshape(label, (-1, old_height * old_width))
+    return ops.reshape(ops.take(flat, pixels, axis=1), (-1, height, width))
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """int32 [new]: floor((i + 0.5) * old / new), in integers and so without error."""
+    return ((2 * np.arange(new) + 1) * old // (2 * new)).astype(np.int32)
+
+
+def confusions(
+    label: Any, logits: Any, num_classes: int, ignore_id: int = IGNORE_ID
+) -> Any:
+    """The confusion matrix of each image of a batch, in Keras' operations.
+
+    Args:
+        label: class ids [B, H, W] of any dtype.
+        logits: float [B, h, w, C]; resized to the label (bilinear) where it differs.
+        num_classes: C.
+        ignore_id: pixels whose label is this do not count.
+
+    Returns:
+        int32 [B, C * C + 1]: the matrix, rows = truth, then the number of pixels whose
+        label is neither a class nor the ignored id.
+    """
+    size = tuple(label.shape[1:3])
+    if size != tuple(logits.shape[1:3]):
+        logits = ops.image.resize(logits, size, "bilinear")
+    label = ops.cast(label, "int32")
+    is_known = ops.logical_and(label >= 0, label < num_classes)
+    invalid, ignored = num_classes**2, num_classes**2 + 1
+    cell = ops.where(is_known, label * num_classes + _argmax(logits), invalid)
+    cell = ops.where(ops.equal(label, ignore_id), ignored, cell)
+    cell = ops.reshape(cell, (-1, size[0] * size[1]))
+    return _occurrences(cell, ignored + 1)[:, :ignored]
+
+
+def _argmax(logits):
+    """int32 [B, h, w]: the class of the largest logit, the lowest id of equal ones.
+
+    Keras' argmax takes five times as long with TensorFlow on a CPU.
+    """
+    return ops.top_k(logits, k=1)[1][..., 0]
+
+
+def _occurrences(numbers, size: int):
+    """int32 [B, size]: how often 0..size-1 occur in each row of int32 [B, N].
+
+    Integers, as the sum of floats depends on the order. bincount is up to 25 times as
+    fast, but JAX cannot compile it, and TensorFlow refuses it on a GPU under op
+    determinism.
+    """
+    if keras.backend.backend() == "tensorflow":
+        if not keras.distribution.list_devices("gpu"):
+            return ops.bincount(numbers, minlength=size)
+    rows = ops.shape(numbers)[0]
+    first = ops.reshape(ops.arange(rows, dtype="int32") * size, (-1, 1))
+    numbers = ops.reshape(numbers + first, (-1,))
+    ones = ops.ones_like(numbers)
+    counts = ops.segment_sum(ones, numbers, num_segments=rows * size)
+    return ops.reshape(counts, (-1, size))
 
 
 @keras.saving.register_keras_serializable("keras_seg")
@@ -294,18 +370,19 @@ class ConfusionMatrix(keras.metrics.Metric):
         num_classes: int,
         ignore_id: int = IGNORE_ID,
         resize: str = "logits",
-        direct_weights: Sequence[float] | None = None,
+        direct_weights: Sequence[float] | np.ndarray | None = None,
         name: str = "miou",
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
         if resize not in ("logits", "labels"):
-            raise UsageError("resize", resize, "logits or labels")
+            raise UsageError(f"resize is {resize!r}; it must be logits or labels.")
         if direct_weights is not None:
             direct_weights = [float(weight) for weight in direct_weights]
             if len(direct_weights) != num_classes:
                 raise UsageError(
-                    "direct weights", len(direct_weights), f"{num_classes} of them"
+                    f"There are {len(direct_weights)} direct weights for {num_classes} "
+                    "classes; there must be one for each."
                 )
         self.num_classes = int(num_classes)
         self.ignore_id = int(ignore_id)
@@ -324,34 +401,24 @@ class ConfusionMatrix(keras.metrics.Metric):
                 weights.
         """
         if sample_weight is not None:
-            raise UsageError(f"sample_weight of {self.name}", "given", "none")
+            raise UsageError(f"{self.name} takes no sample_weight.")
         label = ops.convert_to_tensor(y_true)
         logits = ops.cast(y_pred, "float32")
         check_shapes(self.name, label, logits)
         if logits.shape[-1] != self.num_classes:
             raise UsageError(
-                f"classes of {self.name}", self.num_classes, f"{logits.shape[-1]}"
+                f"{self.name} counts {self.num_classes} classes, but the logits have "
+                f"{logits.shape[-1]}."
             )
         if self.resize == "labels":
             label = resize_labels(label, *logits.shape[1:3])
-        elif tuple(label.shape[1:]) != tuple(logits.shape[1:3]):
-            logits = ops.image.resize(logits, tuple(label.shape[1:]), "bilinear")
         if self.direct_weights is not None:
             logits = logits * ops.convert_to_tensor(self.direct_weights, "float32")
-        counts = self._count(ops.cast(label, "int32"), _argmax(logits))
-        low = self._low + counts
+        counts = confusions(label, logits, self.num_classes, self.ignore_id)
+        low = self._low + ops.sum(counts, axis=0)
         carry = ops.floor_divide(low, _BASE)
         self._low.assign(low - carry * _BASE)
         self._high.assign(self._high + carry)
-
-    def _count(self, label, prediction):
-        """int32 [C * C + 1]: the pixels of each cell, then those with no valid id."""
-        classes = self.num_classes
-        known = ops.logical_and(label >= 0, label < classes)
-        cell = ops.where(known, label * classes + prediction, classes**2)
-        ignored = classes**2 + 1
-        cell = ops.where(ops.equal(label, self.ignore_id), ignored, cell)
-        return _occurrences(ops.reshape(cell, (-1,)), ignored + 1)[:ignored]
 
     def result(self):
         """The mIoU, absent classes left out; NaN while nothing is counted."""
@@ -386,82 +453,3 @@ class ConfusionMatrix(keras.metrics.Metric):
             "resize": self.resize,
             "direct_weights": self.direct_weights,
         }
-
-
-@keras.saving.register_keras_serializable("keras_seg")
-class ImageCounts(ConfusionMatrix):
-    """A `ConfusionMatrix` that also keeps the counts of each image of the last batch.
-
-    Args:
-        num_classes: C.
-        batch: images of a batch, at most.
-        classes: ids that are evaluated, as of `summary`; None is all.
-        **options: as `ConfusionMatrix` takes them.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        batch: int,
-        classes: Sequence[int] | None = None,
-        **options,
-    ):
-        super().__init__(num_classes, **options)
-        self.batch = int(batch)
-        self.classes = None if classes is None else [int(each) for each in classes]
-        self._evaluated = _evaluated(self.num_classes, self.classes)
-        self._images = self.add_variable(
-            (3, self.batch, self.num_classes), "zeros", dtype="int32", name="images"
-        )
-
-    def images(self) -> np.ndarray:
-        """int64 [3, batch, C], as of `image_counts`; zeros after the last image."""
-        return ops.convert_to_numpy(self._images).astype(np.int64)
-
-    def _count(self, label, prediction):
-        classes = self.num_classes
-        nothing = classes  # the class of pixels that do not count
-        known = ops.logical_and(label >= 0, label < classes)
-        index = ops.clip(label, 0, classes - 1)
-        counts = ops.logical_and(known, ops.not_equal(label, self.ignore_id))
-        counts = ops.logical_and(counts, ops.take(self._evaluated, index))
-        truth = ops.where(counts, label, nothing)
-        predicted = ops.where(counts, prediction, nothing)
-        hits = ops.where(ops.equal(truth, predicted), truth, nothing)
-        number = ops.arange(self.batch, dtype="int32")[: ops.shape(label)[0]]
-        first_cell = ops.reshape(number, (-1, 1, 1)) * (classes + 1)
-        cells = self.batch * (classes + 1)
-        per_image = [
-            ops.reshape(
-                _occurrences(ops.reshape(first_cell + ids, (-1,)), cells),
-                (self.batch, classes + 1),
-            )[:, :classes]
-            for ids in (hits, truth, predicted)
-        ]
-        self._images.assign(ops.stack(per_image))
-        return super()._count(label, prediction)
-
-    def get_config(self):
-        config = super().get_config()
-        return config | {"batch": self.batch, "classes": self.classes}
-
-
-def _argmax(logits):
-    """int32 [B, h, w]: the class of the largest logit, the lowest id of equal ones.
-
-    Keras' argmax takes five times as long with TensorFlow on a CPU.
-    """
-    return ops.top_k(logits, k=1)[1][..., 0]
-
-
-def _occurrences(numbers, size: int):
-    """int32 [size]: how often each of 0..size-1 occurs in `numbers`, int32 [N].
-
-    Integers, as the sum of floats depends on the order. bincount is up to 25 times as
-    fast, but JAX cannot compile it, and TensorFlow refuses it on a GPU under op
-    determinism.
-    """
-    if keras.backend.backend() == "tensorflow":
-        if not keras.distribution.list_devices("gpu"):
-            return ops.reshape(ops.bincount(numbers, minlength=size), (size,))
-    return ops.segment_sum(ops.ones_like(numbers), numbers, num_segments=size)

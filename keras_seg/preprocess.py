@@ -1,4 +1,4 @@
-"""Input normalisation of the networks, by the name a network gives it (spec 5.8)."""
+"""Input normalisation of the networks, by the name that a network gives it."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -83,5 +83,7 @@ def apply(name: str, image: np.ndarray) -> np.ndarray:
         UsageError: an unknown name.
     """
     if name not in PREPROCESS:
-        raise UsageError("preprocess", name, "one of " + ", ".join(PREPROCESS))
+        raise UsageError(
+            f"Unknown normalisation {name!r}. Normalisations: {', '.join(PREPROCESS)}."
+        )
     return PREPROCESS[name](image)

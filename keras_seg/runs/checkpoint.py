@@ -3,12 +3,11 @@
 A checkpoint is a folder ``step-00000200`` with ``arrays.npz`` and ``meta.json``; the
 latter holds the SHA-256 of the former. It is written under a temporary name, synced
 and renamed, so a reader meets only whole ones; a damaged one is skipped for the one
-before (reliability: a flipped bit in a plain .h5 loads without a word).
+before. (Keras' own .h5 loads with a flipped bit without a word.)
 """
 
 import json
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_seg import storage
+from keras_seg.command_line import note
 from keras_seg.errors import StorageError
 
 FORMAT_VERSION = 1
@@ -97,12 +97,10 @@ def load_newest(folder: Path) -> tuple[int, dict[str, np.ndarray], dict] | None:
         try:
             return step, *load(checkpoint)
         except ValueError as error:
-            print(f"warning: skipped {checkpoint}: {error}", file=sys.stderr)
+            note(f"warning: skipped {checkpoint}: {error}")
     if found:
         raise StorageError(
-            f"checkpoints in {folder}",
-            "all damaged",
-            "one that can be read, or --restart to begin anew",
+            f"All checkpoints in {folder} are damaged. Use --restart to train anew."
         )
     return None
 
@@ -136,14 +134,16 @@ def assign(variables: Sequence, arrays: Mapping[str, np.ndarray], group: str) ->
         name = f"{group}/{position:04d}/{variable.path}"
         found = mine.get(name)
         if found is None or found.shape != tuple(variable.shape):
-            shape = "missing" if found is None else f"shape {found.shape}"
+            what = "is missing" if found is None else f"has the shape {found.shape}"
             raise StorageError(
-                f"checkpoint array {name}", shape, f"shape {tuple(variable.shape)}"
+                f"The checkpoint is of another network: {name} {what}, not "
+                f"{tuple(variable.shape)}."
             )
         variable.assign(found)
     if len(mine) != len(variables):
         raise StorageError(
-            f"checkpoint group {group}", f"{len(mine)} arrays", f"{len(variables)}"
+            f"The checkpoint is of another network: it has {len(mine)} arrays of the "
+            f"{group}, not {len(variables)}."
         )
 
 

@@ -1,23 +1,27 @@
-"""A network with what belongs to it: heads, samples, predictions, cost."""
+"""A network with what belongs to it, and the one function that scores it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_seg import class_weights, metrics, nets, preprocess, storage
-from keras_seg import plots as figures
+from keras_seg import class_weights, losses, metrics, nets, plots, preprocess, storage
 from keras_seg.command_line import Progress
 from keras_seg.config import Config
-from keras_seg.data.pipeline import Samples
-from keras_seg.data.prepared import Prepared, read_label
+from keras_seg.data.pipeline import Feed, Samples
+from keras_seg.data.prepared import Prepared, Sample, read_label
+from keras_seg.errors import DataError
 from keras_seg.nets import flops
-from keras_seg.runs import folder as run_folder
+from keras_seg.runs import folder
 
 TIMED_SECONDS = 3.0  # at most, for the time of one image
 TIMED_IMAGES = 20
+
+ops: Any = keras.ops  # Keras tensors have no static types
 
 
 class Network:
@@ -26,8 +30,8 @@ class Network:
     Attributes:
         config: Config.
         net: keras.Model with every supervised head.
-        heads: {name: keras_seg.nets.Head}.
-        inference: keras.Model, image -> {"logits": full-size logits}.
+        heads: {name: keras_seg.labels.Head}.
+        inference: keras.Model, image -> {"logits": logits of the image's size}.
         preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
         parameters: {"trainable", "all"}: numbers of scalars in the weights.
         gflop: of predicting one image (`keras_seg.nets.flops`).
@@ -39,7 +43,7 @@ class Network:
         if config.data.pad:
             size = nets.padded_size(config.net.name, size, **config.net.knobs)
         self.preprocess = config.net.preprocess or nets.get(config.net.name).preprocess
-        self.net = nets.build(
+        self.net: Any = nets.build(
             config.net.name,
             (*size, 3),
             num_classes,
@@ -47,7 +51,7 @@ class Network:
             **config.net.knobs,
         )
         self.heads = nets.heads(config.net.name, num_classes, **config.net.knobs)
-        self.inference = nets.inference_model(self.net)
+        self.inference: Any = nets.inference_model(self.net)
         self.parameters = {
             "trainable": _size(self.net.trainable_weights),
             "all": _size(self.net.weights),
@@ -72,18 +76,32 @@ class Network:
         )
 
     def direct_weights(self, prepared: Prepared) -> np.ndarray | None:
-        """The weights on the logits in prediction; None unless configured so."""
-        if (
-            self.config.loss.strategy != "direct"
-            or not self.config.loss.direct_at_inference
-        ):
+        """float64 [C] on the logits in prediction; None unless configured so."""
+        loss = self.config.loss
+        if loss.strategy != "direct" or not loss.direct_at_inference:
             return None
-        return weights_of(self.config, prepared)
+        return class_weights.from_counts(loss, prepared.counts("train"))
+
+    def compile_arguments(self, prepared: Prepared) -> dict[str, Any]:
+        """Losses, their weights and the mIoU (`losses.compile_arguments`)."""
+        settings, weights = self.config.loss, None
+        if settings.weights != "none":
+            weights = class_weights.from_counts(settings, prepared.counts("train"))
+        joints = {"heatmaps": settings.joint_weight}
+        return losses.compile_arguments(
+            self.net,
+            losses.build(settings, weights),
+            loss_weights={
+                name: head.loss_weight * joints.get(head.target, 1.0)
+                for name, head in self.heads.items()
+            },
+            direct_weights=self.direct_weights(prepared),
+        )
 
     def logits(
         self, images: np.ndarray, weights: np.ndarray | None = None
     ) -> np.ndarray:
-        """float32 [N, H, W, C] of images uint8 RGB [N, H, W, 3] of `config.size`.
+        """float32 [N, H, W, C] of images uint8 RGB [N, H, W, 3] of `config.data.size`.
 
         Images are padded to the network's stride where it needs it, and the logits
         cropped back; `weights` [C] multiply them (`direct_weights`).
@@ -127,84 +145,185 @@ class Network:
         return min(seconds) * 1000
 
 
-def scores(confusion: np.ndarray, scored_ids: Sequence[int] | None) -> dict:
-    """A confusion matrix and all that derives from it, as plain JSON values.
+@dataclass(frozen=True)
+class Scored:
+    """What `Scorer.score` finds.
+
+    Attributes:
+        loss: that of training, mean over the images; NaN where the data lack what it
+            needs: joints to train a head on, a training split to weigh classes by.
+        confusion: int64 [C, C], rows = truth.
+        counts: of each image; pixels whose true class is not scored are left out.
+    """
+
+    loss: float
+    confusion: np.ndarray
+    counts: folder.PerImage
+
+
+class Scorer:
+    """Scores a network: the one way, during training as afterwards.
 
     Args:
-        confusion: int64 [C, C], rows = truth.
-        scored_ids: the ids that count (`Prepared.scored_ids`); None is all.
-
-    Returns:
-        {"confusion": [[int]], "summary": {name: 0..1 or None}, "per_class": {"iou",
-        "recall", "precision", "f1": [0..1 or None]}, "absent_ids": [int],
-        "scored_ids": [int] or None}; a score is None where it is not defined.
+        network: scored with the weights it has at each call.
+        prepared: the data.
+        files: None to score at the run's size, as in training; or the samples that
+            `score` will be given, to score at the size of each label file, to which
+            logits are resized bilinearly (CITY 5.2). The loss is that of the run's
+            size in either case.
     """
-    values = metrics.summary(confusion, classes=scored_ids)
-    per_class = {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
-    absent = values["absent_ids"]
-    overall = {k: v for k, v in values.items() if k not in {*per_class, "absent_ids"}}
-    return metrics.plain(
-        {
-            "confusion": confusion,
-            "summary": overall,
-            "per_class": per_class,
-            "absent_ids": absent,
-            "scored_ids": scored_ids,
-        }
-    )
+
+    def __init__(
+        self,
+        network: Network,
+        prepared: Prepared,
+        files: Sequence[Sample] | None = None,
+    ):
+        self.network, self.prepared, self.files = network, prepared, files
+        # Images of different sizes are counted one by one, outside of the graph: it
+        # would be compiled again for every size.
+        sizes = {(file.height, file.width) for file in files or ()}
+        self._step: Any = _Step(network, prepared, counts_inside=len(sizes) <= 1)
+
+    def score(
+        self,
+        samples: Samples,
+        workers: int = 2,
+        on_batch: Callable[[int], object] = lambda images: None,
+    ) -> Scored:
+        """Score the network on all samples.
+
+        Args:
+            samples: of `Network.samples`.
+            workers: threads of the loader; never changes a bit.
+            on_batch: called with the number of images of every batch.
+
+        Raises:
+            DataError: a damaged file, or a label that has pixels of no class.
+        """
+        heads, joints = self.network.heads, self.network.config.data.joints
+        if joints == "surreal" and samples.joints is None:
+            heads = {k: head for k, head in heads.items() if head.target == "labels"}
+        batch = self.network.config.validation.batch
+        feed = Feed(samples, batch, self.network.preprocess, heads, joints, workers)
+        loss: Any = keras.metrics.Mean()
+        counts: list[np.ndarray] = []
+        for image, targets in feed.evaluation():
+            labels = self._labels(targets["logits"], len(counts))
+            found = self._step.predict_on_batch([image, targets, labels])
+            loss.update_state(found["loss"], sample_weight=len(image))
+            counts += list(self._counts(found, labels))
+            on_batch(len(image))
+        return self._scored(samples, float(loss.result()), np.stack(counts))
+
+    def _labels(self, targets: np.ndarray, first: int) -> Any:
+        """The labels of a batch: its targets, or what the files from `first` hold."""
+        if self.files is None:
+            height, width = self.network.config.data.size
+            return targets[:, :height, :width]
+        files = self.files[first : first + len(targets)]
+        labels = [read_label(file.label) for file in files]
+        return np.stack(labels) if self._step.counts_inside else labels
+
+    def _counts(self, found, labels) -> np.ndarray:
+        """int32 [B, C * C + 1], as `metrics.confusions` gives them."""
+        if self._step.counts_inside:
+            return found["counts"]
+        num_classes = self.prepared.labels.num_classes
+        pairs = zip(labels, found["logits"])
+        rows = [metrics.confusions(a[None], b[None], num_classes) for a, b in pairs]
+        return np.concatenate([ops.convert_to_numpy(row) for row in rows])
+
+    def _scored(self, samples: Samples, loss: float, counts: np.ndarray) -> Scored:
+        for name, pixels in zip(samples.ids, counts[:, -1]):
+            if pixels:
+                raise DataError(f"The label of {name} has {pixels} pixels of no class.")
+        num_classes = self.prepared.labels.num_classes
+        matrices = counts[:, :-1].reshape(-1, num_classes, num_classes)
+        matrices, scored = matrices.astype(np.int64), self.prepared.scored_ids
+        images = [metrics.image_counts(matrix, scored) for matrix in matrices]
+        per_image = folder.PerImage(samples.ids, *np.stack(images, axis=1))
+        return Scored(loss, matrices.sum(axis=0), per_image)
 
 
-def weights_of(config: Config, prepared: Prepared) -> np.ndarray | None:
-    """float64 [C]: the class weights of a run, from its training split; or None."""
-    return class_weights.from_counts(config.loss, prepared.counts("train"))
+class _Step(keras.Model):
+    """A batch in one compiled graph: its loss, and each image's confusion matrix.
+
+    Maps [image, {head: target}, label] to {"loss": a scalar, "counts": int32
+    [B, C * C + 1]}, or to {"loss", "logits": float32 [B, H, W, C] of the run's size}
+    where the counting is left to the caller.
+    """
+
+    def __init__(self, network: Network, prepared: Prepared, counts_inside: bool):
+        # Not autocast: under mixed precision the heatmaps of joints would be rounded.
+        super().__init__(name="scoring", dtype="float32", autocast=False)
+        net, inference = network.net, network.inference
+        outputs = {"heads": net.output, "logits": inference.output["logits"]}
+        self.net = keras.Model(net.input, outputs)
+        self.num_classes = prepared.labels.num_classes
+        self.size = network.config.data.size  # without the padding
+        self.direct_weights = network.direct_weights(prepared)
+        self.counts_inside = counts_inside
+        self.arguments: dict[str, Any] | None = None
+        if network.config.loss.weights == "none" or "train" in prepared.splits:
+            self.arguments = network.compile_arguments(prepared)
+
+    def call(self, inputs):
+        image, targets, label = inputs
+        outputs: Any = self.net(image, training=False)
+        logits = outputs["logits"][:, : self.size[0], : self.size[1]]
+        if self.direct_weights is not None:
+            logits = logits * ops.convert_to_tensor(self.direct_weights, "float32")
+        result = {"loss": self._loss(targets, outputs["heads"])}
+        if self.counts_inside:
+            return result | {
+                "counts": metrics.confusions(label, logits, self.num_classes)
+            }
+        return result | {"logits": logits}
+
+    def _loss(self, targets, outputs):
+        if self.arguments is None or set(targets) != set(outputs):
+            return ops.full((), float("nan"))
+        weights = self.arguments["loss_weights"]
+        return sum(
+            weights[name] * loss(targets[name], outputs[name])
+            for name, loss in self.arguments["loss"].items()
+        )
 
 
 def evaluate(
     network: Network, prepared: Prepared, split: str, full_size: bool = False
-) -> tuple[dict, run_folder.PerImage]:
-    """Score a network on a split, image by image.
+) -> tuple[dict[str, Any], folder.PerImage]:
+    """Score a trained network on a split.
 
     Args:
         network: with trained weights.
         prepared, split: the data.
-        full_size: at each label's own size, logits resized bilinearly (CITY 5.2);
-            else at the run's size, as in training.
+        full_size: at each label's own size; else at the run's (`Scorer`).
 
     Returns:
-        As metrics.json: split, images, classes, confusion, summary, per_class; and the
-        counts per image.
+        What evaluation/<split>.json holds: split, full_size and as metrics.json; and
+        the counts per image.
     """
-    config, num_classes = network.config, prepared.labels.num_classes
-    weights = network.direct_weights(prepared)
     samples = network.samples(prepared, split)
-    files = prepared.samples(split)
-    total = np.zeros((num_classes, num_classes), np.int64)
-    counts = []
+    files = prepared.samples(split) if full_size else None
     with Progress(f"evaluate {split}", len(samples)) as progress:
-        for first in range(0, len(samples), config.validation.batch):
-            batch = range(first, min(first + config.validation.batch, len(samples)))
-            pairs = [samples.plain(position) for position in batch]
-            logits = network.logits(np.stack([pair[0] for pair in pairs]), weights)
-            for position, pair, one in zip(batch, pairs, logits):
-                label = pair[1]
-                if full_size:
-                    label = read_label(files[position].label)
-                    one = keras.ops.image.resize(one, label.shape, "bilinear")
-                ids = np.asarray(one).argmax(-1)
-                confusion = metrics.confusion_matrix(label, ids, num_classes)
-                counts.append(metrics.image_counts(confusion, prepared.scored_ids))
-                total += confusion
-            progress.advance(len(batch))
-    result = {
-        "split": split,
-        "full_size": full_size,
-        "images": len(samples),
+        scorer = Scorer(network, prepared, files)
+        scored = scorer.score(samples, on_batch=progress.advance)
+    result = {"split": split, "full_size": full_size}
+    return result | record(network, prepared, scored), scored.counts
+
+
+def record(network: Network, prepared: Prepared, scored: Scored) -> dict[str, Any]:
+    """What metrics.json and evaluation/<split>.json have in common, in JSON values."""
+    return {
+        "images": len(scored.counts.ids),
         "classes": list(prepared.labels.names),
-        **scores(total, prepared.scored_ids),
+        "loss": metrics.plain(scored.loss),
+        **metrics.scores(scored.confusion, prepared.scored_ids),
         "parameters": network.parameters,
         "gflop": network.gflop,
     }
-    return result, run_folder.PerImage(samples.ids, *np.stack(counts, axis=1))
 
 
 def save_samples(
@@ -213,9 +332,9 @@ def save_samples(
     """Keep some images with truth and prediction: samples.npz and samples.png.
 
     Args:
-        number: how many, evenly spread over the split.
+        number: how many, evenly spaced over the split.
     """
-    chosen = spread(len(samples), number)
+    chosen = evenly_spaced(len(samples), number)
     pairs = [samples.plain(position) for position in chosen]
     images = np.stack([pair[0] for pair in pairs])
     kept = {
@@ -225,13 +344,13 @@ def save_samples(
         "prediction": network.predict(images, network.direct_weights(prepared)),
     }
     storage.write_arrays(run / "samples.npz", kept)
-    figures.save_samples(
+    plots.save_samples(
         kept, prepared.labels.palette, prepared.labels.names, run / "samples.png"
     )
 
 
-def spread(length: int, number: int) -> list[int]:
-    """`number` positions in 0..length-1, evenly spread, ascending, all different."""
+def evenly_spaced(length: int, number: int) -> list[int]:
+    """`number` positions in 0..length-1, evenly spaced, ascending, all different."""
     number = min(length, number)
     return [(2 * k + 1) * length // (2 * number) for k in range(number)]
 

@@ -1,14 +1,16 @@
 """A run's history as TensorBoard shows it (the extra `tensorboard`).
 
-The event file is made again from the history whenever a run is gone on with, so that
-a run that was killed shows one curve, without the steps that were lost.
+The event file is made anew from the history whenever a run is resumed, so that a run
+that was killed shows one curve, without the steps that were lost.
 """
 
+import importlib
 import importlib.util
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_seg.errors import UsageError
 
@@ -16,18 +18,18 @@ from keras_seg.errors import UsageError
 def require_installed() -> None:
     """UsageError unless TensorBoard can be imported."""
     if importlib.util.find_spec("tensorboard") is None:
-        expected = "it installed: pip install -e '.[tensorboard]'"
-        raise UsageError("--tensorboard", "TensorBoard is missing", expected)
+        raise UsageError(
+            "TensorBoard is not installed: pip install -e '.[tensorboard]'."
+        )
 
 
 class EventLog:
     """Writes rows of history.csv as scalars; training and validation side by side."""
 
     def __init__(self, folder: Path, history: Sequence[Mapping[str, float]]):
-        from tensorboard.summary import Writer
-
+        writers: Any = importlib.import_module("tensorboard.summary")
         shutil.rmtree(folder, ignore_errors=True)
-        self.writer = Writer(str(folder))
+        self.writer = writers.Writer(str(folder))
         for row in history:
             self.add(row)
 

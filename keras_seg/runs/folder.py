@@ -1,29 +1,33 @@
-"""The run folder: what lies in it, how it is read, and whose run it is.
+"""The run folder: what is in it, how it is read, and whose run it is.
 
 Files: config.json (the identity: configuration and data), environment.json,
 history.csv, timing.csv, metrics.json (written last: the run is finished),
-failure.json (why the last sitting ended early), checkpoints/, best/, curves.png,
-samples.png, samples.npz, per_image.npz (what each image adds to the scores of each
-class), log.txt; evaluation/ has the like of metrics.json and per_image.npz for other
-splits and sizes. Knows neither Keras nor TensorFlow.
+failure.json (why the last session ended early), checkpoints/ (gone when the run is
+finished), best/, curves.png, samples.png, samples.npz, per_image.npz (what each image
+adds to the scores of each class), log.txt; evaluation/ has the like of metrics.json
+and per_image.npz for other splits and sizes. Knows neither Keras nor TensorFlow.
 """
 
 import json
 import math
 import shutil
+import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_seg import storage
-from keras_seg.config import Config, to_dict
+from keras_seg.config import Config, from_dict, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, StorageError, UsageError
 from keras_seg.runs import checkpoint
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of the identity; 1 had a configuration without parts
 # What a run leaves beside its log; metrics.json says that the rest is whole.
 ENTRIES = ("metrics.json", "config.json", "environment.json", "history.csv")
 ENTRIES += ("timing.csv", "failure.json", "wanted.json", "curves.png", "samples.png")
@@ -49,7 +53,10 @@ class PerImage:
     predicted: np.ndarray
 
 
-def identity(config: Config, prepared: Prepared) -> dict:
+# The identity
+
+
+def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
     """What makes a run itself: runs with equal identity are equal to the bit."""
     return {
         "format": FORMAT_VERSION,
@@ -62,8 +69,32 @@ def identity(config: Config, prepared: Prepared) -> dict:
     }
 
 
-def refuse_another_identity(run: Path, wanted: Mapping) -> None:
-    """Nothing if `run` is new or has this identity.
+def read_identity(run: Path) -> dict[str, Any]:
+    """The identity of the run in a folder, of whichever format, in the present one.
+
+    Raises:
+        StorageError: its config.json is damaged, or of a later format.
+    """
+    path = run / "config.json"
+    return _present(storage.read_json(path), path)
+
+
+def _present(found: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    version = found.get("format")
+    if version == FORMAT_VERSION:
+        return dict(found)
+    if version != 1:
+        raise StorageError(
+            f"{place} has the format {version!r}, but this version of keras_seg reads "
+            f"1 to {FORMAT_VERSION}. Use a later version, or another run folder."
+        )
+    with storage.damage_named(place, "It is no configuration."):
+        config = to_dict(from_dict(found["config"]))
+    return {**found, "format": FORMAT_VERSION, "config": config}
+
+
+def check_identity(run: Path, wanted: Mapping[str, Any]) -> None:
+    """Check that `run` is new or has this identity.
 
     Raises:
         UsageError: it has another; the first setting that differs is named.
@@ -73,23 +104,38 @@ def refuse_another_identity(run: Path, wanted: Mapping) -> None:
     if not path.is_file():
         if (run / "metrics.json").is_file():
             raise StorageError(
-                str(path), "missing", "it beside metrics.json; --restart"
+                f"{path} is missing beside metrics.json, so nobody knows whose run it "
+                "is. Name another folder, or use --restart to train anew."
             )
         return
-    for key, (old, new) in differences(storage.read_json(path), _as_json(wanted)):
-        name = key.removeprefix("config.")
+    check_same(storage.read_json(path), wanted, path)
+
+
+def check_same(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], place: Path
+) -> None:
+    """Check that the identity found in `place`, of whichever format, is this one.
+
+    Raises:
+        UsageError: it is another; the first setting that differs is named.
+        StorageError: it is damaged.
+    """
+    for key, (old, new) in differences(_present(found, place), _as_json(wanted)):
         raise UsageError(
-            f"setting {name}", new, f"{old} as in {path}; or another --out or --restart"
+            f"{key.removeprefix('config.')} is {new!r}, but {old!r} in {place}. Name "
+            "another --out, or use --restart to train anew."
         )
 
 
-def same(run: Path, wanted: Mapping) -> bool:
+def same(run: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether the run in this folder has this identity."""
-    path = run / "config.json"
-    return path.is_file() and storage.read_json(path) == _as_json(wanted)
+    is_run = (run / "config.json").is_file()
+    return is_run and read_identity(run) == _as_json(wanted)
 
 
-def differences(old, new, prefix: str = "") -> Iterator[tuple[str, tuple]]:
+def differences(
+    old: Any, new: Any, prefix: str = ""
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """(dotted key, (old value, new value)) of all that differs, in key order."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys()):
@@ -98,8 +144,15 @@ def differences(old, new, prefix: str = "") -> Iterator[tuple[str, tuple]]:
         yield prefix.rstrip("."), (old, new)
 
 
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+# Contents
+
+
 def forget(run: Path) -> None:
-    """Drop a run so that it begins anew; its log and what is not its own are kept."""
+    """Drop a run so that it starts anew; its log and what is not its own are kept."""
     for entry in (run / name for name in ENTRIES):
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -108,29 +161,31 @@ def forget(run: Path) -> None:
 
 
 def drop_checkpoints(run: Path) -> None:
-    """Drop what a finished run could have gone on from; its best weights are kept."""
+    """Drop what only an unfinished run needs; the best weights are kept."""
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
-def read_metrics(run: Path) -> dict | None:
+def read_metrics(run: Path) -> dict[str, Any] | None:
     """metrics.json of a finished run; None while it is not finished."""
     path = run / "metrics.json"
     return storage.read_json(path) if path.is_file() else None
 
 
 def evaluation_file(run: Path, split: str, full_size: bool = False) -> Path:
-    """Where a run's scores on a split lie, at its own size or at the labels'."""
+    """The file of a run's scores on a split, at its own size or at the labels'."""
     return run / "evaluation" / f"{split}{'-full-size' if full_size else ''}.json"
 
 
-def read_evaluation(run: Path, split: str, full_size: bool = False) -> dict | None:
+def read_evaluation(
+    run: Path, split: str, full_size: bool = False
+) -> dict[str, Any] | None:
     """The scores of a run on a split; None where it was not scored so."""
     path = evaluation_file(run, split, full_size)
     return storage.read_json(path) if path.is_file() else None
 
 
 def per_image_file(run: Path, split: str | None, full_size: bool = False) -> Path:
-    """Where the counts per image lie: of metrics.json (None), or of an evaluation."""
+    """The file of the counts per image: of metrics.json (None), or an evaluation."""
     if split is None:
         return run / "per_image.npz"
     scores = evaluation_file(run, split, full_size)
@@ -201,22 +256,18 @@ def read_timing(run: Path) -> dict[str, float]:
         return {row["name"]: float(row["value"]) for row in storage.read_table(path)}
 
 
-def read_failure(run: Path) -> str:
-    """Why the last sitting of a run ended early, in one line; "" if it did not."""
-    path = run / "failure.json"
-    return str(storage.read_json(path).get("reason")) if path.is_file() else ""
-
-
-def read_environment(run: Path) -> dict:
-    """environment.json: fingerprint, commit, command and where the data lay."""
+def read_environment(run: Path) -> dict[str, Any]:
+    """environment.json: fingerprint, commit, command and the folder of the data."""
     path = run / "environment.json"
     if not path.is_file():
-        raise UsageError("run", run, "a run folder with environment.json")
+        raise UsageError(f"{run} is no run folder: it has no environment.json.")
     return storage.read_json(path)
 
 
-def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict]:
+def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The best checkpoint: arrays "model/..." and the run's identity.
+
+    The identity is in the present format, whichever the run was written in.
 
     Raises:
         UsageError: the folder holds no run with a best checkpoint.
@@ -224,22 +275,77 @@ def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict]:
     """
     newest = checkpoint.load_newest(run / "best")
     if newest is None:
-        raise UsageError("run", run, "a run folder with a best checkpoint")
-    _, arrays, wanted = newest
-    return arrays, wanted
+        raise UsageError(f"{run} is no run folder: it has no best checkpoint.")
+    _, arrays, found = newest
+    return arrays, _present(found, run / "best")
+
+
+# Failures and the log
+
+
+def log(run: Path, text: str) -> None:
+    """Add lines to log.txt, with the time."""
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    with open(run / "log.txt", "a") as file:
+        file.write(f"{stamp} {text}\n")
 
 
 def write_failure(run: Path, error: Exception) -> None:
-    """Leave the reason of an early end in the run folder, if the disk lets us."""
-    exit_code = getattr(error, "exit_code", KerasSegError.exit_code)
-    reason = str(error) or type(error).__name__
+    """Leave why a session ended early in the run folder, if the disk lets us.
+
+    Of a foreseen error that is its sentence; of any other also its type, place and
+    traceback, which log.txt gets too.
+    """
+    code = getattr(error, "exit_code", KerasSegError.exit_code)
+    reason = " ".join(str(error).split())
+    record: dict[str, Any] = {"exit_code": code, "reason": reason}
+    if not isinstance(error, KerasSegError):
+        record |= {"error": type(error).__name__, "place": _place(error)}
+        record["traceback"] = "".join(traceback.format_exception(error))
     try:
-        storage.write_json(
-            run / "failure.json", {"exit_code": exit_code, "reason": reason}
-        )
-    except StorageError:
+        log(run, record.get("traceback", reason).rstrip())
+        storage.write_json(run / "failure.json", record)
+    except (OSError, StorageError):
         pass  # the disk is what failed, and the reason is on stderr
 
 
-def _as_json(value):
-    return json.loads(json.dumps(value))
+@contextmanager
+def failure_recorded(
+    run: Path,
+    only: type[Exception] = Exception,
+    but: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """`write_failure` where the block raises an error of these kinds."""
+    try:
+        yield
+    except but:
+        raise
+    except only as error:
+        write_failure(run, error)
+        raise
+
+
+def _place(error: Exception) -> str:
+    """ "file.py:123 in function": where the error left this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parents[1])
+    own = [frame for frame in frames if frame.filename.startswith(package)] or frames
+    if not own:
+        return "unknown place"
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}"
+
+
+def read_failure(run: Path) -> str:
+    """Why the last session of a run ended early, in one line; "" if it did not.
+
+    The sentence of a foreseen error; "TypeError: ... (loop.py:88)" of another.
+    """
+    path = run / "failure.json"
+    if not path.is_file():
+        return ""
+    found = storage.read_json(path)
+    reason = str(found.get("reason"))
+    if "error" not in found:
+        return reason
+    place = str(found.get("place")).partition(" ")[0]
+    return f"{found['error']}: {reason} ({place})"

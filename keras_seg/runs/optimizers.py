@@ -1,4 +1,4 @@
-"""Keras' optimizers with the two rules the documents add to the gradient.
+"""Keras' optimizers with the two rules that the documents add to the gradient.
 
 * Weight decay as L2: `weight_decay * w` is added to the gradient of w, which is what
   ICNet's code (1e-4 * sum(w^2)/2 in the loss, convolution kernels only) and torch's
@@ -77,9 +77,10 @@ def _ruled(class_name: str) -> Any:
     return Ruled
 
 
-def _adjusted(grad, variable, iterations, rules: OptimizerSettings):
-    from keras import ops
+def _adjusted(grad: Any, variable: Any, iterations: Any, rules: OptimizerSettings):
+    import keras
 
+    ops: Any = keras.ops  # Keras tensors have no static types
     if grad is None:
         return None
     kind = variable.path.rsplit("/", 1)[-1]

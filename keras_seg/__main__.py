@@ -14,7 +14,6 @@ keras-seg VERB --help lists the options of each.
 """
 
 import argparse
-import importlib
 import inspect
 import json
 import math
@@ -395,26 +394,30 @@ def _add_threads(parser: Parser) -> None:
 # Commands of other modules
 
 
-def _elsewhere(module: str, *first: str) -> Callable[[list[str]], int]:
-    """`main` of a module, which is imported when it is called."""
+def prepare(argv: list[str], program: str = "keras-seg prepare") -> int:
+    """Make a dataset a prepared folder, or verify or show one."""
+    from keras_seg.data import prepare as preparation
 
-    def call(argv: list[str]) -> int:
-        return importlib.import_module(module).main([*first, *argv])
+    return preparation.main(argv, program)
 
-    return call
+
+def ablate(argv: list[str]) -> int:
+    """Run a stage of a study."""
+    from keras_seg import study
+
+    return study.main(argv)
 
 
 VERBS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
     {
-        "prepare": _elsewhere("keras_seg.data.prepare"),
-        "verify": _elsewhere("keras_seg.data.prepare", "verify"),
-        "show": _elsewhere("keras_seg.data.prepare", "show"),
+        "prepare": prepare,
+        "verify": lambda argv: prepare(["verify", *argv], "keras-seg"),
+        "show": lambda argv: prepare(["show", *argv], "keras-seg"),
         "train": train,
         "evaluate": evaluate,
         "predict": predict,
         "export": export,
-        "ablate": _elsewhere("keras_seg.study"),
-        "summary": _elsewhere("keras_seg.summary"),
+        "ablate": ablate,
     }
 )
 

@@ -1,45 +1,31 @@
 """Exports: what they predict without this code, what is refused, what is replaced."""
 
+import errno
 import json
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
-import keras
+import export as command
 import miniatures
 import numpy as np
 import pytest
+from random_runs import build, expected_logits, keep_as_run
 
-from keras_seg import backend, class_weights, nets, preprocess, storage
-from keras_seg.config import Config, from_dict
-from keras_seg.data.prepared import open_prepared
+from keras_seg import backend, nets, preprocess, storage
+from keras_seg.config import Config
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import LockedError, StorageError, UsageError
 from keras_seg.labels import LabelSpec
-from keras_seg.runs import checkpoint
 from keras_seg.runs import export as exporting
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs.export import export
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
-    "padded": Config(
-        net={
-            "name": "hourglass",
-            "stacks": 1,
-            "depth": 1,
-            "features": 8,
-            "stem": 4,
-            "stem_stride": 2,
-        },
-        data={"size": (21, 37), "pad": True},
-        validation={"batch": 4},
-        steps=1,
-    ),
     "direct": Config(
         net={"name": "segnet_basic", "preprocess": "bgr_minus_mean"},
         data={"size": (24, 40)},
@@ -47,14 +33,14 @@ CONFIGS = {
         validation={"batch": 2},
         steps=1,
     ),
-    "joints": Config(
+    "padded": Config(
         net={
             "name": "hourglass",
             "preprocess": "imagenet",
-            **{"stacks": 2, "depth": 1, "features": 8, "stem": 4, "dropout": 0.2}
-            | {"targets": "hierarchy", "joints": 24, "remat": True},
+            **{"stacks": 2, "depth": 1, "features": 8, "stem": 4, "stem_stride": 2}
+            | {"targets": "hierarchy", "joints": 24, "remat": True, "dropout": 0.2},
         },
-        data={"size": (24, 40)},
+        data={"size": (21, 37), "pad": True},
         steps=1,
         precision="mixed_bfloat16",
     ),
@@ -115,47 +101,8 @@ def body(tmp_path_factory):
     return out
 
 
-def keep_as_run(config: Config, data: Path, run: Path) -> None:
-    """A run whose best weights are random, moving statistics included."""
-    prepared = open_prepared(data)
-    net = build(config, prepared.labels.num_classes)
-    rng = np.random.default_rng(5)
-    for variable in net.variables:
-        kind = variable.path.rpartition("/")[2]
-        if kind in ("moving_mean", "beta", "bias"):
-            variable.assign(rng.normal(0, 0.2, variable.shape))
-        elif kind in ("moving_variance", "gamma"):
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-    arrays = checkpoint.named_arrays(net.variables, "model")
-    identity = run_folder.identity(config, prepared)
-    checkpoint.save(run / "best", 1, arrays, json.loads(json.dumps(identity)), 1)
-    storage.write_json(run / "environment.json", {"data": str(data)})
-    storage.write_json(run / "metrics.json", {"step": 1})
-
-
-def build(config: Config, num_classes: int):
-    keras.utils.clear_session()  # names of random states are counted
-    height, width = (24, 40) if config.data.pad else config.data.size
-    return nets.build(
-        config.net.name, (height, width, 3), num_classes, **config.net.knobs
-    )
-
-
 def expected_probabilities(run: Path, images: np.ndarray) -> np.ndarray:
-    """float64 [N, H, W, C], from the best weights, in NumPy but for the network."""
-    arrays, identity = run_folder.load_best(run)
-    config = from_dict(identity["config"])
-    net = build(config, len(identity["data"]["classes"]))
-    checkpoint.assign(net.variables, arrays, "model")
-    mode = config.net.preprocess or nets.get(config.net.name).preprocess
-    height, width = config.data.size
-    inputs = np.zeros((len(images), *net.input_shape[1:]), "float32")
-    inputs[:, :height, :width] = preprocess.apply(mode, images)
-    logits = nets.inference_model(net)(inputs, training=False)["logits"]
-    logits = np.array(logits, "float64")[:, :height, :width]
-    if config.loss.direct_at_inference:
-        data = open_prepared(run_folder.read_environment(run)["data"])
-        logits *= class_weights.inverse_frequency(data.counts("train").pixels)
+    logits = expected_logits(run, images)
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
@@ -166,7 +113,7 @@ def runs(shapes, body, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     backend.start(0, 2)
     for name, config in CONFIGS.items():
-        keep_as_run(config, body if name == "joints" else shapes, folder / name)
+        keep_as_run(config, body if name == "padded" else shapes, folder / name)
     return {name: folder / name for name in CONFIGS}
 
 
@@ -186,7 +133,7 @@ def images(tmp_path_factory):
     }
 
 
-def readme_code() -> str:
+def documented_code() -> str:
     """What the how-to shows, with the size of the run it is tried on."""
     page = ROOT / "docs" / "how-to" / "export.md"
     text = page.read_text().partition("<!-- tensorflow alone -->")[2]
@@ -207,12 +154,14 @@ def served(exports, images, tmp_path_factory):
     place.mkdir(parents=True)
     (place / "saved_model").symlink_to(exports["direct"])
     miniatures.save(images["direct"][0], folder / "street.png")
-    script = f"{TENSORFLOW_ONLY}\n{readme_code()}\nnp.savez('readme.npz', **result)"
+    script = (
+        f"{TENSORFLOW_ONLY}\n{documented_code()}\nnp.savez('documented.npz', **result)"
+    )
     command = [sys.executable, "-I", "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
-    readme = dict(np.load(folder / "readme.npz"))
-    return {"readme": readme, **np.load(folder / "served.npz")}
+    documented = dict(np.load(folder / "documented.npz"))
+    return {"documented": documented, **np.load(folder / "served.npz")}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -231,8 +180,8 @@ def test_tensorflow_alone_predicts_what_the_network_does(name, runs, images, ser
         assert len(np.unique(ids)) > 1
 
 
-def test_the_code_in_the_readme_predicts(served):
-    for output, found in served["readme"].items():
+def test_the_code_in_the_how_to_predicts(served):
+    for output, found in served["documented"].items():
         whole = served[f"direct_all_{output}"][:1]
         np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5)
 
@@ -251,7 +200,7 @@ def test_the_record_says_what_the_model_is(exports, runs, shapes):
     padded = exporting.read_record(exports["padded"])
     assert padded["direct_weights"] is None
     assert padded["step"] == 1
-    assert exporting.read_record(exports["joints"])["check"]["images"] == 1  # of one
+    assert padded["check"]["images"] == 1  # of one
 
 
 def test_normalisation_is_that_of_training_to_the_bit():
@@ -271,47 +220,75 @@ def digest(folder: Path) -> dict:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_model_that_is_wrong_or_not_whole_is_not_published(
-    exports, runs, tmp_path, monkeypatch
-):
-    import tensorflow as tf
+def wrong_model(network, weights, folder):
+    """Written like any other, but it predicts another class everywhere."""
+    (folder / "saved_model.pb").write_bytes(b"wrong")
 
+    def predict(pixels):
+        logits = -network.logits(pixels, weights)
+        return logits.argmax(-1), np.abs(logits)
+
+    return predict
+
+
+def full_disk(network, weights, folder):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("writer", "message"),
+    [(wrong_model, "not predict what the network does on val3: prob.* Nothing was pub")]
+    + [(full_disk, "model could not be written: No space left on device")],
+    ids=["wrong", "not whole"],
+)
+def test_a_model_that_is_wrong_or_not_whole_is_not_published(
+    writer, message, exports, runs, tmp_path, monkeypatch
+):
     out = tmp_path / "model"
     shutil.copytree(exports["direct"], out)
     before = digest(out)
-    standards = preprocess.STANDARDS
-    wrong = standards | {"bgr_minus_mean": standards["rgb_255"]}
-    monkeypatch.setattr(exporting, "STANDARDS", wrong)
-    with pytest.raises(StorageError, match=r"check of the export on val3: prob"):
+    monkeypatch.setattr(exporting, "FORMATS", {"saved_model": writer})
+    with pytest.raises(StorageError, match=message):
         export(runs["direct"], out, threads=2, images=1)
-
-    def fill_the_disk(module, folder, **options):
-        folder.mkdir()
-        line = "{{node SaveV2}} part-0; No space left on device"
-        raise tf.errors.ResourceExhaustedError(None, None, line)
-
-    monkeypatch.setattr(tf.saved_model, "save", fill_the_disk)
-    with pytest.raises(StorageError, match=r"/new: No space left on device; expected"):
-        export(runs["direct"], out, threads=2)
     assert digest(out) == before
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_a_disk_that_fills_while_tensorflow_writes_is_a_storage_error(
+    runs, tmp_path, monkeypatch
+):
+    import tensorflow as tf
+
+    def save(module, folder, **options):
+        line = "{{node SaveV2}} part-0; No space left on device"
+        raise tf.errors.ResourceExhaustedError(None, None, line)
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(StorageError, match="written: No space left on device. Free"):
+        export(runs["direct"], tmp_path / "model", threads=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_of_the_run_is_replaced_and_nothing_else(
-    exports, runs, shapes, tmp_path
+    exports, runs, shapes, tmp_path, capsys
 ):
     run, out = runs["direct"], tmp_path / "model"
     shutil.copytree(exports["direct"], out)
     record = exporting.read_record(out)
     (out / exporting.RECORD).write_text(json.dumps(record | {"classes": ["old"]}))
-    export(run, out, data=shapes, threads=2, images=3)
+    arguments = [run, "--out", out, "--data", shapes, "--threads", 2, "--images", 3]
+    assert command.main([*map(str, arguments)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    number = r"\d\.\de[+-]\d\d"
+    found = rf"exported: {out} \(3 images checked, largest difference {number}\)"
+    assert re.fullmatch(found, line)
     assert exporting.read_record(out)["classes"] == record["classes"]
     assert list(tmp_path.iterdir()) == [out]
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"model holds notes\.txt; expected a new"):
+    with pytest.raises(UsageError, match=r"model holds notes\.txt, .* Name a new"):
         export(run, out, threads=2)
     with pytest.raises(UsageError, match="an export of another run"):
-        export(run, exports["joints"], threads=2)
+        export(run, exports["padded"], threads=2)
     for place in (tmp_path, run, ROOT / "setup.cfg"):
         with pytest.raises(UsageError, match="is no export"):
             export(run, place, threads=2)
@@ -337,46 +314,33 @@ def test_one_export_at_a_time(runs, tmp_path):
 
 
 def test_the_data_are_those_of_the_run(runs, body, tmp_path):
-    with pytest.raises(UsageError, match="body holds other data; expected the prep"):
+    with pytest.raises(UsageError, match="body holds other data .* --data"):
         export(runs["direct"], tmp_path / "model", data=body, threads=2)
     moved = tmp_path / "run"
     moved.mkdir()
     (moved / "best").symlink_to(runs["direct"] / "best")
     (moved / "environment.json").write_text('{"data": "/nowhere"}')
-    with pytest.raises(UsageError, match="data: /nowhere; expected .* --data"):
+    with pytest.raises(UsageError, match="/nowhere is not there.* --data"):
         export(moved, threads=2)
-    with pytest.raises(UsageError, match="a run folder with a best checkpoint"):
+    with pytest.raises(UsageError, match="best checkpoint"):
         export(tmp_path / "none", threads=2)
     assert not (moved / "export").exists()
 
 
-def test_the_command_line_says_where_the_model_is(runs, tmp_path, capsys):
-    main = runpy.run_path(str(ROOT / "tools" / "export.py"))["main"]
-    arguments = [runs["direct"], "--out", tmp_path / "model", "--threads", 2]
-    (tmp_path / "model").mkdir()  # an empty folder is room
-    assert main([*map(str, arguments), "--images", "3"]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    place = re.escape(str(tmp_path / "model"))
-    number = r"\d\.\de[+-]\d\d"
-    found = rf"exported: {place} \(3 images checked, largest difference {number}\)"
-    assert re.fullmatch(found, line)
-
-
 def test_other_formats_are_refused_before_tensorflow_is_imported(tmp_path):
     script = f"""
-import runpy, sys
-sys.argv = ["export.py", {str(tmp_path)!r}, "--format", "onnx"]
-try:
-    runpy.run_path({str(ROOT / "tools" / "export.py")!r}, run_name="__main__")
-finally:
-    print(sorted({{"keras", "tensorflow"}} & set(sys.modules)))
+import sys
+from keras_seg.__main__ import main
+code = main(["export", {str(tmp_path)!r}, "--format", "onnx"])
+print(code, sorted({{"keras", "tensorflow"}} & set(sys.modules)))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True
     )
-    assert done.returncode == 2
-    assert done.stdout.strip() == "[]"
-    assert done.stderr == "error: --format: onnx; expected one of saved_model\n"
+    assert done.stdout.strip() == "2 []"
+    assert re.match("error: .*--format: .*onnx.*choose from .*saved_model", done.stderr)
+    with pytest.raises(UsageError, match="no export format 'onnx'.*saved_model"):
+        export(tmp_path, format="onnx")
 
 
 @pytest.mark.slow

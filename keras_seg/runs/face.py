@@ -112,6 +112,7 @@ def train(
         chosen["init_weights"] = Path(chosen["init_weights"])
         sha256 = training.sha256(chosen["init_weights"])
         set_part(values, "net", {"init_weights_sha256": sha256})
+    _check_given(values, epochs)
     prepared = _opened(data)
     if epochs is not None:
         wanted = _config(values | {"steps": 1})
@@ -342,6 +343,20 @@ def set_part(values: dict[str, Any], name: str, value: Any) -> None:
         return
     for key, one in value.items():
         config.set_path(values, f"{name}.{key}", one)
+
+
+def _check_given(values: Mapping[str, Any], epochs: int | None) -> None:
+    is_given = {
+        "net": "net" in values,
+        "size": "size" in values.get("data", {}),
+        "steps": "steps" in values or epochs is not None,
+    }
+    missing = [name for name, given in is_given.items() if not given]
+    if missing:
+        raise UsageError(
+            f"{' and '.join(missing)} must be given: --net NET, --size H W, --steps N "
+            "or --epochs N; or name a configuration that has them."
+        )
 
 
 def _config(values: Mapping[str, Any]) -> Config:

@@ -1,17 +1,18 @@
-"""Curves and pictures of a stage with many arms, in panels and without."""
+"""The figures of a stage: what is drawn, in panels and without, and for which arms."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from keras_seg import plots as figures
+from keras_seg import plots
 from keras_seg.ablation.protocol import Arm, ArmResult, Stage, StageResult
 from keras_seg.config import Config
 from keras_seg.labels import LabelSpec
 from keras_seg.report import charts
-from keras_seg.report.document import Chart, Charts, Details, Pictures
+from keras_seg.report.blocks import Chart, Charts, Details, Pictures
 from keras_seg.report.view import Context, StageView
 
 BASE = Config(net="icnet", data={"size": (4, 6)}, validation={"every": 20}, steps=40)
@@ -27,6 +28,163 @@ PANELS = {
     for net in range(3)
 } | {"two": {"arm3": "third", "arm8": "eighth"}}
 COLUMNS = ("val-miou", "train-miou", "val-loss", "loss")
+CLASSES = ["background", "$head$", "_torso", "<b>&leg"]
+
+
+# One figure
+
+
+def history(miou=(0.1, 0.2, 0.3)):
+    return [
+        {"step": float(step), "loss": 2.0 - value, "val_loss": 2.1 - value}
+        | {"train_miou": value + 0.05, "val_miou": value}
+        for step, value in zip((100, 200, 300), miou)
+    ]
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def legend(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_curves_draw_every_seed_in_percent_without_gaps():
+    histories = {
+        "base": [history(), history(miou=[0.1, math.nan, 0.4])],
+        "other": [history(miou=[0.5, 0.6])],
+    }
+    styles = plots.arm_colours(["base", "other"], "base")
+
+    figure = charts.arm_curves(
+        histories, "val_miou", "x", styles=styles, named=["base", "other"]
+    )
+
+    lines = figure.axes[0].lines
+    drawn = [
+        (line.get_color(), line.get_xdata().tolist(), line.get_ydata().tolist())
+        for line in lines
+        if line.get_marker() == "None"
+    ]
+    assert [one[0] for one in drawn] == [plots.INK, plots.INK, plots.COLOURS[0]]
+    assert [one[1] for one in drawn] == [[100, 200, 300], [100, 300], [100, 200]]
+    assert sum((one[2] for one in drawn), []) == pytest.approx(
+        [10, 20, 30, 10, 40, 50, 60]
+    )
+    assert legend(figure) == ["base", "other"]
+    ends = [line for line in lines if line.get_marker() == "x"]
+    assert [line.get_xdata()[0] for line in ends] == [200]  # it ended early
+
+
+def test_many_arms_are_grey_but_for_the_named():
+    names = [f"arm {k}" for k in range(40)]
+    styles = plots.arm_colours(names, names[0])
+    histories = {name: [history()] for name in names}
+
+    figure = charts.arm_curves(
+        histories, "loss", "x", styles=styles, named=[names[0], names[7]]
+    )
+
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert colours.count(plots.RULE) == 38
+    assert legend(figure) == ["arm 0", "arm 7", "38 other arms"]
+
+
+def test_long_names_are_whole():
+    names = [f"U-Net with batch norm after every layer, loss {k} " * 3 for k in "ab"]
+    styles = plots.arm_colours(names, None)
+    histories = {name: [history()] for name in names}
+
+    figure = charts.arm_curves(histories, "loss", "x", styles=styles, named=names)
+
+    assert [" ".join(text.split()) for text in legend(figure)] == [
+        name.strip() for name in names
+    ]
+    assert max(len(line) for text in legend(figure) for line in text.split("\n")) < 84
+
+
+def test_curves_of_one_arm_as_the_thesis_draws_them():
+    """Fig. 4: training as lines, validation as crosses, two axes."""
+    figure = charts.curves_of_one([history()], "Normal")
+
+    loss, miou = figure.axes
+    (train,), (crosses,) = (
+        [line for line in miou.lines if line.get_marker() == marker]
+        for marker in ("", "x")
+    )
+    assert list(train.get_ydata()) == pytest.approx([15, 25, 35])
+    assert list(crosses.get_ydata()) == pytest.approx([10, 20, 30])
+    assert crosses.get_linestyle() == "None"
+    assert {line.get_color() for line in loss.lines} == {charts.LOSS_COLOUR}
+    assert legend(figure)[:2] == ["training loss", "validation loss"]
+
+
+def test_curves_of_all_arms_in_one():
+    """Fig. 17: the loss dashed, the mIoU solid, a colour for each arm."""
+    histories = {"a": [history()], "b": [history(miou=[0.3, 0.4, math.nan])]}
+    styles = plots.arm_colours(["a", "b"], "a")
+
+    loss, miou = charts.curves_together(histories, styles, "x").axes
+
+    assert [line.get_color() for line in miou.lines] == [styles[k][0] for k in "ab"]
+    assert list(miou.lines[1].get_ydata()) == pytest.approx([30, 40])
+    assert {line.get_linestyle() for line in miou.lines} == {"-"}
+    assert {line.get_linestyle() for line in loss.lines} == {"--"}
+
+
+def test_bars_are_scores_and_an_absent_class_is_named_so():
+    values = {"base": [0.5, math.nan, 0.25, 1.0], "other": [0.1, 0.2, 0.3, 0.4]}
+    styles = plots.arm_colours(list(values), "base")
+
+    axes = charts.per_class_bars(CLASSES, values, "IoU", styles).axes[0]
+
+    widths = [bar.get_width() for bar in axes.patches]
+    assert widths == pytest.approx([50, 0, 25, 100, 10, 20, 30, 40])
+    assert texts(axes) == ["50", "absent", "25", "100", "10", "20", "30", "40"]
+    tops = [bar.get_y() for bar in axes.patches]
+    assert tops == sorted(tops[:4]) + sorted(tops[4:])
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first class on top
+
+
+def test_confusion_is_in_percent_of_the_truth():
+    confusion = [[60, 40, 0, 0], [1, 99, 0, 0], [0, 0, 0, 0], [0, 3, 0, 997]]
+
+    axes = charts.confusion_matrix(confusion, CLASSES, "x").axes[0]
+
+    # (column, row); 3 of 1000 is below 1 % and stays empty, like the row of zeros.
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    expected = {(0, 0): "60", (1, 0): "40", (0, 1): "1", (1, 1): "99", (3, 3): "100"}
+    assert cells == expected
+
+
+def test_weights_stand_in_the_order_of_frequency():
+    weights = {"w1": [1.0, 2.0, 3.0, 0.0], "w2": [4.0, 5.0, 6.0, 7.0]}
+
+    axes = charts.class_weights(CLASSES, [10, 30, 20, 0], weights, "x").axes[0]
+
+    first, second = (line.get_ydata() for line in axes.lines)
+    assert first[:3].tolist() == [2, 3, 1]
+    assert np.isnan(first[3])
+    assert second.tolist() == [5, 6, 4, 7]
+    assert axes.get_xticklabels()[0].get_text() == "$head$ 50 %"
+
+
+def test_pixels_of_the_classes_from_the_most_frequent():
+    """CITY Fig. 13; 3, 600, 0 and 397 of 1000 pixels."""
+    axes = charts.class_pixels(CLASSES, [3, 600, 0, 397], "x").axes[0]
+
+    ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
+    assert ends[:3] == pytest.approx([60, 39.7, 0.3])
+    assert axes.patches[3].get_width() == 0
+    assert axes.get_xlim()[0] < 0.3
+    assert axes.get_xscale() == "log"
+    assert texts(axes) == ["60", "40", "0.3", "none"]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [CLASSES[k] for k in (1, 3, 0, 2)]
+
+
+# The figures of a stage
 
 
 def result_of(folder: Path, arm: Arm) -> ArmResult:
@@ -75,12 +233,6 @@ def lines(chart: Chart) -> dict[float, tuple]:
     }
 
 
-def names_in(chart: Chart) -> list[str]:
-    """The names beside the lines, sorted."""
-    texts = (text.get_text() for text in chart.figure.axes[0].texts)
-    return sorted(text for text in texts if text)
-
-
 def classes_in(grid: Pictures) -> list[int]:
     """The class that fills each column's prediction, the same in all rows."""
     found = []
@@ -95,12 +247,9 @@ def classes_in(grid: Pictures) -> list[int]:
 
 
 def test_each_panel_has_curves_of_exactly_its_arms(tmp_path):
-    view = view_of(tmp_path, panels=PANELS)
+    blocks = charts.curves(view_of(tmp_path, panels=PANELS))
 
-    drawn = {
-        chart.name: chart for chart in flat(charts.curves(view, view.styles()), Chart)
-    }
-
+    drawn = {chart.name: chart for chart in flat(blocks, Chart)}
     assert set(drawn) == {
         f"grid-{column}-panel{k}" for column in COLUMNS for k in (1, 2, 3, 4)
     }
@@ -109,7 +258,7 @@ def test_each_panel_has_curves_of_exactly_its_arms(tmp_path):
         loss = drawn[f"grid-loss-panel{k}"]
         assert set(lines(loss)) == numbers
         assert len(set(lines(loss).values())) == len(labels)
-        assert names_in(loss) == sorted(labels.values())
+        assert legend(loss.figure) == list(labels.values())
         assert loss.figure.axes[0].get_title(loc="left") == f"Training loss: {title}"
         validation = lines(drawn[f"grid-val-loss-panel{k}"])
         assert set(validation) == {1 + number for number in numbers}
@@ -121,23 +270,26 @@ def test_each_panel_has_curves_of_exactly_its_arms(tmp_path):
     assert len({chart.description for chart in drawn.values()}) == len(drawn)
 
 
-def test_training_loss_of_panels_is_not_folded(tmp_path):
-    view = view_of(tmp_path, panels=PANELS)
-
-    blocks = charts.curves(view, view.styles())
+@pytest.mark.parametrize(
+    ("panels", "names"),
+    [
+        (PANELS, [f"grid-val-miou-panel{k}" for k in (1, 2, 3, 4)]),
+        ({}, ["grid-val-miou", "grid-train-miou"]),
+    ],
+    ids=["panels", "no panels"],
+)
+def test_curves_of_what_decides_are_not_folded(tmp_path, panels, names):
+    blocks = charts.curves(view_of(tmp_path, panels=panels))
 
     (unfolded,) = [block for block in blocks if isinstance(block, Charts)]
-    assert [chart.name for chart in unfolded.charts] == [
-        f"grid-loss-panel{k}" for k in (1, 2, 3, 4)
-    ]
+    assert [chart.name for chart in unfolded.charts] == names
 
 
 def test_each_panel_has_pictures_of_exactly_its_arms(tmp_path):
     grids = list(flat(charts.pictures(view_of(tmp_path, panels=PANELS)), Pictures))
 
-    assert [grid.name for grid in grids] == [
-        f"grid-pictures-panel{k}" for k in (1, 2, 3, 4)
-    ]
+    names = [grid.name for grid in grids]
+    assert names == [f"grid-pictures-panel{k}" for k in (1, 2, 3, 4)]
     for grid, labels in zip(grids, PANELS.values()):
         assert grid.header == ["image", "truth", *labels.values()]
         numbers = [int(name.removeprefix("arm")) for name in labels]
@@ -169,27 +321,26 @@ def test_a_panel_has_no_more_arms_than_can_be_told_apart(tmp_path):
 
     (loss,) = [
         chart
-        for chart in flat(charts.curves(view, view.styles()), Chart)
+        for chart in flat(charts.curves(view), Chart)
         if chart.name == "grid-loss-panel1"
     ]
     (grid,) = flat(charts.pictures(view), Pictures)
 
     styles = lines(loss)
-    assert {number for number in styles if styles[number][0] == figures.RULE} == {
-        *(2, 3, 4)
-    }
-    assert len({styles[number] for number in best}) == figures.MOST_LABELS == 8
-    assert names_in(loss) == sorted(["3 other arms", *(f"#{k}" for k in best)])
+    grey = {number for number, style in styles.items() if style[0] == plots.RULE}
+    assert grey == {2, 3, 4}
+    assert len({styles[number] for number in best}) == plots.MOST_LABELS == 8
+    assert legend(loss.figure) == [*(f"#{k}" for k in best), "3 other arms"]
     assert classes_in(grid) == best
 
 
 def test_a_panel_keeps_the_colours_that_arms_name(tmp_path):
-    arms = [dataclasses.replace(ARMS[0], colour=figures.COLOURS[0]), *ARMS[1:3]]
+    arms = [dataclasses.replace(ARMS[0], colour=plots.COLOURS[0]), *ARMS[1:3]]
     panels = {"one": {"arm1": "a", "arm2": "b", "arm0": "c"}}
 
     (panel,) = view_of(tmp_path, arms, panels=panels).panels()
 
-    colours = (figures.INK, figures.COLOURS[1], figures.COLOURS[0])
+    colours = (plots.INK, plots.COLOURS[1], plots.COLOURS[0])
     assert tuple(panel.styles[label][0] for label in "abc") == colours
 
 
@@ -199,8 +350,7 @@ def test_a_stage_without_panels_is_drawn_as_one(tmp_path, count):
     view = view_of(tmp_path, ARMS[:count])
     shown = [0, *range(count - 7, count)]
 
-    blocks = charts.curves(view, view.styles())
-    drawn = {chart.name: chart for chart in flat(blocks, Chart)}
+    drawn = {chart.name: chart for chart in flat(charts.curves(view), Chart)}
     (grid,) = flat(charts.pictures(view), Pictures)
 
     documents = ["grid-together", *(f"grid-arm{k}" for k in range(8))]
@@ -208,7 +358,7 @@ def test_a_stage_without_panels_is_drawn_as_one(tmp_path, count):
     assert set(lines(drawn["grid-loss"])) == set(range(count))
     others = [f"{count - 8} other arms"] if count > 8 else []
     names = [f"Arm {k}" for k in shown]
-    assert names_in(drawn["grid-loss"]) == sorted(names + others)
+    assert legend(drawn["grid-loss"].figure) == names + others
     assert grid.name == "grid-pictures"
     assert grid.header == ["image", "truth", *names]
     assert classes_in(grid) == shown

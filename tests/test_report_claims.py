@@ -38,12 +38,12 @@ def judged(expected, ours=(0.0,), base=(0.0,), between=None, metric="miou"):
     [
         (0.001, 0.004, "holds", "does not hold", "holds"),
         (-0.004, -0.001, "does not hold", "holds", "holds"),
-        (-0.01, 0.01, "cannot be told", "cannot be told", "holds"),
-        (-0.02, 0.005, "cannot be told", "cannot be told", "cannot be told"),
-        (0.005, 0.02, "holds", "does not hold", "cannot be told"),
+        (-0.01, 0.01, "undecided", "undecided", "holds"),
+        (-0.02, 0.005, "undecided", "undecided", "undecided"),
+        (0.005, 0.02, "holds", "does not hold", "undecided"),
         (0.011, 0.02, "holds", "does not hold", "does not hold"),
         (-0.02, -0.011, "does not hold", "holds", "does not hold"),
-        (math.nan, math.nan, "cannot be told", "cannot be told", "cannot be told"),
+        (math.nan, math.nan, "undecided", "undecided", "undecided"),
     ],
 )
 def test_interval_decides(low, high, higher, lower, same):
@@ -61,10 +61,10 @@ def test_interval_decides(low, high, higher, lower, same):
         ((0.4,), (0.5,), "seems not to hold", "seems not to hold"),
         ((0.4,), (0.4,), "seems not to hold", "seems to hold"),
         # Means 0.5 and 0.4 with deviations 0.1414 each: sqrt(2 0.02) = 0.2 > 0.1.
-        ((0.4, 0.6), (0.3, 0.5), "cannot be told", "cannot be told"),
+        ((0.4, 0.6), (0.3, 0.5), "undecided", "undecided"),
         # The same means with deviations 0.0141: 0.02 < 0.1.
         ((0.49, 0.51), (0.39, 0.41), "seems to hold", "seems not to hold"),
-        ((math.nan,), (0.4,), "cannot be told (not measured)", "cannot be told (not"),
+        ((math.nan,), (0.4,), "undecided (not measured)", "undecided (not"),
         ((), (0.4,), "not run", "not run"),
         ((0.4,), (), "not run", "not run"),
     ],

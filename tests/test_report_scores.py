@@ -149,5 +149,5 @@ def test_no_interval_between_different_images_or_scores(tmp_path):
 def test_damaged_counts_are_named(tmp_path):
     base, ours = (finished(tmp_path, arm, 0) for arm in ARMS)
     run_folder.per_image_file(ours.run, None).write_bytes(b"PK")
-    with pytest.raises(StorageError, match=r"ours/seed0/per_image\.npz: damaged"):
+    with pytest.raises(StorageError, match=r"ours/seed0/per_image\.npz is damaged"):
         scores.interval(stage_of(base, ours), "ours", "base", {})

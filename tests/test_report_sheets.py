@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_seg import plots as figures
+from keras_seg import plots
 from keras_seg.errors import UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.report import sheets
@@ -30,7 +30,7 @@ def test_hierarchy_sheet_paints_each_level_in_the_colours_of_its_first_class():
     assert (image == 90).all()
     assert tuple(coarse[5, 10]) == tuple(coarse[5, 15]) == labels.palette[1]
     assert tuple(fine[5, 15]) == labels.palette[2]
-    assert tuple(coarse[0, 0]) == tuple(fine[0, 0]) == figures.IGNORED_COLOUR
+    assert tuple(coarse[0, 0]) == tuple(fine[0, 0]) == plots.IGNORED_COLOUR
     assert tuple(coarse[10, 2]) == labels.palette[0]
 
 
@@ -57,7 +57,7 @@ def test_joint_sheet_marks_joints_and_centroids():
 @pytest.mark.parametrize(
     ("sheet", "example", "labels", "message"),
     [
-        ("joints", body_example(), body_labels(), "joints of the data"),
+        ("joints", body_example(), body_labels(), "joints for each image"),
         ("joints", body_example(), LabelSpec(("a",), ((0, 0, 0),)), "SURREAL's 25"),
         ("hierarchy", body_example(), body_labels(), "from coarse to fine"),
     ],

@@ -1,16 +1,20 @@
-"""The figures of a stage: curves, pictures, sheets, classes; each as a block."""
+"""The figures of a stage: curves, pictures of predictions, sheets, class figures."""
 
 import math
-import zipfile
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from keras_seg import plots as figures
+from keras_seg import plots, storage
 from keras_seg.errors import UsageError
+from keras_seg.plots import COLOURS, DASHES, MUTED, RULE, TICK_CHARACTERS, Rows
 from keras_seg.report import scores, wording
-from keras_seg.report.document import (
+from keras_seg.report.blocks import (
     Chart,
     Charts,
     Details,
@@ -22,40 +26,57 @@ from keras_seg.report.sheets import SHEETS
 from keras_seg.report.view import Context, StageView
 
 SAMPLE_ROWS = 4
-LOSS_SETTINGS = ("loss", "l1", "l2", "class_weights", "strategy", "normalise")
+LOSS_COLOUR, MIOU_COLOUR = COLOURS[5], COLOURS[0]
 SETS = {"val": "Validation", "train": "Training"}
 
+Histories = Mapping[str, Sequence[Rows]]  # {label: a history for each seed}
 
-def curves(view: StageView, styles: Mapping[str, tuple]) -> list:
-    """Every arm in one chart for each number; folded, as the documents draw them.
 
-    A stage with panels has a chart for each number and panel.
+# Curves
+
+
+def curves(view: StageView) -> list:
+    """Curves of the scores; folded, those of the losses and as the documents have them.
+
+    A stage with panels has a chart for each number and panel, with the first
+    validation score open.
     """
     histories = _histories(view, view.titles)
     if not histories:
         return []
     columns = _columns(view, histories)
     if view.stage.panels:
-        return [Heading(3, "Training"), *_panel_curves(view, columns)]
-    shown = [arm.title for arm in view.drawn() if arm.title in histories]
-    charts = []
-    for column, title, percent in columns:
-        figure = figures.curves(
-            histories, column, title, styles=styles, named=shown, percent=percent
-        )
-        name = f"{view.stage.name}-{column.replace('_', '-')}"
-        charts.append(Chart(name, figure, f"{title} over the training steps"))
-    documents = {title: histories[title] for title in shown}
-    return [
-        Heading(3, "Training"),
-        Charts(charts),
-        *_losses_note(view, view.titles),
-        _document_curves(view, documents, styles),
-    ]
+        panels = [(panel, _histories(view, panel.labels)) for panel in view.panels()]
+        notes = [n for panel, _ in panels for n in _losses_note(view, panel.labels)]
+        groups = []
+        for column, title in columns:
+            charts = []
+            for panel, found in panels:
+                styles, named = panel.styles, list(panel.drawn.values())
+                text = f"{title}: {panel.title}"
+                chart = _curves_chart(view, column, text, found, styles, named, panel)
+                charts.append(chart)
+            note = notes[:1] if column.endswith("loss") else []
+            groups.append((title, [Charts(charts), *note]))
+    else:
+        named = [arm.title for arm in view.drawn() if arm.title in histories]
+        styles = view.styles()
+        parts: dict[str, list] = {"Scores": [], "Losses": []}
+        for column, title in columns:
+            part = parts["Losses" if column.endswith("loss") else "Scores"]
+            part.append(_curves_chart(view, column, title, histories, styles, named))
+        groups = [(title, [Charts(part)]) for title, part in parts.items() if part]
+        groups[-1][1].extend(_losses_note(view, view.titles))
+        shown = {title: histories[title] for title in named}
+        together = _document_curves(view.stage.name, shown, styles)
+        groups.append(("Curves as the documents draw them", [together]))
+    (_, first), *folded = groups
+    heading = Heading(3, "Training")
+    return [heading, *first, *(Details(title, blocks) for title, blocks in folded)]
 
 
-def _histories(view: StageView, labels: Mapping[str, str]) -> dict[str, list]:
-    """{label: a history for each seed} of the arms that have any."""
+def _histories(view: StageView, labels: Mapping[str, str]) -> Histories:
+    """Of the arms in `labels`, {name: label}, that have any."""
     histories = {
         label: [run.history for run in view.result.of(name) if run.history]
         for name, label in labels.items()
@@ -63,85 +84,154 @@ def _histories(view: StageView, labels: Mapping[str, str]) -> dict[str, list]:
     return {label: runs for label, runs in histories.items() if runs}
 
 
-def _columns(view: StageView, histories: Mapping[str, Sequence]) -> list[tuple]:
-    """(column of the histories, its title, whether in percent), training loss last."""
+def _columns(view: StageView, histories: Histories) -> list[tuple[str, str]]:
+    """(column of the histories, its title): scores that have numbers, then losses."""
+    rows = [row for runs in histories.values() for rows in runs for row in rows]
     columns = [
-        (f"{part}_{key}", f"{SETS[part]} {wording.metric(key)} (%)", True)
+        (f"{part}_{key}", f"{name} {wording.metric(key)} (%)")
         for key in view.stage.curves
-        for part in SETS
-        if _has(histories, f"{part}_{key}")
+        for part, name in SETS.items()
+        if any(math.isfinite(row.get(f"{part}_{key}", math.nan)) for row in rows)
     ]
-    return [
-        *columns,
-        ("val_loss", "Validation loss", False),
-        ("loss", "Training loss", False),
-    ]
+    return [*columns, ("val_loss", "Validation loss"), ("loss", "Training loss")]
+
+
+def _curves_chart(view, column, title, histories, styles, named, panel=None) -> Chart:
+    name = f"{view.stage.name}-{column.replace('_', '-')}"
+    name += f"-{panel.name}" if panel else ""
+    figure = arm_curves(histories, column, title, styles=styles, named=named)
+    return Chart(name, figure, f"{title}, over the training steps")
 
 
 def _losses_note(view: StageView, names: Collection[str]) -> list[Paragraph]:
     """That losses of arms drawn together cannot be compared, if so."""
-    losses = {
-        tuple(getattr(arm.config, setting) for setting in LOSS_SETTINGS)
-        for arm in view.arms
-        if arm.name in names
-    }
+    losses = {arm.config.loss for arm in view.arms if arm.name in names}
     if len(losses) < 2:
         return []
-    text = "The arms' losses differ, so compare the course of the loss curves, "
-    return [Paragraph(text + "not their height.", "note")]
+    text = "The arms' losses differ: compare the shapes of these curves, not "
+    return [Paragraph(f"{text}their heights.", "note")]
 
 
-def _panel_curves(view: StageView, columns: Sequence[tuple]) -> list:
-    """Training loss of every panel, as a document draws it; the rest is folded."""
-    panels = [(panel, _histories(view, panel.labels)) for panel in view.panels()]
-    drawn = []
-    for column, title, percent in columns:
-        charts = []
-        for panel, histories in panels:
-            text = f"{title}: {panel.title}"
-            figure = figures.curves(
-                histories,
-                column,
-                text,
-                styles=panel.styles,
-                named=[label for label in panel.drawn.values() if label in histories],
-                percent=percent,
-            )
-            name = f"{view.stage.name}-{column.replace('_', '-')}-{panel.name}"
-            charts.append(Chart(name, figure, f"{text}, over the training steps"))
-        drawn.append((title, Charts(charts)))
-    *folded, (_, training_loss) = drawn
-    notes = [note for panel, _ in panels for note in _losses_note(view, panel.labels)]
-    return [
-        training_loss,
-        *notes[:1],
-        *(Details(title, [charts]) for title, charts in folded),
+@plots.styled
+def arm_curves(
+    histories: Histories,
+    column: str,
+    title: str,
+    *,
+    styles: Mapping[str, tuple],
+    named: Sequence[str],
+) -> Figure:
+    """One column of history.csv over the steps, a line for each arm and seed.
+
+    Args:
+        histories: {arm: one history for each seed}.
+        column: such as "val_miou"; what is no loss is drawn in percent.
+        title: what is drawn, with its unit.
+        styles: of `plots.arm_colours`.
+        named: the arms that are drawn in their style; the others are grey.
+    """
+    percent = not column.endswith("loss")
+    shown = [arm for arm in named if arm in histories][: plots.MOST_LABELS]
+    rest = [arm for arm in histories if arm not in shown]
+    drawn = [(f"{len(rest)} other arms", RULE, "-", rest)] if rest else []
+    drawn += [(arm, *styles[arm], [arm]) for arm in shown]
+    lines = [
+        (
+            *(colour, dash),
+            [
+                plots.points(rows, column, percent)
+                for arm in arms
+                for rows in histories[arm]
+            ],
+        )
+        for _, colour, dash, arms in drawn
     ]
-
-
-def _has(histories: Mapping[str, Sequence], column: str) -> bool:
-    return any(
-        math.isfinite(row.get(column, math.nan))
-        for runs in histories.values()
-        for rows in runs
-        for row in rows
-    )
+    figure = Figure()
+    plots.draw_lines(figure.subplots(), title, lines, percent)
+    entries = [(name, colour, dash) for name, colour, dash, _ in drawn]
+    plots.line_legend(figure, entries[1:] + entries[:1] if rest else entries)
+    return figure
 
 
 def _document_curves(
-    view: StageView, histories: Mapping[str, Sequence], styles: Mapping[str, tuple]
-) -> Details:
+    stage: str, histories: Histories, styles: Mapping[str, tuple]
+) -> Charts:
     """Loss and mIoU on two axes: of all arms (BODY Fig. 17), and of each (Fig. 4)."""
-    stage, charts = view.stage.name, []
+    charts = []
     if len(histories) > 1:
         title = "Validation loss (dashed) and mIoU (solid)"
-        figure = figures.curves_together(histories, styles, title)
+        figure = curves_together(histories, styles, title)
         charts.append(Chart(f"{stage}-together", figure, f"{title} of all arms"))
     for number, (title, runs) in enumerate(histories.items()):
-        figure = figures.curves_of_one(runs, title)
         text = f"Loss and mIoU of {title}, training and validation"
-        charts.append(Chart(f"{stage}-arm{number}", figure, text))
-    return Details("Curves as the documents draw them", [Charts(charts)])
+        charts.append(Chart(f"{stage}-arm{number}", curves_of_one(runs, title), text))
+    return Charts(charts)
+
+
+def curves_of_one(histories: Sequence[Rows], title: str) -> Figure:
+    """Loss and mIoU of one arm: training as lines, validation as crosses (BODY Fig. 4).
+
+    Args:
+        histories: of the arm's seeds.
+        title: its name.
+    """
+    lines = [
+        ("training loss", LOSS_COLOUR, "-", "", "loss"),
+        ("validation loss", LOSS_COLOUR, "", "x", "val_loss"),
+        ("training mIoU", MIOU_COLOUR, "-", "", "train_miou"),
+        ("validation mIoU", MIOU_COLOUR, "", "x", "val_miou"),
+    ]
+    drawn = [(*style, histories) for _, *style in lines]
+    return _loss_and_miou(title, drawn, [line[:4] for line in lines])
+
+
+def curves_together(
+    histories: Histories, styles: Mapping[str, tuple], title: str
+) -> Figure:
+    """Validation loss, dashed, and mIoU, solid, of several arms (BODY Fig. 17)."""
+    lines = [
+        (styles[arm][0], dash, "", column, runs)
+        for arm, runs in histories.items()
+        for column, dash in (("val_loss", DASHES[1]), ("val_miou", "-"))
+    ]
+    entries = [(arm, styles[arm][0], "-") for arm in histories]
+    entries += [("loss", MUTED, DASHES[1]), ("mIoU", MUTED, "-")]
+    return _loss_and_miou(title, lines, entries)
+
+
+@plots.styled
+def _loss_and_miou(title: str, lines: Sequence[tuple], entries: Sequence) -> Figure:
+    """Columns of histories on two axes, the loss on the left, the mIoU on the right.
+
+    Args:
+        title: above the axes.
+        lines: (colour, dash, marker, column, histories).
+        entries: of the legend.
+    """
+    figure, losses = Figure(), []
+    left = figure.subplots()
+    right = left.twinx()
+    for colour, dash, marker, column, histories in lines:
+        percent = column.endswith("miou")
+        for rows in histories:
+            steps, values = plots.points(rows, column, percent)
+            losses += [] if percent else values
+            marker = marker or ("o" if len(steps) == 1 else "")
+            style = {"color": colour, "linestyle": dash, "marker": marker}
+            (right if percent else left).plot(steps, values, linewidth=1.5, **style)
+    plots.set_title(left, title)
+    left.set_ylabel("loss")
+    left.grid(axis="y")
+    plots.step_axis(left)
+    plots.log_axis_if_wide(left, losses)
+    right.set_ylabel("mIoU (%)")
+    right.set_ylim(bottom=0)
+    right.spines["right"].set_visible(True)
+    plots.line_legend(figure, entries)
+    return figure
+
+
+# Pictures
 
 
 def pictures(view: StageView) -> list:
@@ -150,29 +240,24 @@ def pictures(view: StageView) -> list:
     A stage with panels has such pictures for each of them, all but the first folded.
     """
     name = f"{view.stage.name}-pictures"
-    if not view.stage.panels:
-        shown = {arm.name: arm.title for arm in view.drawn()}
-        grid = _picture_grid(view, name, shown)
-        return [] if grid is None else [Heading(3, "Pictures"), grid]
-    grids = [
-        (panel.title, _picture_grid(view, f"{name}-{panel.name}", panel.drawn))
-        for panel in view.panels()
-    ]
+    if view.stage.panels:
+        shown = [(p.title, f"{name}-{p.name}", p.drawn) for p in view.panels()]
+    else:
+        shown = [("", name, {arm.name: arm.title for arm in view.drawn()})]
+    grids = [(title, _pictures(view, name, labels)) for title, name, labels in shown]
     grids = [(title, grid) for title, grid in grids if grid is not None]
     if not grids:
         return []
     (title, first), *others = grids
     return [
-        Heading(3, "Pictures"),
-        Heading(4, title),
+        Heading(3, "Predictions"),
+        *([Heading(4, title)] if title else []),
         first,
         *(Details(title, [grid]) for title, grid in others),
     ]
 
 
-def _picture_grid(
-    view: StageView, name: str, labels: Mapping[str, str]
-) -> Pictures | None:
+def _pictures(view: StageView, name: str, labels: Mapping[str, str]) -> Pictures | None:
     """Columns of the arms in `labels` ({name: title}); None if there are no samples."""
     samples = {}
     for arm, label in labels.items():
@@ -183,64 +268,54 @@ def _picture_grid(
     if not samples:
         return None
     first = next(iter(samples.values()))
-    positions = range(min(SAMPLE_ROWS, len(first["ids"])))
-    ids = [str(first["ids"][k]) for k in positions]
-    maps = [[first["label"][k] for k in positions]]
+    ids = [str(each) for each in first["ids"][:SAMPLE_ROWS]]
+    maps = [list(first["label"][:SAMPLE_ROWS])]  # of each column, None where missing
     for one in samples.values():
         predictions = dict(zip(map(str, one["ids"]), one["prediction"]))
-        maps.append([predictions.get(name) for name in ids])
-    names, palette = view.context.labels.names, view.context.labels.palette
-    rows = [
-        (
-            ids[k],
-            [
-                first["image"][k],
-                *(
-                    None if column[k] is None else figures.paint(column[k], palette)
-                    for column in maps
-                ),
-            ],
-        )
-        for k in positions
-    ]
+        maps.append([predictions.get(each) for each in ids])
+    rows = []
+    for each, image, *labels_of_row in zip(ids, first["image"], *maps):
+        painted = [
+            None if label is None else plots.paint(label, view.palette)
+            for label in labels_of_row
+        ]
+        rows.append((each, [image, *painted]))
     known = [label for column in maps for label in column if label is not None]
-    header = ["image", "truth", *samples]
-    legend = figures.legend_entries(known, palette, names)
-    grid = figures.picture_grid(header, rows, legend)
-    return Pictures(name, header, rows, legend, grid, blends=True)
+    names = view.context.labels.names
+    return Pictures(
+        name,
+        ["image", "truth", *samples],
+        rows,
+        plots.legend_entries(known, view.palette, names),
+        overlay=True,
+        background=view.palette[0] if plots.has_background(names) else None,
+    )
 
 
 def _read_samples(run: Path) -> dict[str, np.ndarray] | None:
     """samples.npz of a run; None where there is none, or it cannot be read."""
     try:
-        with open(run / "samples.npz", "rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            return {key: arrays[key] for key in ("ids", "image", "label", "prediction")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = storage.read_arrays(run / "samples.npz")
+        return {key: arrays[key] for key in ("ids", "image", "label", "prediction")}
+    except (OSError, ValueError, KeyError):
         return None
 
 
 def sheets(view: StageView) -> list:
     """The pictures of the data that the stage asks for, or why they are left out."""
-    blocks, labels = [], view.context.labels
+    blocks = []
     for name in view.stage.sheets:
         try:
             lookups = _lookups(view) if name == "hierarchy" else ()
-            sheet = SHEETS[name](view.context.examples, labels, lookups)
+            sheet = SHEETS[name](view.context.examples, view.context.labels, lookups)
         except UsageError as error:
-            text = f"A picture of the data ({name}) is left out: {error}."
+            text = f"The sheet {name} is left out. {error}"
             blocks.append(Paragraph(text, "note"))
             continue
-        grid = figures.picture_grid(sheet.header, sheet.rows, sheet.legend)
-        block = Pictures(
-            f"{view.stage.name}-sheet-{name}",
-            sheet.header,
-            sheet.rows,
-            sheet.legend,
-            grid,
-            photographs=len(sheet.header) if name == "joints" else 1,
-        )
-        blocks.append(Details(sheet.title, [Paragraph(sheet.note, "note"), block]))
+        photographs = len(sheet.header) if name == "joints" else 1
+        place = f"{view.stage.name}-sheet-{name}"
+        grid = Pictures(place, sheet.header, sheet.rows, sheet.legend, photographs)
+        blocks.append(Details(sheet.title, [Paragraph(sheet.note, "note"), grid]))
     return blocks
 
 
@@ -253,26 +328,27 @@ def _lookups(view: StageView) -> list:
     from keras_seg import nets
 
     for arm in view.arms:
-        config = arm.config
-        heads = nets.heads(
-            config.net.name, view.context.labels.num_classes, **config.net.knobs
-        )
+        net, classes = arm.config.net, view.context.labels.num_classes
+        heads = nets.heads(net.name, classes, **net.knobs)
         lookups = [one.lookup for one in heads.values() if one.target == "labels"]
         if any(lookup is not None for lookup in lookups):
             return lookups
     return []
 
 
-def class_pixels(context: Context) -> Details:
+# Classes
+
+
+def data_figure(context: Context) -> Details:
     """How unequal the classes are (CITY Fig. 13); folded away."""
     title = "Share of the labelled training pixels (%)"
-    figure = figures.class_pixels(context.labels.names, context.train_pixels, title)
+    figure = class_pixels(context.labels.names, context.train_pixels, title)
     description = "Share of each class in the pixels of the training images"
     chart = Chart("class-pixels", figure, description)
     return Details("Figure: how many pixels each class has", [Charts([chart])])
 
 
-def classes(view: StageView, styles: Mapping[str, tuple]) -> Details:
+def class_figures(view: StageView) -> Details:
     """Class bars, the winner's confusion, weights against frequency; folded away."""
     result, context, stage = view.result, view.context, view.stage.name
     names = context.labels.names
@@ -286,22 +362,171 @@ def classes(view: StageView, styles: Mapping[str, tuple]) -> Details:
     charts = [
         Chart(
             f"{stage}-class-iou",
-            figures.per_class_bars(names, iou, "IoU of each class (%)", styles),
+            per_class_bars(names, iou, "IoU of each class (%)", view.styles()),
             f"IoU of each class: {' and '.join(iou)}",
         ),
         Chart(
             f"{stage}-confusion",
-            figures.confusion_matrix(confusion, names, f"Confusion of {winner} (%)"),
+            confusion_matrix(confusion, names, f"Confusion of {winner} (%)"),
             f"Confusion matrix of {winner}, in percent of the true class' pixels",
         ),
     ]
     used = {wording.weighting(arm.config) for arm in view.arms}
     weights = {name: w for name, w in context.weights.items() if name in used}
+    title = "Figures: IoU of each class, confusion matrix"
     if weights:
         heading = "Weights, most frequent class first"
-        figure = figures.class_weights(names, context.train_pixels, weights, heading)
+        figure = class_weights(names, context.train_pixels, weights, heading)
         description = "Class weights against the classes' share of training pixels"
         charts.append(Chart(f"{stage}-class-weights", figure, description))
-    title = "Figures: IoU of each class, confusion matrix"
-    title += ", class weights" if weights else ""
+        title += ", class weights"
     return Details(title, [Charts(charts)])
+
+
+@plots.styled
+def per_class_bars(
+    names: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    title: str,
+    styles: Mapping[str, tuple],
+) -> Figure:
+    """Horizontal bars in percent for each class, the first class on top.
+
+    Args:
+        names: of the classes, C of them.
+        values: {arm: [C] in 0..1}; NaN has no bar but the word "absent".
+        title: what is drawn, with its unit.
+        styles: of `plots.arm_colours`.
+    """
+    thickness = 0.8 / max(1, len(values))
+    height = max(2.4, 0.9 + len(names) * max(0.26, 0.14 * len(values)))
+    figure = Figure(figsize=(5.5, height))
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    for position, (arm, ious) in enumerate(values.items()):
+        ious = 100 * np.asarray(ious, dtype=float)
+        places = rows - 0.4 + (position + 0.5) * thickness
+        axes.barh(places, np.nan_to_num(ious), 0.92 * thickness, color=styles[arm][0])
+        for place, iou in zip(places, ious):
+            text = "absent" if np.isnan(iou) else f"{iou:.0f}"
+            _number(axes, 1.0 + np.nan_to_num(iou), place, text)
+    _class_rows(axes, names, title)
+    axes.set_xlim(0, 106)
+    axes.set_xticks(range(0, 101, 20))
+    plots.patch_legend(figure, {arm: styles[arm][0] for arm in values})
+    return figure
+
+
+@plots.styled
+def confusion_matrix(
+    confusion: Sequence[Sequence[int]] | np.ndarray, names: Sequence[str], title: str
+) -> Figure:
+    """Shares of the truth's pixels in percent, rows = truth, columns = prediction.
+
+    Args:
+        confusion: integer [C, C]. A row without pixels stays empty.
+        names: of the classes, C of them.
+        title: above the matrix.
+    """
+    confusion = np.asarray(confusion, dtype=float)
+    shares = confusion / np.maximum(1, confusion.sum(1, keepdims=True))
+    side = 2.0 + 0.36 * len(names)
+    figure = Figure(figsize=(side + 0.4, side))
+    axes = figure.subplots()
+    # Opacity instead of lightness, so that it reads on a light and a dark page.
+    cells = np.zeros((*shares.shape, 4))
+    cells[..., :3] = to_rgb(COLOURS[0])
+    cells[..., 3] = 0.85 * shares**0.6
+    axes.imshow(cells, interpolation="none")
+    for row, column in np.argwhere(shares >= 0.01):
+        text = f"{100 * shares[row, column]:.0f}"
+        axes.text(column, row, text, fontsize=7.5, ha="center", va="center")
+    axes.set_xticks(range(len(names)), _wrapped(names), rotation=90)
+    axes.set_yticks(range(len(names)), _wrapped(names))
+    axes.set(xlabel="prediction", ylabel="truth")
+    plots.set_title(axes, title)
+    return figure
+
+
+@plots.styled
+def class_weights(
+    names: Sequence[str],
+    pixels: Sequence[float],
+    weights: Mapping[str, Sequence[float]],
+    title: str,
+) -> Figure:
+    """Weights of the classes, the most frequent class first.
+
+    Args:
+        names: of the classes, C of them.
+        pixels: [C] training pixels of each class.
+        weights: {scheme: [C], from 0}; zeros are left out of the logarithmic axis.
+        title: above the axes.
+    """
+    order, shares = _by_frequency(pixels)
+    figure = Figure(figsize=(5.5, 3.7))
+    axes = figure.subplots()
+    styles = plots.arm_colours(list(weights), None)
+    for scheme, values in weights.items():
+        values = np.asarray(values, dtype=float)[order]
+        values = np.where(values > 0, values, np.nan)
+        colour, dash = styles[scheme]
+        axes.plot(values, color=colour, linestyle=dash, marker="o")
+    plots.log_axis(axes)
+    labels = [f"{names[k]} {share:.2g} %" for k, share in zip(order, shares)]
+    axes.set_xticks(range(len(labels)), _wrapped(labels), rotation=90)
+    plots.set_title(axes, title)
+    axes.grid(axis="y")
+    plots.line_legend(figure, [(name, *style) for name, style in styles.items()])
+    return figure
+
+
+@plots.styled
+def class_pixels(names: Sequence[str], pixels: Sequence[float], title: str) -> Figure:
+    """Horizontal bars of each class' share of the pixels, the largest on top.
+
+    The axis is logarithmic: a rare class may have a hundred-thousandth of them.
+
+    Args:
+        names: of the classes, C of them.
+        pixels: [C] pixels of each class, from 0; a class without any has no bar.
+        title: what is drawn, with its unit, percent.
+    """
+    order, shares = _by_frequency(pixels)
+    figure = Figure(figsize=(5.5, max(2.4, 0.9 + 0.22 * len(names))))
+    axes = figure.subplots()
+    least = min(shares[shares > 0], default=1.0) / 3
+    rows = np.arange(len(names))
+    axes.barh(rows, np.maximum(shares, least) - least, 0.74, least, color=COLOURS[0])
+    axes.set_xscale("log")
+    axes.set_xlim(least, 250)  # room for the largest one's number
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for row, share in zip(rows, shares):
+        text = f"{share:.2g}" if share else "none"
+        _number(axes, 1.12 * max(share, least), row, text)
+    _class_rows(axes, [names[k] for k in order], title)
+    return figure
+
+
+def _by_frequency(pixels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the classes, the most frequent one first, and their shares in percent."""
+    counts = np.asarray(pixels, dtype=float)
+    order = np.argsort(-counts, kind="stable")
+    return order, 100 * counts[order] / max(1.0, counts.sum())
+
+
+def _class_rows(axes, names: Sequence[str], title: str) -> None:
+    axes.set_yticks(range(len(names)), _wrapped(names))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    plots.set_title(axes, title)
+    axes.grid(axis="x")
+
+
+def _number(axes, x: float, y: float, text: str) -> None:
+    axes.text(x, y, text, fontsize=7, color=MUTED, va="center")
+
+
+def _wrapped(names: Sequence[str]) -> list[str]:
+    return [textwrap.fill(name, TICK_CHARACTERS) for name in names]

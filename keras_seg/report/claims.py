@@ -1,8 +1,8 @@
-"""Whether what a document says is seen in the runs: claims and their verdicts.
+"""Whether a document's claims hold in the runs.
 
-A claim is judged by the interval of the difference. Where there is none (of a speed,
-say), the difference itself is, against the spread of the seeds if there are several,
-and the words say less: it may be chance.
+The interval of the difference decides. Without one (a speed has none), the difference
+itself does, against the spread of the seeds if there are several, and the verdict is
+weaker: "seems to".
 """
 
 import math
@@ -14,17 +14,17 @@ from keras_seg.report import scores
 from keras_seg.report.intervals import Interval
 
 MARGIN = 0.01  # "same" is a difference of at most one percentage point
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told (within noise)"
+HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided (within noise)"
 SEEMS_TO_HOLD = "seems to hold (no interval)"
 SEEMS_TO_FAIL = "seems not to hold (no interval)"
-NOT_MEASURED, NOT_RUN = "cannot be told (not measured)", "not run"
+NOT_MEASURED, NOT_RUN = "undecided (not measured)", "not run"
 VERDICTS = (HOLDS, SEEMS_TO_HOLD, FAILS, SEEMS_TO_FAIL, OPEN, NOT_MEASURED, NOT_RUN)
-EXACT = ("parameters", "gflop")  # follow from the network: nothing to be uncertain of
+EXACT = ("parameters", "gflop")  # follow from the network, so they are certain
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a claim.
+    """A claim and its verdict.
 
     Attributes:
         claim: of the stage.
@@ -46,7 +46,7 @@ def judge(
     value: Callable[[ArmResult], float],
     interval: Interval | None,
 ) -> Finding:
-    """Hold a claim against a stage's results.
+    """Check a claim against a stage's results.
 
     Args:
         result, claim: of one stage.

@@ -1,10 +1,9 @@
-"""Intervals for differences of scores: which would another draw of images keep?
+"""Intervals for differences of scores: would another sample of images agree?
 
-A paired bootstrap of clusters (Field and Welsh 2007): images that belong together are
-drawn together, the same draw for both arms, and the score of the whole data set is
-computed anew from the counts of the drawn images. Seeds are drawn too where there are
-several. Of n clusters or seeds, n - 1 are drawn, which makes the variance right where n
-is small (Rao and Wu 1988). Knows NumPy only.
+A paired cluster bootstrap (Field and Welsh 2007): images that belong together are drawn
+together, the same draw for both arms, and the score of the whole set is recomputed from
+the counts of the drawn images. Several seeds are resampled as well. Of n clusters or
+seeds, n - 1 are drawn, which makes the variance right for small n (Rao and Wu 1988).
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -27,7 +26,7 @@ class Interval:
         low, high: the difference lies between them in `level` of the resamples.
         level: 0..1.
         images, groups: how many images, in how many groups that were drawn as one.
-        seeds: how many were drawn from in each arm, the lesser number; 1: none.
+        seeds: the lesser number of seeds of the two arms; one is not resampled.
     """
 
     difference: float
@@ -49,13 +48,17 @@ class Interval:
 
     @property
     def basis(self) -> str:
-        """What the interval is about, a clause: what was resampled and what was not."""
+        """What the interval covers, a sentence."""
         drawn = f"{self.images} images"
         if self.groups < self.images:
             drawn += f" in {self.groups} groups of neighbours"
         if self.seeds == 1:
-            return f"{drawn} were resampled, the randomness of training was not"
-        return f"{drawn} and {self.seeds} seeds were resampled"
+            return (
+                f"The interval covers image sampling ({drawn}) but not training "
+                "randomness, as there is one seed per arm."
+            )
+        seeds = f"training randomness ({self.seeds} seeds)"
+        return f"The interval covers image sampling ({drawn}) and {seeds}."
 
 
 def paired_difference(
@@ -70,18 +73,16 @@ def paired_difference(
 ) -> Interval:
     """How much better one arm is than another, and how sure that is.
 
-    The interval covers what another draw of such images (or sequences) would change.
-    With one seed it knows nothing of what another initialisation and order of the
-    images would change; with k it does, roughly: few seeds say little of their own
-    spread. Nor does it know of images unlike these, or that the better of two arms may
-    have been picked from many.
+    The interval covers image sampling and, with several seeds, roughly the randomness
+    of training: few seeds tell little about their own spread. It covers neither images
+    unlike these nor the choice of the better of many arms.
 
     Args:
         ours, base: {seed: integer counts [3, N, C]} of each arm's runs: pixels of
-            intersection, truth and prediction for each image and class. The images
-            are the same, in the same order. Where both have the same seeds they are
-            drawn in pairs, else independently.
-        groups: [N], the group of each image, as `groups_of` gives them.
+            intersection, truth and prediction for each image and class, the same
+            images in the same order. Equal seeds are drawn in pairs, others
+            independently.
+        groups: [N], the group of each image, from `groups_of`.
         resamples: how many.
         seed: of the resampling.
         classes: ids that are evaluated; None is all.
@@ -134,13 +135,11 @@ def paired_difference(
 def groups_of(ids: Sequence[str], sequences: Mapping[str, str]) -> np.ndarray:
     """Which images are drawn together: int64 [N], numbers from 0.
 
-    Those of a sequence are; others stand alone. But fewer than `FEWEST_SEQUENCES`
-    cannot be resampled: then each is cut into blocks of consecutive images, about
-    `BLOCKS` of them in all (Carlstein 1986, Künsch 1989). Then the interval holds for
-    these sequences and says nothing of others: CamVid's validation images are seven
-    seconds of one drive, in blocks of 2/3 s. As video changes slowly, the blocks are as
-    long as they can be, longer than the N^(1/3) that suits weak dependence (Hall,
-    Horowitz and Jing 1995).
+    Those of a sequence are; others stand alone. Fewer than `FEWEST_SEQUENCES` cannot
+    be resampled and are cut into blocks of consecutive images, about `BLOCKS` in all
+    (Carlstein 1986, Künsch 1989); the interval then holds for these sequences only.
+    As video changes slowly, the blocks are as long as they can be, longer than the
+    N^(1/3) that suits weak dependence (Hall, Horowitz and Jing 1995).
 
     Args:
         ids: of the N images; those of a sequence in its order.
@@ -213,8 +212,8 @@ def _two_class_iou(hits, true, said, fg) -> np.ndarray:
     return _mean_ratio(both[..., fg], (2 * union * rest)[..., fg])
 
 
-# Of pixels of intersection, truth and prediction [..., C] and, [C], which classes are
-# foreground: what of `metrics.summary` follows from these counts and claims are about.
+# The scores of `metrics.summary` that claims are about, from pixels of intersection,
+# truth and prediction [..., C] and, [C], which classes are foreground.
 SCORES = {
     "miou": lambda hits, true, said, fg: _mean_ratio(hits, true + said - hits),
     "pixel_accuracy": lambda hits, true, said, fg: _ratio(hits, true),

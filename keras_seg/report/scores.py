@@ -4,14 +4,16 @@ An arm's number is the mean over its seeds that are done; NaN is what has no val
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from keras_seg import backend
+from keras_seg import backend, plots
 from keras_seg.ablation.protocol import Arm, ArmResult, StageResult
-from keras_seg.report import intervals as bootstrap
-from keras_seg.runs import folder as run_folder
+from keras_seg.report import intervals
+from keras_seg.report.intervals import Interval
+from keras_seg.runs import folder
+from keras_seg.runs.folder import PerImage
 
 
 def base(result: StageResult) -> Arm:
@@ -50,6 +52,11 @@ def score(result: ArmResult, key: str) -> float:
     return math.nan if value is None else float(value)
 
 
+def score_reader(key: str) -> Callable[[ArmResult], float]:
+    """`score` of one key."""
+    return lambda run: score(run, key)
+
+
 def of_seeds(result: StageResult, name: str, key: str) -> list[float]:
     """A number of the summary for each run of an arm that is done."""
     return [score(run, key) for run in done(result, name)]
@@ -71,22 +78,22 @@ def interval(
     other: str | None,
     sequences: Mapping[str, Mapping[str, str]],
     metric: str = "miou",
-) -> bootstrap.Interval | None:
+) -> Interval | None:
     """A difference of means with a paired bootstrap interval over images and seeds.
 
-    The counts per image are read from the run folders, for the split and size that the
-    stage's numbers are of.
+    The counts per image are read from the run folders, for the split and size of the
+    stage's numbers.
 
     Args:
         result: of the stage.
         name, other: the arms; the interval is of the first minus the second.
         sequences: {split: {image id: sequence}}, as of `Prepared.sequences`.
-        metric: one of `bootstrap.SCORES`.
+        metric: one of `intervals.SCORES`.
 
     Returns:
-        None where an arm is None or has no run that is done, a run has no counts per
-        image (one of an older version) or counts that are not those of its scores, the
-        runs saw other images, or these are too few.
+        None where an arm is None or has no finished run, a run has no counts per image
+        or counts that are not those of its scores, the runs were scored on different
+        images, or on too few.
 
     Raises:
         StorageError: a file of counts is damaged.
@@ -106,27 +113,27 @@ def interval(
         ):
             return None
     split = metrics[0]["split"]
-    groups = bootstrap.groups_of(counts[0].ids, sequences.get(split, {}))
+    groups = intervals.groups_of(counts[0].ids, sequences.get(split, {}))
     if groups.max(initial=0) == 0:
         return None
     ours, others = ({seed: _stacked(arm[seed]) for seed in arm} for arm in arms)
     classes = metrics[0].get("scored_ids")
-    return bootstrap.paired_difference(
+    return intervals.paired_difference(
         ours, others, groups, classes=classes, metric=metric
     )
 
 
-def _stacked(counts: run_folder.PerImage) -> np.ndarray:
+def _stacked(counts: PerImage) -> np.ndarray:
     """int64 [3, N, C]."""
     return np.stack([counts.intersection, counts.truth, counts.predicted])
 
 
-def _per_image(result: ArmResult) -> run_folder.PerImage | None:
+def _per_image(result: ArmResult) -> PerImage | None:
     """The counts behind the scores of a run that is done."""
-    # Only what an evaluation wrote says at which size; else it is metrics.json.
+    # Scores of another split or size name it; metrics.json does not.
     full_size = result.metrics.get("full_size")
     split = None if full_size is None else result.metrics["split"]
-    counts = run_folder.read_per_image(result.run, split, bool(full_size))
+    counts = folder.read_per_image(result.run, split, bool(full_size))
     if counts is None:
         return None
     hits = np.diag(confusion(result))
@@ -211,15 +218,26 @@ def gap(result: ArmResult) -> float:
     return math.nan
 
 
+def grouped_accuracy(
+    result: StageResult, name: str, groups: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    """{group: accuracy} of an arm: means over its classes, then over seeds."""
+    runs = [
+        _metrics().grouped_accuracy(confusion(run), groups)
+        for run in done(result, name)
+    ]
+    return {group: mean([run[group] for run in runs]) for group in groups}
+
+
 def floors(
     result: StageResult, class_names: Sequence[str], train_pixels: Sequence[int]
 ) -> list[tuple[str, dict]]:
     """Scores of predictions that need no learning.
 
     Args:
-        result: the truth is that of the first run that is done.
+        result: the truth is that of its first run that is done.
         class_names: C of them.
-        train_pixels: [C]; "most frequent" is meant of the training split.
+        train_pixels: [C]; the most frequent class is that of the training split.
 
     Returns:
         (what is predicted, `metrics.summary`): the most frequent class everywhere;
@@ -229,21 +247,27 @@ def floors(
     runs = all_done(result)
     if not runs:
         return []
-    backend.configure()
-    from keras_seg import metrics  # imports Keras
-
     truth = confusion(runs[0]).sum(1)
     pixels = np.asarray(train_pixels)
 
     def scored(prediction):
         matrix = np.zeros((len(truth), len(truth)), np.int64)
         matrix[np.arange(len(truth)), prediction] = truth
-        return metrics.summary(matrix, classes=runs[0].metrics.get("scored_ids"))
+        classes = runs[0].metrics.get("scored_ids")
+        return _metrics().summary(matrix, classes=classes)
 
     common = int(pixels.argmax())
     found = [(f"every pixel “{class_names[common]}”", scored(common))]
-    if class_names[0].lower() == "background" and len(class_names) > 2:
+    if plots.has_background(class_names) and len(class_names) > 2:
         part = 1 + int(pixels[1:].argmax())
         name = f"the true silhouette, every part “{class_names[part]}”"
         found.append((name, scored([0] + [part] * (len(truth) - 1))))
     return found
+
+
+def _metrics():
+    """keras_seg.metrics, which imports Keras."""
+    backend.configure()
+    from keras_seg import metrics
+
+    return metrics

@@ -1,6 +1,6 @@
 """Sheets: pictures of the data that belong to a stage's question.
 
-What a network learns beside or instead of the plain labels, shown on a few images.
+They show what a network learns beside or instead of the plain labels.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from keras_seg.data import targets
 from keras_seg.errors import UsageError
 from keras_seg.labels import LabelSpec
-from keras_seg.plots import legend_entries, paint
+from keras_seg.plots import Colour, legend_entries, paint, picture_palette
 
 JOINT_COLOUR, CENTROID_COLOUR = (255, 170, 0), (40, 190, 255)
 LONG_SIDE = 420  # of a picture that is drawn upon, px
@@ -37,13 +37,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A grid of pictures, as of `figures.picture_grid`, with a title and a sentence."""
+    """A grid of pictures as in `blocks.Pictures`, with a title and a sentence."""
 
     title: str
     note: str
     header: Sequence[str]
     rows: Sequence[tuple[str, Sequence[np.ndarray]]]
-    legend: Sequence[tuple[str, tuple[int, int, int]]]
+    legend: Sequence[tuple[str, Colour]]
 
 
 def hierarchy_sheet(
@@ -60,27 +60,30 @@ def hierarchy_sheet(
             is the dataset's own classes. A coarse class has the colour of its first.
 
     Raises:
-        UsageError: no network of the stage learns such labels.
+        UsageError: no network of the stage learns such labels, or of other classes.
     """
     if all(lookup is None for lookup in lookups):
-        expected = "an arm that learns labels from coarse to fine"
-        raise UsageError("levels of the labels", "none", expected)
+        raise UsageError("No arm of the stage learns labels from coarse to fine.")
+    colours = picture_palette(labels.palette, labels.names)
     own = tuple(range(labels.num_classes))
     levels = [own if lookup is None else tuple(lookup) for lookup in lookups]
+    if any(len(level) != len(own) for level in levels):
+        needed = max(map(len, levels))
+        raise UsageError(f"It needs {needed} classes; the data have {len(own)}.")
     rows = []
     for example in examples:
         pictures = [example.image]
         for level in levels:
-            palette = [labels.palette[level.index(coarse)] for coarse in level]
+            palette = [colours[level.index(coarse)] for coarse in level]
             pictures.append(paint(example.label, palette))
         rows.append((example.id, pictures))
     maps = [example.label for example in examples]
     return Sheet(
         "What each stack of the network learns",
-        "The truth from coarse to fine; parts of one coarse class have one colour.",
+        "The truth from coarse to fine. Parts of one coarse class share a colour.",
         ["image", *(f"{len(set(level))} classes" for level in levels)],
         rows,
-        legend_entries(maps, labels.palette, labels.names),
+        legend_entries(maps, colours, labels.names),
     )
 
 
@@ -96,12 +99,13 @@ def joint_sheet(
         lookups: not used.
 
     Raises:
-        UsageError: they have none, or other classes.
+        UsageError: they have no joints, or other classes.
     """
     if labels.num_classes != targets.PARTS + 1:
-        raise UsageError("classes of the data", labels.num_classes, "SURREAL's 25")
+        number = labels.num_classes
+        raise UsageError(f"It needs SURREAL's 25 classes; the data have {number}.")
     if any(example.joints is None for example in examples):
-        raise UsageError("joints of the data", "none", "24 for each image")
+        raise UsageError("It needs 24 joints for each image; the data have none.")
     rows, distances = [], []
     for example in examples:
         joints, centroids = example.joints, targets.part_centroids(example.label)
@@ -116,7 +120,7 @@ def joint_sheet(
         rows.append((example.id, pictures))
     far = np.concatenate(distances)
     far = far[np.isfinite(far)]
-    note = "A joint lies at the end of its part, the centroid in the middle."
+    note = "A joint is at the end of its part, the centroid in the middle."
     if far.size:
         note += f" The median distance is {100 * np.median(far):.1f} % of the height."
     return Sheet(
@@ -131,10 +135,8 @@ def joint_sheet(
 SHEETS = {"hierarchy": hierarchy_sheet, "joints": joint_sheet}
 
 
-def marked(
-    image: np.ndarray, *marks: tuple[np.ndarray, tuple[int, int, int]]
-) -> np.ndarray:
-    """An image made as large as LONG_SIDE with dots on it; dots of two sets joined.
+def marked(image: np.ndarray, *marks: tuple[np.ndarray, Colour]) -> np.ndarray:
+    """An image enlarged to about LONG_SIDE with dots on it; dots of two sets joined.
 
     Args:
         image: uint8 RGB [H, W, 3].

@@ -3,25 +3,21 @@
 The rows are arms, or classes with a column for each arm. The same numbers as CSV.
 """
 
-import csv
-import dataclasses
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_seg.ablation.protocol import Arm, ArmResult
 from keras_seg.config import to_dict
-from keras_seg.labels import LabelSpec
-from keras_seg.report import claims, scores, wording
-from keras_seg.report import intervals as bootstrap
+from keras_seg.report import claims, intervals, scores, wording
+from keras_seg.report.blocks import Cell, Details, Paragraph, Row, Table
 from keras_seg.report.claims import Finding
-from keras_seg.report.document import Cell, Details, Heading, Paragraph, Row, Table
 from keras_seg.report.intervals import Interval
 from keras_seg.report.view import StageView
+from keras_seg.report.wording import percent, percent_short, points
 
 STATES = {"oom": "out of memory", "missing": "not run yet"}
 CLASS_SCORES = {"recall": "Accuracy", "iou": "IoU", "precision": "Precision"}
@@ -58,12 +54,9 @@ class Column:
 
 def score_column(key: str, title: str, published: str | None = None) -> Column:
     """A number of `keras_seg.metrics.summary`."""
-
-    def value(run):
-        return scores.score(run, key)
-
     published = key if published is None else published
-    return Column(key, title, value, wording.percent, max, published, True)
+    value = scores.score_reader(key)
+    return Column(key, title, value, percent, max, published, is_share=True)
 
 
 SCORES = (  # of every table
@@ -72,111 +65,96 @@ SCORES = (  # of every table
     score_column("f1_macro", "macro F1 %", "f1"),
     score_column("mean_accuracy", "mean class accuracy %"),
 )
+COSTS = (
+    Column("parameters", "parameters", lambda r: r.parameters, wording.whole, min),
+    Column(
+        "gflop",
+        "GFLOP",
+        lambda run: run.metrics.get("gflop", math.nan),
+        wording.three_digits,
+        min,
+    ),
+    # No time is marked as best: it depends on what ran beside the arm.
+    Column(
+        "train_minutes",
+        "training, min",
+        lambda run: run.timing.get("train_seconds", math.nan) / 60,
+        wording.decimal,
+    ),
+    Column(
+        "ms_per_image",
+        "ms/image",
+        lambda run: run.timing.get("ms_per_image", math.nan),
+        wording.decimal,
+    ),
+)
 
 
-def columns_of(labels: LabelSpec) -> list[Column]:
-    """The columns of the table of scores, in their order."""
+def columns(view: StageView) -> list[Column]:
+    """Those of every stage, and the scores that its document or a claim names."""
+    pairs = view.context.labels.flip_pairs
 
     def swapped(run):
-        confusion = scores.confusion(run)
-        return scores.left_right_confusion(confusion, labels.flip_pairs)
+        return scores.left_right_confusion(scores.confusion(run), pairs)
 
-    def gflop(run):
-        return run.metrics.get("gflop", math.nan)
-
-    def minutes(run):
-        return run.timing.get("train_seconds", math.nan) / 60
-
-    def milliseconds(run):
-        return run.timing.get("ms_per_image", math.nan)
-
-    percent, points = wording.percent, wording.points
-    return [
+    gap_title = "train\u00a0−\u00a0val, points"
+    swapped_title = "left/right swapped %"
+    fixed = [
         *SCORES,
-        Column(
-            "train_val_gap",
-            "train\u00a0−\u00a0val, points",
-            scores.gap,
-            points,
-            is_share=True,
-        ),
-        Column(
-            "left_right_swapped",
-            "left/right swapped %",
-            swapped,
-            percent,
-            None,  # an arm that finds little mistakes little
-            is_share=True,
-        ),
-        Column("parameters", "parameters", _parameters, wording.whole, min),
-        Column("gflop", "GFLOP", gflop, wording.three_digits, min),
-        # No time is marked as best: it depends on what ran beside the arm.
-        Column("train_minutes", "training, min", minutes, wording.decimal),
-        Column("ms_per_image", "ms/image", milliseconds, wording.decimal),
+        Column("train_val_gap", gap_title, scores.gap, points, is_share=True),
+        # None is best: an arm that finds little mistakes little.
+        Column("left_right_swapped", swapped_title, swapped, percent, is_share=True),
+        *COSTS,
     ]
-
-
-def _parameters(run: ArmResult) -> float:
-    return run.parameters
-
-
-def _columns(view: StageView) -> list[Column]:
-    """Those of every stage, and the scores that its document or a claim names."""
-    columns = columns_of(view.context.labels)
-    known = {name for column in columns for name in (column.name, column.published)}
+    known = {name for column in fixed for name in (column.name, column.published)}
     named = [claim.metric for claim in view.stage.claims]
     named += [key for arm in view.arms for key in arm.published]
-    columns[len(SCORES) : len(SCORES)] = [
+    more = [
         score_column(key, f"{wording.metric(key)} %")
         for key in dict.fromkeys(named)
         if key in wording.METRICS and key not in known
     ]
     if any(PER_BATCH in arm.published for arm in view.arms):
-        title, write = f"{wording.metric(PER_BATCH)} %", wording.percent
-        value = scores.batch_iou
-        columns.insert(1, Column(PER_BATCH, title, value, write, max, PER_BATCH, True))
-    return columns
+        column = score_column(PER_BATCH, f"{wording.metric(PER_BATCH)} %")
+        fixed.insert(1, replace(column, value=scores.batch_iou))
+    position = fixed.index(SCORES[-1]) + 1
+    return fixed[:position] + more + fixed[position:]
 
 
 def scores_table(view: StageView) -> Table:
     """Arms and floors with their numbers; what is best and what failed is marked."""
-    arms = view.arms
-    columns: list[tuple[str, str, dict[str, Cell]]] = []
-    for column in _columns(view):
+    shown: list[tuple[str, str, Mapping[str, Cell]]] = []
+    for column in columns(view):
         cells = _column_cells(view, column)
         if any(cell.text or cell.small for cell in cells.values()):
-            columns.append((column.name, column.title, cells))
-    if (
-        view.shows_published
-        and columns
-        and any("miou" in arm.published for arm in arms)
-    ):
-        cells = {arm.name: Cell(published(arm, "miou")) for arm in arms}
-        columns.insert(1, ("", "published mIoU %", cells))
-    if len(arms) > 1 and columns:
-        cells = {arm.name: _difference_cell(view, arm) for arm in arms}
-        title = "against base, points"
-        if any(cell.small for cell in cells.values()):
-            title += f" [{LEVEL}]"
-        columns.insert(1, ("", title, cells))
+            shown.append((column.name, column.title, cells))
+    published_mious = view.shows_published and any(
+        "miou" in arm.published for arm in view.arms
+    )
+    if shown and published_mious:
+        cells = {arm.name: Cell(published(arm, "miou")) for arm in view.arms}
+        shown.insert(1, ("", "published mIoU %", cells))
+    if shown and len(view.arms) > 1:
+        cells = {arm.name: _difference_cell(view, arm) for arm in view.arms}
+        has_interval = any(cell.small for cell in cells.values())
+        title = "against base, points" + (f" [{LEVEL}]" if has_interval else "")
+        shown.insert(1, ("", title, cells))
     rows = []
-    for arm in arms:
+    for arm in view.arms:
         title = Cell(arm.title, tags=_tags(view, arm))
         if arm in view.finished:
             kind = "winner" if arm.name == view.result.winner else ""
-            cells = [cells[arm.name] for _, _, cells in columns]
-            rows.append(Row([title, *cells], kind))
+            rows.append(Row([title, *(cells[arm.name] for *_, cells in shown)], kind))
         else:
-            if view.shows_published and "miou" in arm.published:
+            if published_mious and "miou" in arm.published:
                 small = f"published mIoU {published(arm, 'miou')} %"
-                title = dataclasses.replace(title, small=small)
-            reason = Cell(reasons(view.result.of(arm.name)), span=max(1, len(columns)))
+                title = replace(title, small=small)
+            reason = Cell(reasons(view.result.of(arm.name)), span=max(1, len(shown)))
             rows.append(Row([title, reason], "failed"))
     for name, floor in view.floors:
-        texts = [wording.percent(floor.get(key, math.nan)) for key, _, _ in columns]
-        rows.append(Row([Cell(f"floor: {name}"), *map(Cell, texts)], "floor"))
-    titles = [title for _, title, _ in columns]
-    return Table(["Arm", *(titles or ["Result"])], rows)
+        cells = [Cell(percent(floor.get(key, math.nan))) for key, *_ in shown]
+        rows.append(Row([Cell(f"floor: {name}"), *cells], "floor"))
+    return Table(["Arm", *([title for _, title, _ in shown] or ["Result"])], rows)
 
 
 def _column_cells(view: StageView, column: Column) -> dict[str, Cell]:
@@ -185,18 +163,27 @@ def _column_cells(view: StageView, column: Column) -> dict[str, Cell]:
         arm.name: [column.value(run) for run in scores.done(view.result, arm.name)]
         for arm in view.arms
     }
-    means = {name: scores.mean(numbers) for name, numbers in values.items()}
-    known = [mean for mean in means.values() if not math.isnan(mean)]
-    best = column.write(column.best(known)) if known and column.best else ""
-    marked = len({column.write(mean) for mean in known}) > 1
+    means = [scores.mean(numbers) for numbers in values.values()]
+    marked = _best(means, column.write, column.best)
     return {
         arm.name: Cell(
             _with_spread(values[arm.name], column),
-            best=marked and column.write(means[arm.name]) == best,
+            best=is_best,
             small=_published_small(view, arm, column.published),
         )
-        for arm in view.arms
+        for arm, is_best in zip(view.arms, marked)
     }
+
+
+def _best(
+    values: Sequence[float], write: Callable[[float], str], best: Callable | None
+) -> list[bool]:
+    """Which values are written like the best one; none if all are written alike."""
+    texts = [write(value) for value in values]
+    known = [value for value in values if not math.isnan(value)]
+    if best is None or len(set(texts) - {""}) < 2:
+        return [False] * len(texts)
+    return [text == write(best(known)) for text in texts]
 
 
 def _with_spread(values: Sequence[float], column: Column) -> str:
@@ -213,14 +200,14 @@ def _difference_cell(view: StageView, arm: Arm) -> Cell:
         return Cell("")
     difference = scores.difference(view.result, arm.name, view.base.name)
     interval = view.interval(arm.name, view.base.name)
-    return Cell(wording.points(difference), small=bracketed(interval))
+    return Cell(points(difference), small=bracketed(interval))
 
 
 def bracketed(interval: Interval | None) -> str:
     """[low, high] in points; "" without an interval."""
     if interval is None or math.isnan(interval.low):
         return ""
-    return f"[{wording.points(interval.low)},\u00a0{wording.points(interval.high)}]"
+    return f"[{points(interval.low)},\u00a0{points(interval.high)}]"
 
 
 def certainty(interval: Interval | None) -> str:
@@ -234,9 +221,7 @@ def certainty(interval: Interval | None) -> str:
 def _tags(view: StageView, arm: Arm) -> list[str]:
     tags = []
     if len(view.arms) > 1 and arm.name == view.result.winner:
-        tags.append("winner")
-        if lead := certainty(view.lead()):
-            tags.append(lead)
+        tags += filter(None, ["winner", certainty(view.lead())])
     if len(view.arms) > 1 and arm.name == view.base.name:
         tags.append("base")
     if arm.name == view.stage.published_winner:
@@ -249,7 +234,7 @@ def _tags(view: StageView, arm: Arm) -> list[str]:
 
 
 def reasons(runs: Sequence[ArmResult]) -> str:
-    """What became of runs that are not done, equal ones said once."""
+    """What became of runs that are not done, equal ones once."""
     texts = []
     for run in runs:
         state = STATES.get(run.state, run.state)
@@ -257,40 +242,37 @@ def reasons(runs: Sequence[ArmResult]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-# What the document says, and what we ask besides
+# Claims and what else is published
 
 
 def findings(view: StageView) -> list[Finding]:
     """Every claim of the stage with its verdict, the document's before ours."""
-    columns = {column.name: column for column in _columns(view)}
+    by_name = {column.name: column for column in columns(view)}
     found = []
     for claim in sorted(view.stage.claims, key=lambda claim: claim.ours):
-        column = columns[claim.metric]
         interval = None
-        if claim.metric in bootstrap.SCORES:
+        if claim.metric in intervals.SCORES:
             interval = view.interval(claim.arm, claim.than, claim.metric)
-        found.append(claims.judge(view.result, claim, column.value, interval))
+        value = by_name[claim.metric].value
+        found.append(claims.judge(view.result, claim, value, interval))
     return found
 
 
 def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
-    """What is said, what was found, whether it holds; claims of one kind."""
-    columns = {column.name: column for column in _columns(view)}
+    """Each claim of one kind, what was found, whether it holds."""
+    by_name = {column.name: column for column in columns(view)}
     rows = []
     for one in found:
-        claim = one.claim
+        claim, column = one.claim, by_name[one.claim.metric]
         arm, than = (view.titles.get(n, n) for n in (claim.arm, claim.than))
-        column = columns[claim.metric]
         metric = column.title.removesuffix(" %").removesuffix(", points")
         expected = "about the same" if claim.expected == "same" else claim.expected
-        write = wording.points if column.is_share else wording.signed
+        write = points if column.is_share else wording.signed
         text = claim.text[:1].upper() + claim.text[1:]
-        tested = f"{metric} {expected}: {arm} against {than}"
-        is_certain = one.verdict in (claims.HOLDS, claims.FAILS)
         cells = [
-            Cell(text, small=tested),
+            Cell(text, small=f"{metric} {expected}: {arm} against {than}"),
             Cell(write(one.difference), small=bracketed(one.interval)),
-            Cell(one.verdict, best=is_certain),
+            Cell(one.verdict, best=one.verdict in (claims.HOLDS, claims.FAILS)),
         ]
         rows.append(Row(cells))
     what = "Hypothesis" if found[0].claim.ours else "Claim"
@@ -298,16 +280,13 @@ def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
     return Table(header, rows, numbers=False)
 
 
-# What else is published
-
-
 def published(arm: Arm, key: str) -> str:
     """A number of the document with its deviation, as printed; "" where it has none."""
-    value = arm.published.get(key)
-    if value is None:
+    if key not in arm.published:
         return ""
+    text = f"{arm.published[key]:g}"
     deviation = arm.published.get(key + DEVIATION)
-    return f"{value:g}" if deviation is None else f"{value:g} ± {deviation:g}"
+    return text if deviation is None else f"{text} ± {deviation:g}"
 
 
 def _published_small(view: StageView, arm: Arm, key: str) -> str:
@@ -317,19 +296,18 @@ def _published_small(view: StageView, arm: Arm, key: str) -> str:
 
 def other_published(view: StageView) -> Table | None:
     """The document's numbers that no other table of the stage has."""
-    shown = {"miou", *(column.published for column in _columns(view))}
+    shown = {"miou", *(column.published for column in columns(view))}
     shown |= view.context.groups.keys()
-    shown |= {
-        f"{kind} {name}" for kind in CLASS_SCORES for name in view.context.labels.names
-    }
+    names = view.context.labels.names
+    shown |= {f"{kind} {name}" for kind in CLASS_SCORES for name in names}
     keys = dict.fromkeys(key for arm in view.arms for key in arm.published)
     rest = [key for key in keys if key not in shown and not key.endswith(DEVIATION)]
     if not rest or not view.shows_published:
         return None
-    rows = []
-    for arm in view.arms:
-        cells = [Cell(published(arm, key)) for key in rest]
-        rows.append(Row([Cell(arm.title), *cells]))
+    rows = [
+        Row([Cell(arm.title), *(Cell(published(arm, key)) for key in rest)])
+        for arm in view.arms
+    ]
     return Table(["Arm", *(f"{wording.metric(key)} %" for key in rest)], rows)
 
 
@@ -337,38 +315,33 @@ def other_published(view: StageView) -> Table | None:
 
 
 def settings(arm: Arm) -> dict[str, str]:
-    """{dotted name: value} of the arm's configuration, without the seed."""
+    """{path: value} of the arm's configuration, without the seed."""
     values = to_dict(arm.config)
-    values.pop("seed")
-    return {name: _setting(value) for name, value in flat(values)}
+    del values["seed"]
+    return {path: _setting(value) for path, value in flat(values)}
 
 
 def settings_table(arm: Arm) -> Table:
-    rows = [Row([Cell(name), Cell(value)]) for name, value in settings(arm).items()]
+    """All settings of one arm."""
+    rows = [Row([Cell(path), Cell(value)]) for path, value in settings(arm).items()]
     return Table(["Setting", "Value"], rows, numbers=False)
 
 
 def differences(arms: Sequence[Arm]) -> Table | Paragraph:
     """The settings in which the arms differ."""
-    of_arms = {arm.name: settings(arm) for arm in arms}
-    names = dict.fromkeys(name for values in of_arms.values() for name in values)
-    differing = [
-        name
-        for name in names
-        if len({values.get(name, "") for values in of_arms.values()}) > 1
+    values = [settings(arm) for arm in arms]
+    paths = [
+        path
+        for path in dict.fromkeys(path for one in values for path in one)
+        if len({one.get(path, "") for one in values}) > 1
     ]
-    if not differing:
-        return Paragraph("Nothing: no setting differs between the arms.")
+    if not paths:
+        return Paragraph("Nothing: the arms have the same settings.")
     rows = [
-        Row(
-            [
-                Cell(arm.title),
-                *(Cell(of_arms[arm.name].get(name, "")) for name in differing),
-            ]
-        )
-        for arm in arms
+        Row([Cell(arm.title), *(Cell(one.get(path, "")) for path in paths)])
+        for arm, one in zip(arms, values)
     ]
-    return Table(["Arm", *differing], rows, numbers=False)
+    return Table(["Arm", *paths], rows, numbers=False)
 
 
 def flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -393,8 +366,8 @@ def _setting(value) -> str:
 # Classes
 
 
-def class_tables(view: StageView) -> list:
-    """One table open: of the groups, or what the document prints; the rest folded."""
+def class_tables(view: StageView) -> list[Details]:
+    """Folded tables, that of the groups or what the document prints first."""
     printed = {key.partition(" ")[0] for arm in view.arms for key in arm.published}
     kinds = list(CLASS_SCORES)
     if "iou" in printed and not view.context.groups:
@@ -405,147 +378,115 @@ def class_tables(view: StageView) -> list:
     ]
     if view.context.groups:
         tables.insert(0, ("Accuracy of each group (%)", _group_table(view)))
-    (heading, table), *rest = tables
-    folded = [Details(title, [one]) for title, one in rest]
-    return [Heading(3, heading), table, *folded]
+    return [Details(title, [table]) for title, table in tables]
 
 
 def _class_table(view: StageView, kind: str) -> Table:
-    arms, labels = view.finished, view.context.labels
-    values = {arm.name: scores.per_class(view.result, arm.name, kind) for arm in arms}
+    labels = view.context.labels
+    values = [scores.per_class(view.result, arm.name, kind) for arm in view.finished]
     pixels = np.asarray(view.context.train_pixels, dtype=float)
-    shares = pixels / max(1.0, pixels.sum())
     rows = []
-    for k, (name, colour) in enumerate(zip(labels.names, labels.palette)):
-        cells = _heat_cells([values[arm.name][k] for arm in arms])
-        small = [_published_small(view, arm, f"{kind} {name}") for arm in arms]
-        cells = [dataclasses.replace(c, small=text) for c, text in zip(cells, small)]
-        share = f"{100 * shares[k]:.2g}"
-        rows.append(Row([Cell(name, colour=colour), Cell(share), *cells]))
-    means = [scores.mean(values[arm.name]) for arm in arms]
-    cells = [Cell(wording.percent_short(mean)) for mean in means]
-    rows.append(Row([Cell("mean"), Cell(""), *cells]))
-    return Table(["Class", "training pixels %", *(arm.title for arm in arms)], rows)
+    for k, (name, colour) in enumerate(zip(labels.names, view.palette)):
+        share = Cell(f"{100 * pixels[k] / max(1.0, pixels.sum()):.2g}")
+        cells = _heat_cells(view, [one[k] for one in values], f"{kind} {name}")
+        rows.append(Row([Cell(name, colour=colour), share, *cells]))
+    means = [Cell(percent_short(scores.mean(one))) for one in values]
+    rows.append(Row([Cell("mean"), Cell(""), *means]))
+    titles = [arm.title for arm in view.finished]
+    return Table(["Class", "training pixels %", *titles], rows)
 
 
 def _group_table(view: StageView) -> Table:
-    from keras_seg import metrics  # imports Keras
-
-    arms, groups = view.finished, view.context.groups
-    values = {}
-    for arm in arms:
-        runs = [
-            metrics.grouped_accuracy(scores.confusion(run), groups)
-            for run in scores.done(view.result, arm.name)
-        ]
-        values[arm.name] = {
-            name: scores.mean([run[name] for run in runs]) for name in groups
-        }
-    rows = []
-    for name in groups:
-        cells = _heat_cells([values[arm.name][name] for arm in arms])
-        small = [_published_small(view, arm, name) for arm in arms]
-        cells = [dataclasses.replace(c, small=text) for c, text in zip(cells, small)]
-        rows.append(Row([Cell(name), *cells]))
-    means = [scores.mean_score(view.result, arm.name, "mean_accuracy") for arm in arms]
-    cells = [Cell(wording.percent_short(mean)) for mean in means]
+    groups, names = view.context.groups, [arm.name for arm in view.finished]
+    values = [scores.grouped_accuracy(view.result, name, groups) for name in names]
+    rows = [
+        Row([Cell(group), *_heat_cells(view, [one[group] for one in values], group)])
+        for group in groups
+    ]
+    means = [scores.mean_score(view.result, name, "mean_accuracy") for name in names]
+    cells = [Cell(percent_short(mean)) for mean in means]
     rows.append(Row([Cell("mean of the classes"), *cells]))
-    return Table(["Group", *(arm.title for arm in arms)], rows)
+    return Table(["Group", *(arm.title for arm in view.finished)], rows)
 
 
-def _heat_cells(values: Sequence[float]) -> list[Cell]:
-    """Numbers of one class, shaded by height; the best arm bold."""
-    texts = [wording.percent_short(value) for value in values]
-    known = [value for value in values if not math.isnan(value)]
-    best = wording.percent_short(max(known, default=math.nan))
-    marked = len({text for text in texts if text}) > 1
+def _heat_cells(view: StageView, values: Sequence[float], key: str) -> list[Cell]:
+    """Numbers of one class, an arm each, shaded by height; the best arm bold."""
+    marked = _best(values, percent_short, max)
     return [
         Cell(
-            text,
-            best=marked and text == best,
+            percent_short(value),
+            best=is_best,
             heat=None if math.isnan(value) else value,
+            small=_published_small(view, arm, key),
         )
-        for text, value in zip(texts, values)
+        for arm, value, is_best in zip(view.finished, values, marked)
     ]
 
 
-# CSV
+# Rows of CSV files
 
 
-def scores_csv(view: StageView, folder: Path) -> str:
-    """One line for each run with all its numbers as they are, then the floors."""
-    names, result = view.context.labels.names, view.result
-    runs = scores.all_done(result)
-    keys = list(dict.fromkeys(key for run in runs for key in run.metrics["summary"]))
-    columns = [one for one in _columns(view) if one.name not in keys]
-    printed = list(dict.fromkeys(key for arm in view.arms for key in arm.published))
-    printed = printed if view.shows_published else []
-    header = ["arm", "title", "seed", "state", "reason", "run", *keys]
-    header += [column.name for column in columns]
-    header += [f"{kind} {name}" for kind in CLASS_SCORES for name in names]
-    header += ["difference_to_base", "interval_low", "interval_high", "certainty"]
-    header.append("winner")
-    header += [f"published_{key}" for key in printed]
-    lines = []
+def scores_rows(view: StageView, folder: Path) -> list[dict]:
+    """One row for each run with all its numbers as they are, then the floors."""
+    result, names = view.result, view.context.labels.names
+    keys = [key for run in scores.all_done(result) for key in run.metrics["summary"]]
+    keys = list(dict.fromkeys(keys))
+    more = [one for one in columns(view) if one.name not in keys]
+    printed = dict.fromkeys(key for arm in view.arms for key in arm.published)
+    rows = []
     for run in result.results:
-        arm = run.arm
+        arm, done = run.arm, run.state == "done"
         place = run.run.relative_to(folder) if run.run.is_relative_to(folder) else ""
-        line = [arm.name, arm.title, run.seed, run.state, run.reason, place]
-        if run.state == "done":
-            line += [scores.score(run, key) for key in keys]
-            line += [column.value(run) for column in columns]
-            for kind in CLASS_SCORES:
-                line += scores.numbers(run.metrics["per_class"][kind])
-        else:
-            numbers = len(keys) + len(columns) + len(CLASS_SCORES) * len(names)
-            line += [""] * numbers
-        line += _difference_fields(view, arm)
+        row: dict = {"arm": arm.name, "title": arm.title, "seed": run.seed}
+        row |= {"state": run.state, "reason": run.reason, "run": place}
+        row |= {key: scores.score(run, key) if done else "" for key in keys}
+        row |= {one.name: one.value(run) if done else "" for one in more}
+        for kind in CLASS_SCORES:
+            of_classes = run.metrics["per_class"][kind] if done else [""] * len(names)
+            row |= {f"{kind} {name}": value for name, value in zip(names, of_classes)}
+        row |= _difference_fields(view, arm)
         is_winner = arm.name == result.winner
-        line.append((certainty(view.lead()) or "no interval") if is_winner else "")
-        line += [arm.published.get(key, "") for key in printed]
-        lines.append(line)
+        row["winner"] = certainty(view.lead()) or "no interval" if is_winner else ""
+        if view.shows_published:
+            row |= {f"published_{key}": arm.published.get(key, "") for key in printed}
+        rows.append(row)
     for name, floor in view.floors:
-        line = ["floor", name, "", "", "", "", *(floor.get(key, "") for key in keys)]
-        lines.append(line + [""] * (len(header) - len(line)))
-    return _csv(header, lines)
+        rows.append({"arm": "floor", "title": name} | {k: floor.get(k) for k in keys})
+    return [_safe(row) for row in rows]
 
 
-def _difference_fields(view: StageView, arm: Arm) -> list:
+def _difference_fields(view: StageView, arm: Arm) -> dict:
     """Difference of the arm's mean to the base's, its interval, clear or noise."""
+    names = ("difference_to_base", "interval_low", "interval_high", "certainty")
     if arm.name == view.base.name or arm not in view.finished:
-        return ["", "", "", ""]
+        return dict.fromkeys(names, "")
     difference = scores.difference(view.result, arm.name, view.base.name)
     interval = view.interval(arm.name, view.base.name)
-    if interval is None:
-        return [difference, "", "", ""]
-    return [difference, interval.low, interval.high, certainty(interval)]
+    ends = (interval.low, interval.high) if interval else ("", "")
+    return dict(zip(names, (difference, *ends, certainty(interval))))
 
 
-def claims_csv(found: Sequence[Finding]) -> str:
-    """One line for each claim; differences as they are."""
-    header = ["claim", "source", "arm", "than", "metric", "expected"]
-    header += ["difference", "interval_low", "interval_high", "verdict"]
-    lines = []
+def claims_rows(found: Sequence[Finding]) -> list[dict]:
+    """One row for each claim; differences as they are."""
+    rows = []
     for one in found:
         claim, interval = one.claim, one.interval
-        ends = ["", ""] if interval is None else [interval.low, interval.high]
-        source = "ours" if claim.ours else "document"
-        line = [claim.text, source, claim.arm, claim.than, claim.metric]
-        lines.append([*line, claim.expected, one.difference, *ends, one.verdict])
-    return _csv(header, lines)
+        row = {"claim": claim.text, "source": "ours" if claim.ours else "document"}
+        row |= {"arm": claim.arm, "than": claim.than, "metric": claim.metric}
+        row |= {"expected": claim.expected, "difference": one.difference}
+        row["interval_low"] = interval.low if interval else ""
+        row["interval_high"] = interval.high if interval else ""
+        rows.append(_safe(row | {"verdict": one.verdict}))
+    return rows
 
 
-def _csv(header: Sequence[str], lines: Sequence[Sequence]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for line in (header, *lines):
-        writer.writerow(map(_csv_field, line))
-    return text.getvalue()
+def _safe(row: Mapping[str, object]) -> dict[str, object]:
+    """The row with no name or text that a spreadsheet takes for a formula."""
+    return {_quoted(key): _quoted(value) for key, value in row.items()}
 
 
-def _csv_field(value):
-    """A value that no spreadsheet takes for a formula; "" for what is no number."""
-    if isinstance(value, float | int | np.number):
-        return value if math.isfinite(value) else ""
+def _quoted(value):
+    if value is None or isinstance(value, float | int | np.number):
+        return value
     text = str(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

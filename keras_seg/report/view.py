@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from keras_seg.ablation.protocol import Arm, StageResult
 from keras_seg.errors import StorageError
 from keras_seg.labels import LabelSpec
-from keras_seg.plots import MOST_LABELS, arm_colours
+from keras_seg.plots import MOST_LABELS, arm_colours, picture_palette
 from keras_seg.report import scores
 from keras_seg.report.intervals import Interval
 from keras_seg.report.sheets import Example
@@ -14,7 +14,7 @@ from keras_seg.report.sheets import Example
 
 @dataclass(frozen=True)
 class Context:
-    """What a report tells beyond the results.
+    """What a report needs beyond the results.
 
     Attributes:
         command: the command line that repeats the study.
@@ -27,7 +27,7 @@ class Context:
             a stage may name its own.
         groups: {name: class ids} of grouped accuracies; empty if none.
         weights: {`wording.weighting` of an arm: weights [C]} to be drawn.
-        sequences: {split: {image id: sequence}}, as of `Prepared.sequences`.
+        sequences: {split: {image id: sequence}}, from `Prepared.sequences`.
         examples: images for the sheets of a stage (`Stage.sheets`).
     """
 
@@ -53,7 +53,7 @@ class Panel:
         name: ends the names of its files: "panel1" for the first one declared.
         title: as declared.
         labels: {name of an arm: what it is called here} of all its arms.
-        drawn: those of `labels` to draw, as of `StageView.drawn`.
+        drawn: those of `labels` to draw: all, or where they are many the best ones.
         styles: {label: (colour, dash)} of those to draw, all different. Panels that
             declare their arms in the same order draw them in the same styles.
     """
@@ -74,9 +74,10 @@ class StageView:
         base: the arm the others are compared with.
         titles: {name of an arm: its title}.
         finished: the arms that have a result.
-        floors: as of `scores.floors`.
+        floors: from `scores.floors`.
+        palette: the classes' colours in pictures.
         shows_published: whether the document's numbers may stand beside ours.
-        damaged: what was to be read for intervals and could not be.
+        damaged: what could not be read for intervals.
     """
 
     def __init__(self, result: StageResult, context: Context):
@@ -85,7 +86,9 @@ class StageView:
         self.base = scores.base(result)
         self.titles = {arm.name: arm.title for arm in self.arms}
         self.finished = [arm for arm in self.arms if scores.done(result, arm.name)]
-        self.floors = scores.floors(result, context.labels.names, context.train_pixels)
+        labels = context.labels
+        self.floors = scores.floors(result, labels.names, context.train_pixels)
+        self.palette = picture_palette(labels.palette, labels.names)
         comparable = context.dataset in (self.stage.datasets or context.datasets)
         self.shows_published = context.scale == "paper" and comparable
         self.damaged: list[str] = []
@@ -111,6 +114,7 @@ class StageView:
         return self.interval(self.result.winner, scores.rival(self.result))
 
     def anchor(self) -> str:
+        """Where links to the stage lead."""
         return f"stage-{self.stage.name}"
 
     def drawn(self) -> list[Arm]:

@@ -1,10 +1,11 @@
-"""Numbers as the report writes them; "" where there is none.
+"""Numbers and names as the report writes them; "" where there is no number.
 
 Scores are shares in 0..1 and are written in percent, their differences in percentage
 points.
 """
 
 import math
+from collections.abc import Sequence
 
 from keras_seg.config import Config
 
@@ -26,6 +27,18 @@ PUBLISHED = {  # further keys of published numbers
     "f1": "macro F1",
     "f1_unknown": "F1 (of which kind is unknown)",
     "iou_batch_present": "IoU averaged over batches",
+}
+DOCUMENTS = {  # as the sources of stages cite them
+    "BODY": "J. Borrego Carazo, Fully Convolutional Architectures for Multi-Part Body "
+    "Segmentation, thesis, 2018",
+    "CLOTH": "S.-H. Choi and S. H. Jung, Stable Acquisition of Fine-Grained Segments "
+    "Using Batch Normalization and Focal Loss with L1 Regularization in U-Net "
+    "Structure, 2020",
+    "CITY": "S. Chen et al., Semantic Segmentation, course report on Cityscapes, 2020",
+    "ATTN": "C. Shen and Z. Sun, A Deep Learning-Based Image Semantic Segmentation "
+    "Algorithm, 2023",
+    "VOC07": "Anonymous, Solving Pixel-level Semantic Segmentation with Fully "
+    "Convolutional Network, course report on PASCAL VOC 2007",
 }
 
 
@@ -51,7 +64,7 @@ def percent_short(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """With its sign, that of −0.00 too: a bound just below 0 is below it."""
+    """With its sign, also that of −0.00: a bound just below 0 is below it."""
     return "" if math.isnan(value) else f"{100 * value:+.2f}".replace("-", "−")
 
 
@@ -64,9 +77,7 @@ def decimal(value: float) -> str:
 
 
 def three_digits(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return whole(value) if not abs(value) < 100 else f"{value:.3g}"
 
 
 def signed(value: float) -> str:
@@ -76,11 +87,13 @@ def signed(value: float) -> str:
 
 
 def count(number: int, what: str) -> str:
+    """The number with its noun in the singular or plural."""
     if number == 1:
         return f"{number} {what}"
     return f"{number} {what[:-2]}es" if what.endswith("is") else f"{number} {what}s"
 
 
-def joined(parts: list[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
     """a, b and c"""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last

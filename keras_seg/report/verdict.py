@@ -1,0 +1,166 @@
+"""A stage's answer in a few sentences, the most important one first."""
+
+import math
+from collections.abc import Sequence
+
+from keras_seg.report import claims, scores, wording
+from keras_seg.report.blocks import Paragraph
+from keras_seg.report.claims import Finding
+from keras_seg.report.view import StageView
+
+FEW_CLAIMS = 4  # so many are quoted in the verdict, more are counted
+SPLITS = {"val": "validation", "test": "test", "train": "training"}
+REDUCED = {
+    "smoke": "A smoke test of a few steps, not comparable with published numbers.",
+    "demo": "A demonstration at reduced size, not comparable with published numbers.",
+    "bench": "A run at reduced size, not comparable with published numbers.",
+}
+OTHER_DATA = "Not comparable with the published numbers, which are for other data."
+VERBS = {claims.OPEN: "is ", claims.NOT_MEASURED: "is ", claims.NOT_RUN: "was "}
+
+
+def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
+    """Who won, how sure that is, and which claims hold; `found` are the claims'."""
+    result = view.result
+    unfinished = sum(run.state != "done" for run in result.results)
+    runs = wording.count(len(result.results), "run")
+    missing = f"{unfinished} of {runs} did not finish." if unfinished else ""
+    if result.winner is None:
+        lead = "No arm has finished, so there is no answer yet."
+        return Paragraph(missing, "verdict", lead)
+    said, asked = split_by_source(found)
+    sentences = [
+        _certainty(view),
+        _above_floor(view),
+        _document_choice(view),
+        _claims_sentence(said, "The document's", "claim"),
+        _claims_sentence(asked, "Our own", "hypothesis"),
+        missing,
+        _other_data(view),
+    ]
+    if view.context.scale in REDUCED:
+        sentences.append(REDUCED[view.context.scale])
+    elif not view.shows_published:
+        sentences.append(OTHER_DATA)
+    text = " ".join(sentence for sentence in sentences if sentence)
+    return Paragraph(text, "verdict", _answer(view))
+
+
+def split_by_source(found: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """The document's claims, and our own hypotheses."""
+    said = [one for one in found if not one.claim.ours]
+    return said, [one for one in found if one.claim.ours]
+
+
+def claims_note(view: StageView, found: Sequence[Finding]) -> str:
+    """What limits the verdicts on the claims; "" if nothing does."""
+    sentences = []
+    if view.context.scale in REDUCED:
+        sentences.append(
+            "These runs are smaller and shorter than the document's: a claim that "
+            "fails here may hold there."
+        )
+    elif not view.shows_published:
+        sentences.append("These runs are on other data than the document's.")
+    if any(one.interval is not None and one.interval.seeds == 1 for one in found):
+        sentences.append(
+            "With one seed per arm, the intervals cover image sampling but not "
+            "training randomness."
+        )
+    return " ".join(sentences)
+
+
+def _answer(view: StageView) -> str:
+    """Which arm won, and by how much."""
+    result, titles, base = view.result, view.titles, view.base
+    winner = titles[result.winner]
+    miou = wording.percent(scores.mean_score(result, result.winner, "miou"))
+    split = scores.all_done(result)[0].metrics.get("split", result.stage.split)
+    score = f"{SPLITS.get(split, split)} mIoU"
+    rival = scores.rival(result)
+    if len(titles) == 1:
+        return f"{winner} reaches {miou} % {score}."
+    if result.winner == base.name and rival is None:
+        return f"{winner} is the only arm with a result: {miou} % {score}."
+    if all(run.chosen_on_val for run in scores.all_done(result)):
+        text = f"is best on the validation images and reaches {miou} % {score}"
+    else:
+        text = f"has the highest {score}, {miou} %"
+    if rival is None:
+        return (
+            f"{winner} {text}. The base arm, {base.title}, has no result to compare "
+            "it with."
+        )
+    difference = scores.difference(result, result.winner, rival)
+    side = "below" if difference < 0 else "above"  # only where chosen on other images
+    lead = f"{100 * abs(difference):.2f} points {side}"
+    if result.winner == base.name:
+        return f"The base arm, {winner}, {text}, {lead} {titles[rival]}."
+    return f"{winner} {text}, {lead} the base arm, {base.title}."
+
+
+def _certainty(view: StageView) -> str:
+    """Whether the winner's lead is clear, and what that rests on."""
+    result, rival = view.result, scores.rival(view.result)
+    if rival is None:
+        return ""
+    if (lead := view.lead()) is not None:
+        low, high = wording.points(lead.low), wording.points(lead.high)
+        return (
+            f"The difference is {lead.verdict}: its 95 % interval is {low} to {high} "
+            f"points. {lead.basis}"
+        )
+    spreads = [
+        scores.spread(scores.of_seeds(result, name, "miou"))
+        for name in (result.winner, rival)
+    ]
+    if any(math.isnan(spread) for spread in spreads):
+        return "With one seed per arm, small differences may be chance."
+    if abs(scores.difference(result, result.winner, rival)) <= math.hypot(*spreads):
+        return "The difference is within the spread of the seeds."
+    return "The difference is larger than the spread of the seeds."
+
+
+def _above_floor(view: StageView) -> str:
+    if not view.floors:
+        return ""
+    name, floor = view.floors[-1]
+    miou = scores.mean_score(view.result, view.result.winner, "miou")
+    who = "the winner" if len(view.arms) > 1 else "this arm"
+    start = f"The floor, {name}, scores {wording.percent(floor['miou'])} %: {who} is "
+    if miou > floor["miou"]:
+        return f"{start}{100 * (miou - floor['miou']):.1f} points above it."
+    return f"{start}no better and has learned nothing useful."
+
+
+def _document_choice(view: StageView) -> str:
+    published = view.stage.published_winner
+    if published == view.result.winner:
+        return "The document chose the same arm."
+    if published in view.titles:
+        return f"The document chose {view.titles[published]}."
+    return ""
+
+
+def _other_data(view: StageView) -> str:
+    """Where a stage names the data it is about, and these are others."""
+    asked, found = view.stage.datasets, view.context.dataset
+    if not asked or found in asked:
+        return ""
+    return f"The question is about {wording.joined(asked)}; these runs are on {found}."
+
+
+def _claims_sentence(found: Sequence[Finding], whose: str, what: str) -> str:
+    """The verdicts on claims of one kind; where they are many, how often each."""
+    if not found:
+        return ""
+    verdicts = [
+        f"“{one.claim.text}” {VERBS.get(one.verdict, '')}{one.verdict}" for one in found
+    ]
+    if len(found) == 1:
+        return f"{whose} {what} {verdicts[0]}."
+    given = [one.verdict for one in found]
+    if len(found) > FEW_CLAIMS:
+        known = [each for each in claims.VERDICTS if each in given]
+        verdicts = [f"{given.count(each)} × {each}" for each in known]
+    return f"{whose} {wording.count(len(found), what)}: {'; '.join(verdicts)}."

@@ -3,27 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from outlines import count, outline, output_shape
-
-from keras_seg import nets
-from keras_seg.errors import UsageError
-from keras_seg.nets import fcn, unet
-
-
-@pytest.mark.parametrize(
-    ("stride", "num_classes", "trainable"),
-    [
-        (8, 18, 134_441_462),
-        (8, 19, 134_456_985),
-        (8, 21, 134_489_759),
-        (16, 21, 134_815_994),
-        (32, 21, 136_152_917),
-    ],
-)
-def test_fcn_counts(stride, num_classes, trainable):
-    model = outline("fcn", (64, 96), num_classes, stride=stride)
-    assert count(model.trainable_weights) == trainable
-    assert model.output["logits"].shape == (None, 64, 96, num_classes)
+from outlines import narrow, outline, output_shape
 
 
 def test_fcn_layer_sizes():
@@ -38,10 +18,10 @@ def test_fcn_layer_sizes():
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
-def test_fcn_scores_are_first_upsampled_bilinearly(stride, monkeypatch):
+def test_fcn_scores_are_first_upsampled_bilinearly(stride):
     """A ramp of scores is a ramp of logits; half-pixel centres, the border aside."""
-    monkeypatch.setattr(fcn, "ENCODER", ((2,),) * 5)
-    model = nets.build("fcn", (128, 192, 3), 2, stride=stride, fc=2)
+    widths = {"ENCODER": ((2,),) * 5}
+    model = narrow("fcn", (128, 192), 2, widths, stride=stride, fc=2)
     deconv = model.get_layer("logits")
     rows, columns = np.mgrid[: 128 // stride, : 192 // stride]
     scores = np.stack([2.0 * rows - 3 * columns, 5.0 * columns], axis=-1)[None]
@@ -62,12 +42,6 @@ def test_fcn_doubled_filters_widen_all_but_the_scores():
     assert output_shape(model, "score") == (2, 2, 18)
 
 
-def test_attention_unet_without_batch_norm_keeps_that_of_its_gates():
-    model = outline("attention_unet", (64, 96), 18, batch_norm=False)
-    assert count(model.trainable_weights) == 32_429_334
-    assert count(model.weights) == 32_431_254
-
-
 @pytest.mark.parametrize("pool_size", [2, 3])
 @pytest.mark.parametrize("name", ["unet", "unet_bn", "attention_unet"])
 def test_unet_layer_sizes(name, pool_size):
@@ -80,18 +54,11 @@ def test_unet_layer_sizes(name, pool_size):
     assert output_shape(model, "bottleneck_conv2") == (16, 16, 1024)
 
 
-def test_unet_bn_for_camvid():
-    model = outline("unet_bn", (368, 480), 11)
-    assert count(model.trainable_weights) == 31_040_203
-    assert count(model.weights) == 31_053_899
-
-
-def test_attention_gate_is_that_of_the_paper(monkeypatch):
+def test_attention_gate_is_that_of_the_paper():
     """sigmoid(psi(relu(theta(x) + phi(g)))), resized by 2, times x, then out and BN."""
-    monkeypatch.setattr(unet, "FILTERS", (4, 4, 4, 6))
-    monkeypatch.setattr(unet, "BOTTLENECK", 5)
     keras.utils.set_random_seed(0)
-    model = nets.build("attention_unet", (32, 48, 3), 2)
+    widths = {"FILTERS": (4, 4, 4, 6), "BOTTLENECK": 5}
+    model = narrow("attention_unet", (32, 48), 2, widths)
     rng = np.random.default_rng(0)
     for weight in model.weights:
         if weight.path == "gate4_out_bn/moving_variance":
@@ -131,17 +98,3 @@ def test_attention_gate_is_that_of_the_paper(monkeypatch):
     gamma, beta, mean, variance = weights("out_bn")
     out = (out - mean) / np.sqrt(variance + 1e-3) * gamma + beta
     np.testing.assert_allclose(values["out"], out, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "knobs", "message"),
-    [
-        ("fcn", {"stride": 4}, "fcn stride: 4; expected 32, 16 or 8"),
-        ("fcn", {"fc": 0}, "fcn fc: 0; expected at least 1"),
-        ("unet_bn", {"pool_size": 4}, "unet pool_size: 4; expected 3 or 2"),
-        ("unet", {"batch_norm": True}, "expected one of pool_size"),
-    ],
-)
-def test_wrong_knobs_are_refused(name, knobs, message):
-    with pytest.raises(UsageError, match=message):
-        nets.build(name, (64, 64, 3), 2, **knobs)

@@ -1,28 +1,35 @@
-"""What two or more networks share: convolutions with an explicit norm and padding.
+"""Blocks that several networks share: convolutions, batch norm, heads, resizing.
 
-Tensor in, tensor out; every layer is named after `name`, so that a weight's path says
-where it is: `<name>/kernel`, `<name>_bn/gamma`. Batch norm momentum and epsilon and
-the kernel initialiser differ between the papers and are
-always given by the network's file.
+A block takes a tensor and returns one. Its layers are named after `name`, so that the
+path of a weight shows where it belongs: `<name>/kernel`, `<name>_bn/gamma`. The papers
+differ in batch norm and initialisers, so those have no defaults here: every network
+states its own at the top of its file.
 """
 
+from collections.abc import Mapping, Sequence
+
+import keras
 from keras import layers
 
+from keras_seg.errors import UsageError
 from keras_seg.nets.layers import BilinearResize
+
+Tensor = keras.KerasTensor
+Initializer = str | keras.initializers.Initializer
 
 
 def conv(
-    x,
-    filters,
-    kernel_size,
+    x: Tensor,
+    filters: int,
+    kernel_size: int,
+    name: str,
     *,
-    name,
-    initializer,
-    use_bias,
-    strides=1,
-    dilation=1,
-    padding="same",
-):
+    initializer: Initializer,
+    use_bias: bool,
+    strides: int = 1,
+    dilation: int = 1,
+    padding: str | int = "same",
+) -> Tensor:
     """2-D convolution. [B, H, W, C] -> [B, H', W', filters].
 
     Args:
@@ -32,7 +39,7 @@ def conv(
     """
     if isinstance(padding, int):
         if strides == 1 and 2 * padding == dilation * (kernel_size - 1):
-            padding = "same"  # the same zeros, without a copy of the padded input
+            padding = "same"  # the same zeros, without a padded copy of the input
         else:
             if padding:
                 x = layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
@@ -50,22 +57,25 @@ def conv(
 
 
 def deconv(
-    x,
-    filters,
-    kernel_size,
+    x: Tensor,
+    filters: int,
+    kernel_size: int,
+    name: str,
     *,
-    name,
-    initializer,
-    use_bias,
-    strides=2,
-    padding=0,
-    output_padding=0,
-):
+    initializer: Initializer,
+    use_bias: bool,
+    strides: int = 2,
+    padding: int = 0,
+    output_padding: int = 0,
+) -> Tensor:
     """Transposed convolution with PyTorch's geometry.
 
     [B, H, W, C] -> [B, H', W', filters] with
-    H' = (H - 1) strides - 2 padding + kernel_size + output_padding. Keras' own "same"
-    crops the other sides. Needs output_padding <= padding and kernel_size >= strides.
+    H' = (H - 1) strides - 2 padding + kernel_size + output_padding. (Keras' own "same"
+    crops the other sides.)
+
+    Raises:
+        ValueError: output_padding > padding or kernel_size < strides.
     """
     if output_padding > padding or kernel_size < strides:
         raise ValueError("needs output_padding <= padding and kernel_size >= strides")
@@ -84,12 +94,19 @@ def deconv(
     return x
 
 
-def batch_norm(x, *, name, momentum, epsilon, beta_initializer="zeros"):
+def batch_norm(
+    x: Tensor,
+    name: str,
+    *,
+    momentum: float,
+    epsilon: float,
+    beta_initializer: Initializer = "zeros",
+) -> Tensor:
     """Batch normalisation over (B, H, W) with gamma and beta.
 
     Args:
-        momentum: the share of the old moving statistics that a step keeps (Keras'
-            meaning; PyTorch's 0.1 is 0.9 here).
+        momentum: the share of the old moving statistics that a step keeps (as in
+            Keras; PyTorch's 0.1 is 0.9 here).
     """
     return layers.BatchNormalization(
         momentum=momentum,
@@ -99,14 +116,52 @@ def batch_norm(x, *, name, momentum, epsilon, beta_initializer="zeros"):
     )(x)
 
 
-def relu(x, *, name):
+def relu(x: Tensor, name: str) -> Tensor:
     return layers.ReLU(name=name)(x)
 
 
-def head(x, num_classes, *, name, initializer, kernel_size=1):
+def bn_relu(x: Tensor, name: str, **norm) -> Tensor:
+    """`batch_norm` with the settings `norm`, then ReLU."""
+    return relu(batch_norm(x, f"{name}_bn", **norm), f"{name}_relu")
+
+
+def relu_bn(x: Tensor, name: str, **norm) -> Tensor:
+    """ReLU, then `batch_norm` with the settings `norm`."""
+    return batch_norm(relu(x, f"{name}_relu"), f"{name}_bn", **norm)
+
+
+def conv_bn(
+    x: Tensor,
+    filters: int,
+    kernel_size: int,
+    name: str,
+    *,
+    norm: Mapping[str, object],
+    **options,
+) -> Tensor:
+    """`conv` with its `options`, then `batch_norm` with the settings `norm`."""
+    x = conv(x, filters, kernel_size, name, **options)
+    return batch_norm(x, f"{name}_bn", **norm)
+
+
+def conv_bn_relu(
+    x: Tensor, filters: int, kernel_size: int, name: str, **options
+) -> Tensor:
+    """`conv_bn`, then ReLU."""
+    return relu(conv_bn(x, filters, kernel_size, name, **options), f"{name}_relu")
+
+
+def head(
+    x: Tensor,
+    num_classes: int,
+    name: str,
+    *,
+    initializer: Initializer,
+    kernel_size: int = 1,
+) -> Tensor:
     """Convolution with bias to float32 logits [B, H, W, num_classes].
 
-    float32 also under mixed precision: softmax and losses need it.
+    float32 also in mixed precision: softmax and the losses need it.
     """
     return layers.Conv2D(
         num_classes,
@@ -118,8 +173,23 @@ def head(x, num_classes, *, name, initializer, kernel_size=1):
     )(x)
 
 
-def resize(x, height, width, *, name, dtype=None):
-    """Bilinear resize, half-pixel centres; x itself where the size is right."""
+def resize(
+    x: Tensor, height: int, width: int, name: str, *, dtype: str | None = None
+) -> Tensor:
+    """Bilinear resize with half-pixel centres; x itself if it has that size."""
     if tuple(x.shape[1:3]) == (height, width):
         return x
     return BilinearResize(height, width, dtype=dtype, name=name)(x)
+
+
+def check_choice(net: str, knob: str, value: object, choices: Sequence) -> None:
+    """Raises UsageError, which lists the choices, if a knob's value is not one."""
+    if value not in choices:
+        known = ", ".join(map(str, choices))
+        raise UsageError(f"{knob} of {net} is {value}; it must be one of {known}.")
+
+
+def check_at_least_1(net: str, knob: str, value: int) -> None:
+    """Raises UsageError if a knob's value is below 1."""
+    if value < 1:
+        raise UsageError(f"{knob} of {net} is {value}; it must be at least 1.")

@@ -2,12 +2,14 @@
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; as in VOC07 3.3,
 Table 2. The encoder is torchvision's resnet34 without average pooling and classifier,
-with PyTorch's paddings, so that its weights load exactly (`keras_seg.nets.pretrained`).
+with PyTorch's padding, so that its weights load exactly (`keras_seg.nets.pretrained`).
 
-Differs from the document: it says nothing of freezing the encoder, so it is trained
-unless `freeze=True`; without a weights file it starts from random weights.
+Differs from the paper: VOC07 does not mention freezing the encoder, so it is trained
+unless `freeze=True`; without a weight file it starts from random weights.
 `filter_scale` widens the decoder only. Batch norm 0.9, 1e-5; Glorot uniform kernels.
 """
+
+from functools import partial
 
 import keras
 from keras import layers
@@ -20,20 +22,31 @@ NORM = {"momentum": 0.9, "epsilon": 1e-5}
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # basic blocks and filters
 DECODER = (512, 256, 128, 64, 32)
 
+_conv = partial(blocks.conv, padding=0, use_bias=False, initializer=INIT)
+_batch_norm = partial(blocks.batch_norm, **NORM)
+_deconv = partial(
+    blocks.deconv, padding=1, output_padding=1, use_bias=True, initializer=INIT
+)
 
-def build(input_shape, num_classes, *, filter_scale=1, freeze=False, weights=None):
+
+def build(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    filter_scale: int = 1,
+    freeze: bool = False,
+    weights: str | None = None,
+) -> keras.Model:
     """The network for images [B, H, W, 3], H and W multiples of 32.
 
     Args:
-        input_shape: (H, W, channels).
-        num_classes: int. Channels of the logits.
-        filter_scale: int. Factor on the decoder's widths.
-        freeze: keep the encoder's weights and moving statistics as they are.
+        filter_scale: factor on the decoder's widths.
+        freeze: keep the encoder's weights and moving statistics unchanged.
         weights: path of a torchvision resnet34 state dict (.pth or .safetensors) for
             the encoder, or None.
 
     Returns:
-        keras.Model of image float32 (ImageNet mean and deviation removed) to
+        keras.Model of image float32 (ImageNet's mean 0, deviation 1) to
         {"logits": raw float32 [B, H, W, num_classes]}.
     """
     image = keras.Input(input_shape, name="image")
@@ -42,20 +55,10 @@ def build(input_shape, num_classes, *, filter_scale=1, freeze=False, weights=Non
 
     x = _batch_norm(encoder.output, "encoder_bn")  # [B, H/32, W/32, 512]
     for i, filters in enumerate(DECODER, 1):
-        x = blocks.deconv(
-            x,
-            filters * filter_scale,
-            3,
-            strides=2,
-            padding=1,
-            output_padding=1,
-            use_bias=True,
-            initializer=INIT,
-            name=f"dec{i}_deconv",
-        )
-        x = blocks.relu(x, name=f"dec{i}_relu")
-        x = _batch_norm(x, f"dec{i}_bn")
-    logits = blocks.head(x, num_classes, initializer=INIT, name="classifier")
+        x = _deconv(x, filters * filter_scale, 3, f"dec{i}_deconv")
+        # [B, H/2^(5-i), W/2^(5-i), filters]
+        x = blocks.relu_bn(x, f"dec{i}", **NORM)
+    logits = blocks.head(x, num_classes, "classifier", initializer=INIT)
     model = keras.Model(image, {"logits": logits}, name="fcn_resnet34")
     if weights is not None:
         from keras_seg.nets import pretrained
@@ -64,19 +67,21 @@ def build(input_shape, num_classes, *, filter_scale=1, freeze=False, weights=Non
     return model
 
 
-def resnet34(image):
+def resnet34(image: keras.KerasTensor) -> keras.KerasTensor:
     """The convolutional part: [B, H, W, 3] to [B, H/32, W/32, 512].
 
     Layers are named as in torchvision, with _ for the dots.
     """
-    x = _conv(image, 64, 7, "conv1", strides=2, padding=3)
-    x = blocks.relu(_batch_norm(x, "bn1"), name="relu1")
-    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # exact: x is not negative
+    x = _conv(image, STAGES[0][1], 7, "conv1", strides=2, padding=3)
+    x = blocks.relu(_batch_norm(x, "bn1"), "relu1")  # [B, H/2, W/2, 64]
+    # Zeros never win the maximum: after a ReLU nothing is below them.
+    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="maxpool")(x)  # [B, H/4, W/4, 64]
     for stage, (repeats, filters) in enumerate(STAGES, 1):
         for i in range(repeats):
             strides = 2 if stage > 1 and i == 0 else 1
             x = _basic_block(x, filters, strides, f"layer{stage}_{i}")
+        # [B, H/2^(stage+1), W/2^(stage+1), filters]
     return x
 
 
@@ -86,25 +91,8 @@ def _basic_block(x, filters, strides, name):
         shortcut = _conv(x, filters, 1, f"{name}_downsample_0", strides=strides)
         shortcut = _batch_norm(shortcut, f"{name}_downsample_1")
     x = _conv(x, filters, 3, f"{name}_conv1", strides=strides, padding=1)
-    x = blocks.relu(_batch_norm(x, f"{name}_bn1"), name=f"{name}_relu1")
+    x = blocks.relu(_batch_norm(x, f"{name}_bn1"), f"{name}_relu1")
     x = _conv(x, filters, 3, f"{name}_conv2", padding=1)
     x = _batch_norm(x, f"{name}_bn2")
     x = layers.Add(name=f"{name}_add")([x, shortcut])
-    return blocks.relu(x, name=f"{name}_relu2")
-
-
-def _conv(x, filters, kernel_size, name, *, strides=1, padding=0):
-    return blocks.conv(
-        x,
-        filters,
-        kernel_size,
-        strides=strides,
-        padding=padding,
-        use_bias=False,
-        initializer=INIT,
-        name=name,
-    )
-
-
-def _batch_norm(x, name):
-    return blocks.batch_norm(x, name=name, **NORM)
+    return blocks.relu(x, f"{name}_relu2")

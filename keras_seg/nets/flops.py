@@ -1,7 +1,7 @@
-"""What one image costs: the multiplications and additions of a network's forward pass.
+"""The cost of one image: multiplications and additions of a network's forward pass.
 
-Counted are convolutions, transposed convolutions and dense layers, which are nearly
-all of it; biases, norms, activations, poolings and resizes are left out.
+Convolutions, transposed convolutions and dense layers are counted. Biases, norms,
+activations, pooling and resizing, which add almost nothing, are not.
 """
 
 import math
@@ -17,8 +17,8 @@ def forward(model: keras.Model) -> int:
     """Floating-point operations for one image; a multiply-add counts as two.
 
     Args:
-        model: a functional model whose layers all have known sizes. A layer of our
-            own that holds convolutions must keep height and width in all of them.
+        model: a functional model whose layers all have known sizes. A custom layer
+            that contains convolutions must keep height and width in all of them.
     """
     return sum(map(_operations, model.layers))
 
@@ -29,8 +29,8 @@ def _operations(layer: keras.layers.Layer) -> int:
     kernels = [weight for weight in layer.weights if weight.name == "kernel"]
     if not kernels:
         return 0
-    # A kernel is used once at every place of the output; a transposed one, which
-    # spreads each input value, at every place of the input.
+    # A kernel is applied once at every position of the output; a transposed one, which
+    # spreads each input value, at every position of the input.
     shape = (layer.input if isinstance(layer, TRANSPOSED) else layer.output).shape
-    places = math.prod(shape[1:-1])
-    return 2 * places * sum(math.prod(kernel.shape) for kernel in kernels)
+    positions = math.prod(shape[1:-1])
+    return 2 * positions * sum(math.prod(kernel.shape) for kernel in kernels)

@@ -2,8 +2,8 @@
 
 Newell et al., "Stacked Hourglass Networks for Human Pose Estimation", ECCV 2016; as
 in BODY 4.1.2 (Fig. 12-15), which keeps the full resolution for segmentation: no stride
-in the stem and no first pooling. Each stack predicts; its prediction is fed back into
-the features of the next one. `targets="hierarchy"` gives every stack a coarser
+in the stem and no first pooling. Each stack predicts, and its prediction is fed back
+into the features of the next one. `targets="hierarchy"` trains each stack on a coarser
 labelling of the body than the next (Fig. 14); `joints=24` adds hourglasses beside
 stack `aux_at + 1` that predict heatmaps of the joints (Fig. 15).
 
@@ -12,11 +12,13 @@ original), 4 stacks of depth 4 (20x20 at the bottom for 320x320), segmentation l
 All convolutions have biases, as in the original's Torch code. Batch norm 0.9, 1e-5;
 Glorot normal kernels.
 
-Memory: a training step at 320x320 (4 stacks, 256 features, 25 classes, batch 1,
-float32) peaks at 6.3 GiB with `remat=True`, measured on a CPU under a limit of 24 GiB.
-With and without it, measured: 2.4 and 2.5 GiB at 96x96, 2.9 and 3.7 GiB at 160x160;
-in proportion to the pixels that is 9 GiB without it at 320x320.
+Memory of a training step (4 stacks, 256 features, 25 classes, batch 1, float32),
+measured on a CPU with and without `remat=True`: 2.4 and 2.5 GiB at 96x96, 2.9 and
+3.7 GiB at 160x160, 6.3 GiB with it at 320x320. Scaled by the number of pixels, 320x320
+needs about 9 GiB without it.
 """
+
+from functools import partial
 
 import keras
 from keras import layers, ops
@@ -29,7 +31,7 @@ INIT = "glorot_normal"
 NORM = {"momentum": 0.9, "epsilon": 1e-5}
 
 # Coarse-to-fine labellings of the 25 SURREAL classes (0 background, 1..24 the parts):
-# class of each part at that level. A level is a function of every finer one.
+# number of classes: the class of each part. Every class is a union of finer ones.
 LEVELS = {
     # background, body
     2: (0,) + (1,) * 24,
@@ -53,71 +55,64 @@ CHAINS = {
     6: (2, 5, 7, 10, 13, 25),
 }
 
+_conv = partial(blocks.conv, use_bias=True, initializer=INIT)
+
 
 def build(
-    input_shape,
-    num_classes,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
     *,
-    filter_scale=1,
-    stacks=4,
-    depth=4,
-    features=256,
-    stem=64,
-    stem_stride=1,
-    stem_pool=False,
-    targets="full",
-    joints=None,
-    aux_at=0,
-    aux_modules=1,
-    remat=False,
-    dropout=0.0,
-):
+    filter_scale: int = 1,
+    stacks: int = 4,
+    depth: int = 4,
+    features: int = 256,
+    stem: int = 64,
+    stem_stride: int = 1,
+    stem_pool: bool = False,
+    targets: str = "full",
+    joints: int | None = None,
+    aux_at: int = 0,
+    aux_modules: int = 1,
+    remat: bool = False,
+    dropout: float = 0.0,
+) -> keras.Model:
     """The network for images [B, H, W, 3], H and W multiples of `input_stride`.
 
     Args:
-        input_shape: (H, W, channels).
-        num_classes: int. Classes of the last stack, and of the others too where
-            targets is "full"; 25 where it is "hierarchy".
-        filter_scale: int. Factor on `features` and `stem`.
+        num_classes: classes of the last stack, and of the others too if targets is
+            "full"; must be 25 if it is "hierarchy".
+        filter_scale: factor on `features` and `stem`.
         stacks: number of hourglasses in a row.
-        depth: poolings in an hourglass.
+        depth: number of poolings in an hourglass.
         features: channels between the residual units.
         stem: channels of the first convolution.
         stem_stride, stem_pool: 2 and True give the original's quarter resolution.
         targets: "full" or "hierarchy" (`LEVELS`, `CHAINS`).
-        joints: number of heatmaps of the joint branch; None is without it.
-        aux_at: stack (from 0, not the last) after which the joint branch leaves.
-        aux_modules: hourglasses in the joint branch.
-        remat: recompute the residual units in the backward pass instead of keeping
-            what they hold.
+        joints: number of heatmaps of the joint branch; None for no branch.
+        aux_at: stack (from 0, not the last) after which the joint branch starts.
+        aux_modules: number of hourglasses in the joint branch.
+        remat: recompute the residual units in the backward pass instead of storing
+            their activations.
         dropout: rate after each hourglass.
 
     Returns:
         keras.Model of image float32 (RGB / 255) to raw float32 outputs at the stride
-        of the stem: "stack0_logits", ..., the last stack "logits" [B, H, W,
-        num_classes], and "joints0_heatmaps", ... [B, H, W, joints].
+        of the stem: "stack0_logits", ... and, of the last stack, "logits"
+        [B, H, W, num_classes]; "joints0_heatmaps", ... [B, H, W, joints].
     """
     _check(num_classes, stacks, depth, stem_stride, targets, joints, aux_at)
     features, stem = features * filter_scale, stem * filter_scale
     unit = {"depth": depth, "remat": remat, "dropout": dropout}
     image = keras.Input(input_shape, name="image")
 
-    x = blocks.conv(
-        image,
-        stem,
-        7,
-        strides=stem_stride,
-        padding=3,
-        use_bias=True,
-        initializer=INIT,
-        name="stem_conv",
-    )
-    x = _bn_relu(x, "stem")
+    # Below, h = H and w = W unless the stem has a stride or a pooling.
+    x = _conv(image, stem, 7, "stem_conv", strides=stem_stride, padding=3)
+    x = blocks.bn_relu(x, "stem", **NORM)
     x = _residual(x, 2 * stem, "stem_res1", remat)
     if stem_pool:
         x = layers.MaxPooling2D(2, name="stem_pool")(x)
     x = _residual(x, 2 * stem, "stem_res2", remat)
-    x = _residual(x, features, "stem_res3", remat)
+    x = _residual(x, features, "stem_res3", remat)  # [B, h, w, features]
 
     outputs = {}
     for i, classes in enumerate(_classes(num_classes, stacks, targets)):
@@ -137,16 +132,16 @@ def build(
 
 
 def heads(
-    num_classes,
+    num_classes: int,
     *,
-    stacks=4,
-    targets="full",
-    joints=None,
-    aux_modules=1,
-    stem_stride=1,
-    stem_pool=False,
+    stacks: int = 4,
+    targets: str = "full",
+    joints: int | None = None,
+    aux_modules: int = 1,
+    stem_stride: int = 1,
+    stem_pool: bool = False,
     **_,
-):
+) -> dict[str, Head]:
     """The outputs of `build` with these knobs; every stack's loss has weight 1."""
     stride = stem_stride * (2 if stem_pool else 1)
     result = {}
@@ -160,36 +155,38 @@ def heads(
     return result
 
 
-def input_stride(*, depth=4, stem_stride=1, stem_pool=False, **_):
-    """Every pooling halves, and the halves are added to what was halved."""
+def input_stride(
+    *, depth: int = 4, stem_stride: int = 1, stem_pool: bool = False, **_
+) -> int:
+    """The product of all halvings: doubling back must restore the exact size."""
     return stem_stride * (2 if stem_pool else 1) * 2**depth
 
 
 def _classes(num_classes, stacks, targets):
-    """Number of classes of each stack."""
+    """The number of classes of each stack."""
     if targets == "full":
         return (num_classes,) * stacks
     return CHAINS[min(stacks, 6)] + (25,) * (stacks - 6)
 
 
 def _module(x, channels, name, head, *, depth, remat, dropout):
-    """One hourglass and its prediction: features `lin` and raw output."""
+    """One hourglass and its head: the features `lin` and the raw output."""
     features = x.shape[-1]
     x = _hourglass(x, depth, name, remat)
     if dropout:
         x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
     x = _residual(x, features, f"{name}_res", remat)
     x = _conv(x, features, 1, f"{name}_lin")
-    lin = _bn_relu(x, f"{name}_lin")
-    return lin, blocks.head(lin, channels, initializer=INIT, name=head)
+    lin = blocks.bn_relu(x, f"{name}_lin", **NORM)
+    return lin, blocks.head(lin, channels, head, initializer=INIT)
 
 
 def _hourglass(x, depth, name, remat):
-    """Residual units at `depth` + 1 resolutions, summed on the way back up."""
+    """Residual units at `depth` + 1 resolutions, [B, h, w, C] to the same shape."""
     features = x.shape[-1]
     level = f"{name}_level{depth}"
     up = _residual(x, features, f"{level}_up", remat)
-    low = layers.MaxPooling2D(2, name=f"{level}_pool")(x)
+    low = layers.MaxPooling2D(2, name=f"{level}_pool")(x)  # [B, h/2, w/2, C]
     low = _residual(low, features, f"{level}_low1", remat)
     if depth > 1:
         low = _hourglass(low, depth - 1, name, remat)
@@ -197,11 +194,12 @@ def _hourglass(x, depth, name, remat):
         low = _residual(low, features, f"{level}_low2", remat)
     low = _residual(low, features, f"{level}_low3", remat)
     low = layers.UpSampling2D(2, interpolation="nearest", name=f"{level}_resize")(low)
+    # [B, h, w, C]
     return layers.Add(name=f"{level}_add")([up, low])
 
 
 def _reinject(x, lin, output, name):
-    """What the next module sees: features plus 1x1 maps of `lin` and the output."""
+    """Input of the next module: the features plus 1x1 maps of `lin` and the output."""
     features = x.shape[-1]
     lin = _conv(lin, features, 1, f"{name}_lin_back")
     output = _conv(output, features, 1, f"{name}_out_back")
@@ -217,7 +215,7 @@ def _residual(x, filters, name, remat):
         x = RematerialisedUnits(filters, name=name)(x)
     else:
         for i, (width, kernel_size) in enumerate(_units(filters), 1):
-            x = _bn_relu(x, f"{name}_conv{i}")
+            x = blocks.bn_relu(x, f"{name}_conv{i}", **NORM)
             x = _conv(x, width, kernel_size, f"{name}_conv{i}")
     return layers.Add(name=f"{name}_add")([x, skip])
 
@@ -227,32 +225,20 @@ def _units(filters):
     return ((filters // 2, 1), (filters // 2, 3), (filters, 1))
 
 
-def _bn_relu(x, name):
-    x = blocks.batch_norm(x, name=f"{name}_bn", **NORM)
-    return blocks.relu(x, name=f"{name}_relu")
-
-
-def _conv(x, filters, kernel_size, name):
-    return blocks.conv(
-        x, filters, kernel_size, use_bias=True, initializer=INIT, name=name
-    )
-
-
 def _check(num_classes, stacks, depth, stem_stride, targets, joints, aux_at):
-    for name, value in (("stacks", stacks), ("depth", depth)):
-        if value < 1:
-            raise UsageError(f"hourglass {name}", value, "at least 1")
-    if stem_stride not in (1, 2):
-        raise UsageError("hourglass stem_stride", stem_stride, "1 or 2")
-    if targets not in ("full", "hierarchy"):
-        raise UsageError("hourglass targets", targets, "full or hierarchy")
+    blocks.check_at_least_1("hourglass", "stacks", stacks)
+    blocks.check_at_least_1("hourglass", "depth", depth)
+    blocks.check_choice("hourglass", "stem_stride", stem_stride, (1, 2))
+    blocks.check_choice("hourglass", "targets", targets, ("full", "hierarchy"))
     if targets == "hierarchy" and num_classes != 25:
         raise UsageError(
-            "hourglass targets", "hierarchy", f"full with {num_classes} classes"
+            f"targets of hourglass is hierarchy, which needs SURREAL's 25 classes, not "
+            f"{num_classes}. Choose full."
         )
     if joints and not 0 <= aux_at < stacks - 1:
         raise UsageError(
-            "hourglass aux_at", aux_at, f"a stack before the last of {stacks}"
+            f"aux_at of hourglass is {aux_at}; it must be a stack (counted from 0) "
+            f"before the last of {stacks}."
         )
 
 
@@ -260,12 +246,12 @@ def _check(num_classes, stacks, depth, stem_stride, targets, joints, aux_at):
 class RematerialisedUnits(keras.layers.Layer):
     """The three units of a residual block, recomputed in the backward pass.
 
-    The same weights and the same result as the plain layers. Batch norm's statistics
-    are computed inside, but the moving averages are updated outside of what is
-    recomputed: otherwise they would be updated twice.
+    Weights and results are those of the plain layers. Batch norm's statistics are
+    computed inside the recomputed part, but its moving averages are updated outside:
+    otherwise every step would update them twice.
     """
 
-    def __init__(self, filters, **kwargs):
+    def __init__(self, filters: int, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
         self.units = []

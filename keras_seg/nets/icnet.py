@@ -1,18 +1,20 @@
-"""ICNet with batch norm: three branches at 1, 1/2 and 1/4 of the resolution.
+"""ICNet with batch norm: three branches at full, half and quarter resolution.
 
 Zhao et al., "ICNet for Real-Time Semantic Segmentation on High-Resolution Images",
 ECCV 2018; as in BODY 3.2, which trains the half-width network of
 hellochick/ICNet-tensorflow (class ICNet_BN). `filter_scale=1` is that network (BODY's
 "normal"), `filter_scale=2` the unpruned one of the paper (BODY's "doubled filters").
 
-Differs from the paper: bilinear resizes use half-pixel centres (the code: aligned
+Differs from the paper: bilinear resizes use half-pixel centres (that code aligns
 corners, so its heads are 19/39/79 at 320 and ours 20/40/80); the pyramid uses
-adaptive average pooling. As in the code: pyramid levels are summed, not concatenated;
-the fusions' 3x3 convolution has dilation 2 (BODY prints 1, `cff_dilation`). The
-code's fourth pyramid level divides by 4: `bins=(1, 2, 3, 4)` gives it.
+adaptive average pooling. As in that code, pyramid levels are summed, not concatenated,
+and the fusions' 3x3 convolution has dilation 2 (BODY prints 1: `cff_dilation`). Its
+fourth pyramid level divides by 4: `bins=(1, 2, 3, 4)`.
 Batch norm 0.95, 1e-5; Glorot uniform kernels. Layers have the names of that code, so
 that its published weights load by name (`keras_seg.nets.pretrained`).
 """
+
+from functools import partial
 
 import keras
 from keras import layers
@@ -29,23 +31,27 @@ CONV3_LOW = (("conv3_2", "conv3_3", "conv3_4"), 64, 256, 1)
 CONV4 = (tuple(f"conv4_{i}" for i in range(1, 7)), 128, 512, 2)
 CONV5 = (("conv5_1", "conv5_2", "conv5_3"), 256, 1024, 4)
 
+_conv_bn = partial(blocks.conv_bn, use_bias=False, initializer=INIT, norm=NORM)
+_conv_bn_relu = partial(
+    blocks.conv_bn_relu, use_bias=False, initializer=INIT, norm=NORM
+)
+
 
 def build(
-    input_shape,
-    num_classes,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
     *,
-    filter_scale=1,
-    bins=(1, 2, 3, 6),
-    cff_dilation=2,
-):
+    filter_scale: int = 1,
+    bins: tuple[int, ...] = (1, 2, 3, 6),
+    cff_dilation: int = 2,
+) -> keras.Model:
     """The network for images [B, H, W, 3], H and W multiples of 32.
 
     Args:
-        input_shape: (H, W, channels).
-        num_classes: int. Channels of every head.
-        filter_scale: int. Factor on every width but the heads'.
+        num_classes: channels of every head.
+        filter_scale: factor on every width but the heads'.
         bins: grid sizes of the pyramid's levels.
-        cff_dilation: int. Dilation of the 3x3 convolution in the cascade fusions.
+        cff_dilation: dilation of the 3x3 convolution in the cascade fusions.
 
     Returns:
         keras.Model of image float32 (BGR minus mean) to raw float32 logits:
@@ -56,44 +62,52 @@ def build(
     fs = filter_scale
     image = keras.Input(input_shape, name="image")
 
-    # Half resolution down to 1/16, then quarter resolution (1/32) to the end.
-    x = blocks.resize(image, height // 2, width // 2, name="data_sub2")
+    # The half-resolution branch, down to 1/16; the quarter-resolution branch shares it
+    # up to conv3_1 and goes on at 1/32.
+    x = blocks.resize(image, height // 2, width // 2, "data_sub2")  # [B, H/2, W/2, 3]
     x = _conv_bn_relu(x, 32 * fs, 3, "conv1_1_3x3_s2", strides=2)  # [B, H/4, W/4, 32]
     x = _conv_bn_relu(x, 32 * fs, 3, "conv1_2_3x3")
     x = _conv_bn_relu(x, 64 * fs, 3, "conv1_3_3x3")
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1_3x3_s2")(x)  # [B, H/8, W/8, 64]
     x = _stage(x, CONV2, fs)
-    conv3_1 = _bottleneck(x, "conv3_1", 64 * fs, 256 * fs, strides=2)  # 1/16
-    x = blocks.resize(conv3_1, height // 32, width // 32, name="conv3_1_sub4")
+    conv3_1 = _bottleneck(x, "conv3_1", 64 * fs, 256 * fs, strides=2)
+    # [B, H/16, W/16, 256]
+    x = blocks.resize(conv3_1, height // 32, width // 32, "conv3_1_sub4")
+    # [B, H/32, W/32, 256]
     x = _stage(x, CONV3_LOW, fs)
     x = _stage(x, CONV4, fs)
     x = _stage(x, CONV5, fs)  # [B, H/32, W/32, 1024]
     x = _pyramid_sum(x, bins)
     x = _conv_bn_relu(x, 256 * fs, 1, "conv5_4_k1")
 
-    # First cascade feature fusion at 1/16, with the half resolution branch.
-    sub4 = blocks.resize(x, height // 16, width // 16, name="conv5_4_interp")
+    # First cascade feature fusion at 1/16, with the half-resolution branch.
+    sub4 = blocks.resize(x, height // 16, width // 16, "conv5_4_interp")
+    # [B, H/16, W/16, 256]
     low = _conv_bn(sub4, 128 * fs, 3, "conv_sub4", dilation=cff_dilation)
     high = _conv_bn(conv3_1, 128 * fs, 1, "conv3_1_sub2_proj")
     x = _add_relu([low, high], "sub24_sum")
-    sub24 = blocks.resize(x, height // 8, width // 8, name="sub24_sum_interp")
+    sub24 = blocks.resize(x, height // 8, width // 8, "sub24_sum_interp")
+    # [B, H/8, W/8, 128]
 
-    # Second fusion at 1/8, with the full resolution branch.
+    # Second fusion at 1/8, with the full-resolution branch.
     low = _conv_bn(sub24, 128 * fs, 3, "conv_sub2", dilation=cff_dilation)
-    x = _conv_bn_relu(image, 32 * fs, 3, "conv1_sub1", strides=2)
-    x = _conv_bn_relu(x, 32 * fs, 3, "conv2_sub1", strides=2)
+    x = _conv_bn_relu(image, 32 * fs, 3, "conv1_sub1", strides=2)  # [B, H/2, W/2, 32]
+    x = _conv_bn_relu(x, 32 * fs, 3, "conv2_sub1", strides=2)  # [B, H/4, W/4, 32]
     x = _conv_bn_relu(x, 64 * fs, 3, "conv3_sub1", strides=2)  # [B, H/8, W/8, 64]
     high = _conv_bn(x, 128 * fs, 1, "conv3_sub1_proj")
     x = _add_relu([low, high], "sub12_sum")
-    sub12 = blocks.resize(x, height // 4, width // 4, name="sub12_sum_interp")
+    sub12 = blocks.resize(x, height // 4, width // 4, "sub12_sum_interp")
+    # [B, H/4, W/4, 128]
 
     return keras.Model(
         image,
         {
-            "logits": _head(sub12, num_classes, "conv6_cls"),
-            "sub24_logits": _head(sub24, num_classes, "sub24_out"),
-            "sub4_logits": _head(sub4, num_classes, "sub4_out"),
+            "logits": blocks.head(sub12, num_classes, "conv6_cls", initializer=INIT),
+            "sub24_logits": blocks.head(
+                sub24, num_classes, "sub24_out", initializer=INIT
+            ),
+            "sub4_logits": blocks.head(sub4, num_classes, "sub4_out", initializer=INIT),
         },
         name="icnet",
     )
@@ -124,34 +138,9 @@ def _pyramid_sum(x, bins):
     levels = [x]
     for b in bins:
         pooled = AdaptiveAveragePooling(b, name=f"conv5_3_pool{b}")(x)
-        levels.append(
-            blocks.resize(pooled, height, width, name=f"conv5_3_pool{b}_interp")
-        )
+        levels.append(blocks.resize(pooled, height, width, f"conv5_3_pool{b}_interp"))
     return layers.Add(name="conv5_3_sum")(levels)
 
 
-def _conv_bn(x, filters, kernel_size, name, *, strides=1, dilation=1):
-    x = blocks.conv(
-        x,
-        filters,
-        kernel_size,
-        strides=strides,
-        dilation=dilation,
-        use_bias=False,
-        initializer=INIT,
-        name=name,
-    )
-    return blocks.batch_norm(x, name=f"{name}_bn", **NORM)
-
-
-def _conv_bn_relu(x, filters, kernel_size, name, *, strides=1, dilation=1):
-    x = _conv_bn(x, filters, kernel_size, name, strides=strides, dilation=dilation)
-    return blocks.relu(x, name=f"{name}_relu")
-
-
 def _add_relu(tensors, name):
-    return blocks.relu(layers.Add(name=name)(tensors), name=f"{name}_relu")
-
-
-def _head(x, num_classes, name):
-    return blocks.head(x, num_classes, initializer=INIT, name=name)
+    return blocks.relu(layers.Add(name=name)(tensors), f"{name}_relu")

@@ -1,4 +1,4 @@
-"""Layers that Keras does not have: resizes to a fixed size, adaptive pooling."""
+"""Layers that Keras lacks: fixed-size resizing, adaptive pooling, unpooling, LRN."""
 
 import keras
 import numpy as np
@@ -7,14 +7,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_seg")
 class BilinearResize(keras.layers.Layer):
-    """Bilinear resize to a fixed size, half-pixel centres, not antialiased.
+    """Bilinear resize to a fixed size, half-pixel centres, no antialiasing.
 
     Maps [B, H, W, C] to [B, height, width, C] of the layer's dtype. Both sizes are
-    known when the graph is built: Keras 3.15 cannot resize to an unknown size inside
+    fixed when the graph is built: Keras 3.15 cannot resize to an unknown size inside
     `fit` or an export.
     """
 
-    def __init__(self, height, width, **kwargs):
+    def __init__(self, height: int, width: int, **kwargs):
         super().__init__(**kwargs)
         self.height, self.width = int(height), int(width)
 
@@ -37,11 +37,11 @@ class AdaptiveAveragePooling(keras.layers.Layer):
     """Means over a grid of `bins` x `bins` regions that cover the whole input.
 
     Maps [B, H, W, C] to [B, bins, bins, C]. Region i of a side of length h is
-    [floor(i h / bins), ceil((i + 1) h / bins)): regions overlap where h is no multiple
-    of bins. Two constant matrix products, one per side.
+    [floor(i h / bins), ceil((i + 1) h / bins)): regions overlap if h is no multiple of
+    bins. Computed as two products with constant matrices, one per side.
     """
 
-    def __init__(self, bins, **kwargs):
+    def __init__(self, bins: int, **kwargs):
         super().__init__(**kwargs)
         self.bins = int(bins)
 
@@ -74,12 +74,12 @@ def averaging_matrix(length: int, bins: int) -> np.ndarray:
 
 @keras.saving.register_keras_serializable("keras_seg")
 class MaxPoolingWithIndices(keras.layers.Layer):
-    """2x2 max pooling with stride 2 that keeps where each maximum was.
+    """2x2 max pooling with stride 2 that also returns the position of each maximum.
 
-    Maps [B, H, W, C] to the maxima [B, ceil(H/2), ceil(W/2), C] and, of the same
-    shape, int8 indices in the window: 0 top left, 1 top right, 2 bottom left,
+    Maps [B, H, W, C] to the maxima [B, ceil(H/2), ceil(W/2), C] and, in the same
+    shape, int8 indices into the window: 0 top left, 1 top right, 2 bottom left,
     3 bottom right; the first wins a tie. An odd side is padded at the bottom or right,
-    as "same" pads it. Slices and comparisons only: any backend can compile it.
+    as with "same". Slices and comparisons only, so that any backend can compile it.
     """
 
     def call(self, x):
@@ -91,7 +91,7 @@ class MaxPoolingWithIndices(keras.layers.Layer):
         for candidate in candidates[1:]:
             maximum = ops.maximum(maximum, candidate)
         maximum = ops.stop_gradient(maximum)
-        # From the last to the first, so that the first maximum has the last word.
+        # From last to first, so that the first maximum wins a tie.
         index = ops.cast(ops.full_like(maximum, 3), "int8")
         pooled = candidates[3]
         for i in (2, 1, 0):
@@ -111,13 +111,13 @@ class MaxPoolingWithIndices(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_seg")
 class MaxUnpooling(keras.layers.Layer):
-    """Puts values back where `MaxPoolingWithIndices` found its maxima, zero elsewhere.
+    """Puts values back where `MaxPoolingWithIndices` found its maxima, zeros elsewhere.
 
-    Maps values and indices, both [B, h, w, C], to [B, height, width, C]: the size
-    before that pooling, so 2h or 2h - 1.
+    Maps values and indices, both [B, h, w, C], to [B, height, width, C], the size
+    before pooling: 2h or 2h - 1.
     """
 
-    def __init__(self, height, width, **kwargs):
+    def __init__(self, height: int, width: int, **kwargs):
         super().__init__(**kwargs)
         self.height, self.width = int(height), int(width)
 
@@ -147,7 +147,9 @@ class LocalResponseNormalization(keras.layers.Layer):
     each, fewer at the ends.
     """
 
-    def __init__(self, size=5, alpha=1e-4, beta=0.75, **kwargs):
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, **kwargs
+    ):
         super().__init__(**kwargs)
         self.size, self.alpha, self.beta = size, alpha, beta
 
@@ -165,11 +167,11 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_seg")
 class BilinearKernel(keras.initializers.Initializer):
-    """Transposed convolution kernel [k, k, C, C] that interpolates each channel alone.
+    """Transposed convolution kernel [k, k, C, C] that upsamples each channel by itself.
 
     Caffe's formula: 1 - |x / f - c| with f = ceil(k / 2), c = (2f - 1 - f mod 2) / 2f,
-    along both sides, on the diagonal of the channels. k = 4 with stride 2 is bilinear
-    upsampling; k = 2 leaves the value at the top left alone.
+    along both sides, on the diagonal of the channels. With stride 2, k = 4 is bilinear
+    upsampling; k = 2 copies the value to the top left pixel only.
     """
 
     def __call__(self, shape, dtype=None):

@@ -1,4 +1,4 @@
-"""Start a network from published weights, from a file that the user names.
+"""Published weights: copies them into a network from a file that the user names.
 
 | network | file |
 |---|---|
@@ -7,11 +7,11 @@
 | fcn_resnet50 | keras.applications' ResNet50, `.h5` or `.weights.h5` |
 | fcn_resnet34 | torchvision's resnet34 state dict, `.safetensors` or `.pth` |
 
-VGG16's weights were trained on BGR minus the mean, 0 to 255. `segnet` feeds that; `fcn`
-and `fcn_attention` do not unless the run says `--preprocess bgr_minus_mean`.
+VGG16's weights were trained on BGR minus the mean, 0 to 255. That is what `segnet` is
+fed; `fcn` and `fcn_attention` are fed it only with `--preprocess bgr_minus_mean`.
 
-No file is unpickled: a `.pth` is read with `weights_only=True` (and needs PyTorch), a
-pickled `.npy` is refused with the line that converts it.
+No file is unpickled: a `.pth` is read with `weights_only=True` (which needs PyTorch),
+and for a pickled `.npy` the error states the command that converts it.
 """
 
 import contextlib
@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 
-from keras_seg import npz
+from keras_seg import storage
 from keras_seg.errors import UsageError
 
 Arrays = Mapping[str, np.ndarray]
@@ -54,29 +55,30 @@ ICNET_CONVERSION = (
 )
 
 
-def load(model, name: str, path: str | Path) -> list[str]:
+def load(model: keras.Model, name: str, path: str | Path) -> list[str]:
     """Copies a file's weights into the network, all of them or none.
 
     Args:
-        model: keras.Model from `nets.build(name, ...)`.
-        name: str. The network's name in `NETS`.
+        model: a network from `nets.build(name, ...)`.
+        name: the network's name in `NETS`.
         path: the file; see the table above.
 
     Returns:
         Names of the layers that have a kernel and keep their initial values: the
-        decoder, and ICNet's classifiers where the number of classes differs.
+        decoder, and ICNet's classifiers if the number of classes differs.
 
     Raises:
-        UsageError: no weights are known for this network; the file is missing, not of
-            its kind, or lacks a weight or its shape (the first one is named).
+        UsageError: no weights are published for this network; the file is missing or
+            of another kind; a weight is missing or has another shape (the first such
+            weight is named).
     """
     if name not in LOADERS:
         raise UsageError(
-            f"init weights of {name}", path, "one of the nets " + ", ".join(LOADERS)
+            f"No published weights are known for {name}, only for {', '.join(LOADERS)}."
         )
     path = Path(path)
     if not path.is_file():
-        raise UsageError("init weights", path, "a file")
+        raise UsageError(f"The weight file {path} does not exist.")
     with contextlib.ExitStack() as files:
         sources = LOADERS[name](model, path, files)
         values = [
@@ -95,17 +97,19 @@ def load(model, name: str, path: str | Path) -> list[str]:
 
 
 def _value(name, path, weight, key, array):
-    """What the file has for the weight, read once its shape is known to be right."""
+    """The file's array for the weight, read only after its shape has been checked."""
     if array is None:
-        raise UsageError(f"init weights {path}", f"no {key}", f"it for {name}")
+        raise UsageError(f"The weight file {path} lacks {key}, which {name} needs.")
     if array.shape != tuple(weight.shape):
         raise UsageError(
-            f"{key} in init weights {path}",
-            f"shape {array.shape}",
-            f"{tuple(weight.shape)}, that of {name}'s {weight.path}",
+            f"{key} in the weight file {path} has shape {array.shape}, but {name}'s "
+            f"{weight.path} has {tuple(weight.shape)}. The file is of another network "
+            "or width."
         )
     if array.dtype.kind not in "fiu":
-        raise UsageError(f"{key} in init weights {path}", array.dtype, "numbers")
+        raise UsageError(
+            f"{key} in the weight file {path} is {array.dtype}, not numbers."
+        )
     return _read(path, array)
 
 
@@ -116,8 +120,8 @@ def _read(path, array):
         raise _unreadable(path, "a Keras .h5 or .weights.h5", error) from None
 
 
-# Each gives [(weight, its name in the file, array)]; what is to stay open until the
-# arrays are read goes into `files`.
+# Each loader returns [(weight, its name in the file, array)]. HDF5 arrays are read
+# later, so their open file goes into `files`.
 
 
 def _icnet(model, path, files):
@@ -134,7 +138,7 @@ def _icnet(model, path, files):
 
 
 def _vgg16(model, path, files):
-    """enc<i>_conv<j> of the network from block<i>_conv<j> of the file."""
+    """Copies block<i>_conv<j> of the file to enc<i>_conv<j> of the network."""
     arrays = _read_keras_h5(path, files)
     sources = []
     for weight in model.weights:
@@ -147,7 +151,7 @@ def _vgg16(model, path, files):
 
 
 def _fcn(model, path, files):
-    """VGG16, and its two dense layers as convolutions where file and net have them."""
+    """VGG16, with its two dense layers as convolutions if the file has them too."""
     arrays = _read_keras_h5(path, files)
     sources = _vgg16(model, path, files)
     for layer, dense in (("fc6", "fc1"), ("fc7", "fc2")):
@@ -167,7 +171,7 @@ def _resnet50(model, path, files):
 
 
 def _resnet34(model, path, files):
-    """layer1_0_conv1 of the network from layer1.0.conv1 of the file."""
+    """Copies layer1.0.conv1 of the file to layer1_0_conv1 of the network, and so on."""
     arrays = _read_torch(path)
     sources = []
     for weight in model.weights:
@@ -192,27 +196,26 @@ LOADERS = {
 
 
 def _read_npz(path) -> Arrays:
-    """{"layer/parameter": array}; refuses pickles."""
+    """{"layer/parameter": array}; UsageError for a pickle."""
     with path.open("rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":
         raise UsageError(
-            "init weights",
-            f"{path} may hold a pickle, which can run any program",
-            "a .npz, made of a file you trust by: "
-            + ICNET_CONVERSION.format(path.with_suffix("")),
+            f"The weight file {path} may hold a pickle, which can run any program. If "
+            "you trust it, convert it to .npz first: "
+            + ICNET_CONVERSION.format(path.with_suffix(""))
         )
     try:
-        return npz.read(path)
+        return storage.read_arrays(path)
     except (ValueError, OSError) as error:
         raise _unreadable(path, "a NumPy .npz of plain arrays", error) from None
 
 
 def _read_keras_h5(path, files) -> Mapping[str, h5py.Dataset]:
-    """{"layer/parameter": dataset, unread} of either layout that Keras has written.
+    """{"layer/parameter": dataset, unread} of either HDF5 layout that Keras has used.
 
-    `.h5`: a group per layer with its weights' names in order. `.weights.h5` (Keras 3):
-    numbered weights per layer, the layer's name in an attribute.
+    `.h5`: a group per layer that lists its weights' names in order. `.weights.h5`
+    (Keras 3): numbered weights per layer, with the layer's name in an attribute.
     """
     arrays = {}
     try:
@@ -242,21 +245,21 @@ def _names(group, attribute):
 def _group(group, name):
     group = _member(group, name)
     if not isinstance(group, h5py.Group):
-        raise ValueError(f"{name} is no group")
+        raise ValueError(f"{name} is not a group")
     return group
 
 
 def _dataset(group, name):
     dataset = _member(group, name)
     if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{name} is no array")
+        raise ValueError(f"{name} is not an array")
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"{name} lies in another file")
+        raise ValueError(f"{name} is stored in another file")
     return dataset
 
 
 def _member(group, name):
-    """What the group has under a name with slashes; links may lead to other files."""
+    """The member at a path with slashes; ValueError for links, which can leave it."""
     for part in name.split("/"):
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is a link")
@@ -277,12 +280,12 @@ def _read_torch(path) -> Arrays:
         import torch
     except ImportError:
         raise UsageError(
-            "init weights", path, "a .safetensors file: reading .pth needs PyTorch"
+            f"Reading {path} needs PyTorch. Install it or use a .safetensors file."
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {key: tensor.numpy() for key, tensor in state.items()}
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except Exception as error:  # torch raises many kinds for a file of another format
         raise _unreadable(path, "a PyTorch state dict", error) from None
 
 
@@ -299,7 +302,7 @@ SAFETENSORS_ERRORS = (
 
 
 def _read_safetensors(path) -> Arrays:
-    """8 bytes: length of a JSON header; {name: dtype, shape, place}; then raw data."""
+    """Layout: header length (8 bytes), JSON {name: dtype, shape, offsets}, raw data."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     data = content[8 + length :]
@@ -322,4 +325,6 @@ def _read_safetensors(path) -> Arrays:
 
 def _unreadable(path, expected, error):
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UsageError(f"init weights {path}", f"cannot be read ({detail})", expected)
+    return UsageError(
+        f"The weight file {path} cannot be read ({detail}). It should be {expected}."
+    )

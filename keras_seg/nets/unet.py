@@ -2,23 +2,22 @@
 
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
 Segmentation", MICCAI 2015; Oktay et al., "Attention U-Net: Learning Where to Look for
-the Pancreas", 2018; as compared in CLOTH 4.1 (Fig. 1). One function builds the three:
+the Pancreas", 2018; as compared in CLOTH 4.1 (Fig. 1). One function builds all three:
 `unet` without batch norm, `unet_bn` with it after every convolution and transposed
 convolution (CLOTH's proposal), `attention_unet` with a gate on every skip, with or
 without batch norm in its blocks.
 
 Differs from the paper: "same" padding, so that skips fit without cropping and logits
-have the image's size; 3x3 max pooling with stride 2 as CLOTH says (`pool_size=2` is
-the original); no dropout. CLOTH does not say whether its Attention U-Net has batch
-norm; the public code has it. The gate's coefficients are resized bilinearly, its
-output convolution has batch norm always, as in that code. Batch norm 0.99, 1e-3; He
-normal kernels (CLOTH names neither).
+have the image's size; 3x3 max pooling with stride 2 as CLOTH describes (`pool_size=2`
+is the original); no dropout. CLOTH does not say whether its Attention U-Net has batch
+norm; the public code does. As in that code, the gate's coefficients are resized
+bilinearly and its output convolution always has batch norm. Batch norm 0.99, 1e-3; He
+normal kernels (CLOTH states neither).
 """
 
 import keras
 from keras import layers
 
-from keras_seg.errors import UsageError
 from keras_seg.nets import blocks
 
 INIT = "he_normal"
@@ -28,40 +27,38 @@ BOTTLENECK = 1024
 
 
 def build(
-    input_shape,
-    num_classes,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
     *,
-    filter_scale=1,
-    attention=False,
-    batch_norm=True,
-    pool_size=3,
-):
+    filter_scale: int = 1,
+    attention: bool = False,
+    batch_norm: bool = True,
+    pool_size: int = 3,
+) -> keras.Model:
     """The network for images [B, H, W, 3], H and W multiples of 16.
 
     Args:
-        input_shape: (H, W, channels).
-        num_classes: int. Channels of the logits.
-        filter_scale: int. Factor on every width but the logits'.
+        filter_scale: factor on every width but the logits'.
         attention: gate every skip by the decoder's features.
-        batch_norm: after every convolution; without it they have biases instead.
+        batch_norm: after every convolution; without it, convolutions have biases.
         pool_size: 3 (CLOTH) or 2, always with stride 2.
 
     Returns:
-        keras.Model of image float32 (RGB / 255) to {"logits": raw float32 [B, H, W,
-        num_classes]}.
+        keras.Model of image float32 (RGB / 255) to
+        {"logits": raw float32 [B, H, W, num_classes]}.
     """
-    if pool_size not in (2, 3):
-        raise UsageError("unet pool_size", pool_size, "3 or 2")
+    blocks.check_choice("unet", "pool_size", pool_size, (3, 2))
     image = keras.Input(input_shape, name="image")
     x = image
 
-    skips = {}  # level: [B, H / 2^(level - 1), W / 2^(level - 1), C]
+    skips = {}  # level i: [B, H/2^(i-1), W/2^(i-1), filters]
     for i, filters in enumerate(FILTERS, 1):
         x = skips[i] = _block(x, filters * filter_scale, f"enc{i}", batch_norm)
         x = layers.MaxPooling2D(
             pool_size, strides=2, padding="same", name=f"enc{i}_pool"
-        )(x)
-    x = _block(x, BOTTLENECK * filter_scale, "bottleneck", batch_norm)  # stride 16
+        )(x)  # [B, H/2^i, W/2^i, filters]
+    x = _block(x, BOTTLENECK * filter_scale, "bottleneck", batch_norm)
+    # [B, H/16, W/16, 1024]
 
     for i, filters in reversed(list(enumerate(FILTERS, 1))):
         skip = _attention_gate(skips[i], x, f"gate{i}") if attention else skips[i]
@@ -69,16 +66,16 @@ def build(
             x,
             filters * filter_scale,
             2,
+            f"dec{i}_up",
             use_bias=True,
             initializer=INIT,
-            name=f"dec{i}_up",
-        )
+        )  # [B, H/2^(i-1), W/2^(i-1), filters]
         if batch_norm:
-            x = _bn_relu(x, f"dec{i}_up")
+            x = blocks.bn_relu(x, f"dec{i}_up", **NORM)
         x = layers.Concatenate(name=f"dec{i}_concat")([skip, x])
         x = _block(x, filters * filter_scale, f"dec{i}", batch_norm)
 
-    logits = blocks.head(x, num_classes, initializer=INIT, name="classifier")
+    logits = blocks.head(x, num_classes, "classifier", initializer=INIT)
     name = "attention_unet" if attention else "unet_bn" if batch_norm else "unet"
     return keras.Model(image, {"logits": logits}, name=name)
 
@@ -90,46 +87,37 @@ def _block(x, filters, name, batch_norm):
             x,
             filters,
             3,
+            f"{name}_conv{j}",
             use_bias=not batch_norm,
             initializer=INIT,
-            name=f"{name}_conv{j}",
         )
         if batch_norm:
-            x = _bn_relu(x, f"{name}_conv{j}")
+            x = blocks.bn_relu(x, f"{name}_conv{j}", **NORM)
         else:
-            x = blocks.relu(x, name=f"{name}_conv{j}_relu")
+            x = blocks.relu(x, f"{name}_conv{j}_relu")
     return x
 
 
 def _attention_gate(skip, gating, name):
-    """The skip [B, 2h, 2w, C], weighed by where the features [B, h, w, 2C] look.
+    """The skip [B, 2h, 2w, C], weighted by the features below it [B, h, w, 2C].
 
-    psi = sigmoid(conv(relu(theta(skip) + phi(gating)))), one coefficient per place.
+    psi = sigmoid(conv(relu(theta(skip) + phi(gating)))), one coefficient per position.
     """
     height, width, channels = skip.shape[1:]
     inner = channels // 2
     theta = blocks.conv(
-        skip,
-        inner,
-        2,
-        strides=2,
-        use_bias=False,
-        initializer=INIT,
-        name=f"{name}_theta",
-    )
-    phi = blocks.conv(
-        gating, inner, 1, use_bias=True, initializer=INIT, name=f"{name}_phi"
-    )
+        skip, inner, 2, f"{name}_theta", strides=2, use_bias=False, initializer=INIT
+    )  # [B, h, w, C/2]
+    phi = _conv_1x1(gating, inner, f"{name}_phi")
     x = layers.Add(name=f"{name}_add")([theta, phi])
-    x = blocks.relu(x, name=f"{name}_relu")
-    x = blocks.conv(x, 1, 1, use_bias=True, initializer=INIT, name=f"{name}_psi")
+    x = blocks.relu(x, f"{name}_relu")
+    x = _conv_1x1(x, 1, f"{name}_psi")  # [B, h, w, 1]
     x = layers.Activation("sigmoid", name=f"{name}_sigmoid")(x)
-    x = blocks.resize(x, height, width, name=f"{name}_resize")
+    x = blocks.resize(x, height, width, f"{name}_resize")  # [B, 2h, 2w, 1]
     x = layers.Multiply(name=f"{name}_multiply")([skip, x])
-    x = blocks.conv(x, channels, 1, use_bias=True, initializer=INIT, name=f"{name}_out")
-    return blocks.batch_norm(x, name=f"{name}_out_bn", **NORM)
+    x = _conv_1x1(x, channels, f"{name}_out")
+    return blocks.batch_norm(x, f"{name}_out_bn", **NORM)
 
 
-def _bn_relu(x, name):
-    x = blocks.batch_norm(x, name=f"{name}_bn", **NORM)
-    return blocks.relu(x, name=f"{name}_relu")
+def _conv_1x1(x, filters, name):
+    return blocks.conv(x, filters, 1, name, use_bias=True, initializer=INIT)

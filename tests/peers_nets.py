@@ -13,6 +13,8 @@ def relu_sum(*tensors):
 class ICNet(Twin):
     """Half resolution input, strided reductions, summed pyramid, two fusions."""
 
+    NORM = (0.95, 1e-5)
+
     def __init__(self, num_classes):
         super().__init__()
         self.conv_norm("conv1_1_3x3_s2", 3, 32, 3)
@@ -48,35 +50,21 @@ class ICNet(Twin):
         self.conv("sub24_out", 128, num_classes, 1, bias=True)
         self.conv("conv6_cls", 128, num_classes, 1, bias=True)
 
-    def conv_norm(self, name, inputs, outputs, kernel_size):
-        self.conv(name, inputs, outputs, kernel_size)
-        self.norm(f"{name}_bn", outputs, 0.95, 1e-5)
-
-    def run(self, name, x, stride=1, dilation=1):
-        """Convolution with TensorFlow's SAME zeros, then batch norm."""
-        weight = self[name].weight
-        if weight.shape[2] == 3 and stride == 2:
-            x = F.pad(x, (0, 1, 0, 1))  # an even size: bottom and right only
-            x = F.conv2d(x, weight, stride=2)
-        else:
-            padding = dilation * (weight.shape[2] // 2)
-            x = F.conv2d(x, weight, None, stride, padding, dilation)
-        return self[f"{name}_bn"](x)
-
     def bottleneck(self, x, name, is_projected, stride, dilation):
-        shortcut = self.run(f"{name}_1x1_proj", x, stride) if is_projected else x
-        x = F.relu(self.run(f"{name}_1x1_reduce", x, stride))
-        x = F.relu(self.run(f"{name}_3x3", x, dilation=dilation))
-        return relu_sum(shortcut, self.run(f"{name}_1x1_increase", x))
+        run = self.run_same
+        shortcut = run(f"{name}_1x1_proj", x, stride) if is_projected else x
+        x = F.relu(run(f"{name}_1x1_reduce", x, stride))
+        x = F.relu(run(f"{name}_3x3", x, dilation=dilation))
+        return relu_sum(shortcut, run(f"{name}_1x1_increase", x))
 
     def forward(self, image):
         def resize(x, factor):
             return F.interpolate(x, scale_factor=factor, mode="bilinear")
 
         x = resize(image, 0.5)
-        x = F.relu(self.run("conv1_1_3x3_s2", x, stride=2))
-        x = F.relu(self.run("conv1_2_3x3", x))
-        x = F.relu(self.run("conv1_3_3x3", x))
+        x = F.relu(self.run_same("conv1_1_3x3_s2", x, stride=2))
+        x = F.relu(self.run_same("conv1_2_3x3", x))
+        x = F.relu(self.run_same("conv1_3_3x3", x))
         x = F.max_pool2d(x, 3, 2, padding=1)
         for stage in self.stages:
             x = self.bottleneck(x, *stage)
@@ -86,14 +74,14 @@ class ICNet(Twin):
         levels = [F.adaptive_avg_pool2d(x, bins) for bins in (1, 2, 3, 6)]
         size = x.shape[2:]
         x = x + sum(F.interpolate(level, size, mode="bilinear") for level in levels)
-        sub4 = resize(F.relu(self.run("conv5_4_k1", x)), 2)
-        low = self.run("conv_sub4", sub4, dilation=2)
-        sub24 = resize(relu_sum(low, self.run("conv3_1_sub2_proj", conv3_1)), 2)
+        sub4 = resize(F.relu(self.run_same("conv5_4_k1", x)), 2)
+        low = self.run_same("conv_sub4", sub4, dilation=2)
+        sub24 = resize(relu_sum(low, self.run_same("conv3_1_sub2_proj", conv3_1)), 2)
         x = image
         for i in (1, 2, 3):
-            x = F.relu(self.run(f"conv{i}_sub1", x, stride=2))
-        low = self.run("conv_sub2", sub24, dilation=2)
-        sub12 = resize(relu_sum(low, self.run("conv3_sub1_proj", x)), 2)
+            x = F.relu(self.run_same(f"conv{i}_sub1", x, stride=2))
+        low = self.run_same("conv_sub2", sub24, dilation=2)
+        sub12 = resize(relu_sum(low, self.run_same("conv3_sub1_proj", x)), 2)
         return {
             "logits": self["conv6_cls"](sub12),
             "sub24_logits": self["sub24_out"](sub24),
@@ -104,14 +92,14 @@ class ICNet(Twin):
 class SegNetBasic(Twin):
     """Response normalisation, four stages down, torch's own unpooling back up."""
 
+    NORM = (0.99, 1e-3)
+    STAGES = [f"enc{i}" for i in (1, 2, 3, 4)] + [f"dec{i}" for i in (4, 3, 2, 1)]
+
     def __init__(self, num_classes):
         super().__init__()
         inputs = 3
-        for name in [f"enc{i}" for i in (1, 2, 3, 4)] + [
-            f"dec{i}" for i in (4, 3, 2, 1)
-        ]:
-            self.conv(f"{name}_conv", inputs, 64, 7, padding=3)
-            self.norm(f"{name}_conv_bn", 64, 0.99, 1e-3)
+        for name in self.STAGES:
+            self.conv_norm(f"{name}_conv", inputs, 64, 7, padding=3)
             inputs = 64
         self.conv("classifier", 64, num_classes, 1, bias=True)
 
@@ -137,7 +125,7 @@ class Hourglass(Twin):
         super().__init__()
         self.stacks, self.depth = stacks, depth
         self.conv("stem_conv", 3, stem, 7, bias=True, padding=3)
-        self.norm("stem_bn", stem, 0.9, 1e-5)
+        self.norm("stem_bn", stem)
         self.residual("stem_res1", stem, 2 * stem)
         self.residual("stem_res2", 2 * stem, 2 * stem)
         self.residual("stem_res3", 2 * stem, features)
@@ -149,7 +137,7 @@ class Hourglass(Twin):
                         self.residual(name, features, features)
             self.residual(f"stack{s}_res", features, features)
             self.conv(f"stack{s}_lin", features, features, 1, bias=True)
-            self.norm(f"stack{s}_lin_bn", features, 0.9, 1e-5)
+            self.norm(f"stack{s}_lin_bn", features)
             self.conv(self.head(s), features, num_classes, 1, bias=True)
             if s < stacks - 1:
                 self.conv(f"stack{s}_lin_back", features, features, 1, bias=True)
@@ -163,15 +151,9 @@ class Hourglass(Twin):
         for i, (before, after, kernel_size) in enumerate(
             ((inputs, half, 1), (half, half, 3), (half, outputs, 1)), 1
         ):
-            self.norm(f"{name}_conv{i}_bn", before, 0.9, 1e-5)
-            self.conv(
-                f"{name}_conv{i}",
-                before,
-                after,
-                kernel_size,
-                bias=True,
-                padding=kernel_size // 2,
-            )
+            self.norm(f"{name}_conv{i}_bn", before)
+            options = {"bias": True, "padding": kernel_size // 2}
+            self.conv(f"{name}_conv{i}", before, after, kernel_size, **options)
         if inputs != outputs:
             self.conv(f"{name}_skip", inputs, outputs, 1, bias=True)
 
@@ -214,42 +196,32 @@ class Hourglass(Twin):
 class ResNet34Decoder(Twin):
     """torchvision's resnet34 without its classifier, then VOC07's decoder."""
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes, stages, decoder):
         super().__init__()
-        self.conv("conv1", 3, 64, 7, stride=2, padding=3)
-        self.norm("bn1", 64, 0.9, 1e-5)
+        inputs = stages[0][1]
+        self.conv("conv1", 3, inputs, 7, stride=2, padding=3)
+        self.norm("bn1", inputs)
         self.blocks = []
-        inputs = 64
-        for stage, (repeats, outputs) in enumerate(
-            ((3, 64), (4, 128), (6, 256), (3, 512)), 1
-        ):
+        for stage, (repeats, outputs) in enumerate(stages, 1):
             for i in range(repeats):
                 name = f"layer{stage}_{i}"
                 stride = 2 if stage > 1 and i == 0 else 1
                 self.conv(f"{name}_conv1", inputs, outputs, 3, stride=stride, padding=1)
-                self.norm(f"{name}_bn1", outputs, 0.9, 1e-5)
+                self.norm(f"{name}_bn1", outputs)
                 self.conv(f"{name}_conv2", outputs, outputs, 3, padding=1)
-                self.norm(f"{name}_bn2", outputs, 0.9, 1e-5)
+                self.norm(f"{name}_bn2", outputs)
                 if stride == 2:
                     self.conv(f"{name}_downsample_0", inputs, outputs, 1, stride=2)
-                    self.norm(f"{name}_downsample_1", outputs, 0.9, 1e-5)
+                    self.norm(f"{name}_downsample_1", outputs)
                 self.blocks.append(name)
                 inputs = outputs
-        self.norm("encoder_bn", 512, 0.9, 1e-5)
-        for i, outputs in enumerate((512, 256, 128, 64, 32), 1):
-            self.deconv(
-                f"dec{i}_deconv",
-                inputs,
-                outputs,
-                3,
-                bias=True,
-                stride=2,
-                padding=1,
-                output_padding=1,
-            )
-            self.norm(f"dec{i}_bn", outputs, 0.9, 1e-5)
+        self.norm("encoder_bn", inputs)
+        double = {"stride": 2, "padding": 1, "output_padding": 1}
+        for i, outputs in enumerate(decoder, 1):
+            self.deconv(f"dec{i}_deconv", inputs, outputs, 3, bias=True, **double)
+            self.norm(f"dec{i}_bn", outputs)
             inputs = outputs
-        self.conv("classifier", 32, num_classes, 1, bias=True)
+        self.conv("classifier", inputs, num_classes, 1, bias=True)
 
     def encode(self, x):
         x = F.relu(self["bn1"](self["conv1"](x)))
@@ -272,26 +244,23 @@ class ResNet34Decoder(Twin):
 class UNet(Twin):
     """Batch norm after every convolution and transposed convolution (CLOTH)."""
 
-    WIDTHS = (64, 128, 256, 512)
+    NORM = (0.99, 1e-3)
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes, width):
         super().__init__()
         inputs = 3
-        for i, width in enumerate(self.WIDTHS, 1):
+        for i in (1, 2, 3, 4):
             self.block(f"enc{i}", inputs, width)
-            inputs = width
-        self.block("bottleneck", 512, 1024)
-        for i, width in enumerate(self.WIDTHS, 1):
             self.deconv(f"dec{i}_up", 2 * width, width, 2, bias=True, stride=2)
-            self.norm(f"dec{i}_up_bn", width, 0.99, 1e-3)
+            self.norm(f"dec{i}_up_bn", width)
             self.block(f"dec{i}", 2 * width, width)
-        self.conv("classifier", 64, num_classes, 1, bias=True)
+            inputs, width = width, 2 * width
+        self.block("bottleneck", inputs, width)
+        self.conv("classifier", width // 16, num_classes, 1, bias=True)
 
     def block(self, name, inputs, outputs):
-        self.conv(f"{name}_conv1", inputs, outputs, 3, padding=1)
-        self.norm(f"{name}_conv1_bn", outputs, 0.99, 1e-3)
-        self.conv(f"{name}_conv2", outputs, outputs, 3, padding=1)
-        self.norm(f"{name}_conv2_bn", outputs, 0.99, 1e-3)
+        self.conv_norm(f"{name}_conv1", inputs, outputs, 3, padding=1)
+        self.conv_norm(f"{name}_conv2", outputs, outputs, 3, padding=1)
 
     def run(self, name, x):
         return F.relu(self[f"{name}_bn"](self[name](x)))
@@ -340,7 +309,7 @@ class FCNAttention(Twin):
         for i, filters in self.DECODER:
             outputs = scaled(filters)
             self.deconv(f"dec{i}_up", inputs, outputs, 4, stride=2, padding=1)
-            self.norm(f"dec{i}_up_bn", outputs, 0.9, 1e-5)
+            self.norm(f"dec{i}_up_bn", outputs)
             if i:
                 skip = scaled(self.STAGES[i - 1][1])
                 self.conv(f"dec{i}_skip", skip, outputs, 1, bias=True)
@@ -350,18 +319,8 @@ class FCNAttention(Twin):
             inputs = outputs
         self.conv("classifier", inputs, num_classes, 1, bias=True)
 
-    def conv_norm(self, name, inputs, outputs, kernel_size):
-        self.conv(name, inputs, outputs, kernel_size)
-        self.norm(f"{name}_bn", outputs, 0.9, 1e-5)
-
-    def run(self, name, x, stride=1, dilation=1):
-        weight = self[name].weight
-        if stride == 2:
-            x = F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, stride=2)  # SAME, even size
-        else:
-            padding = dilation * (weight.shape[2] // 2)
-            x = F.conv2d(x, weight, None, 1, padding, dilation)
-        return F.relu(self[f"{name}_bn"](x))
+    def run(self, name, x, **options):
+        return F.relu(self.run_same(name, x, **options))
 
     def forward(self, x):
         stages = []
@@ -390,14 +349,3 @@ class FCNAttention(Twin):
             factors = torch.sigmoid(self[f"dec{i}_se_expand"](factors))
             x = x * factors[:, :, None, None]
         return {"logits": self["classifier"](x)}
-
-
-def torchvision_state_dict(twin: ResNet34Decoder) -> dict[str, torch.Tensor]:
-    """The encoder's weights under torchvision's names, with a classifier as there."""
-    state = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
-    for key, value in twin.state_dict().items():
-        name, parameter = key.removeprefix("layers.").rsplit(".", 1)
-        if name.startswith(("conv1", "bn1", "layer")):
-            parts = name.split("_")
-            state[".".join([*parts, parameter])] = value
-    return state

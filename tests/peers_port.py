@@ -7,10 +7,17 @@ Keras layers that have weights; its `forward` returns {head: [B, C, h, w]}.
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class Twin(nn.Module):
-    """Layers by name, as the Keras network names them."""
+    """Layers by name, as the Keras network names them.
+
+    Attributes:
+        NORM: batch norm's momentum, as Keras means it, and epsilon.
+    """
+
+    NORM = (0.9, 1e-5)
 
     def __init__(self):
         super().__init__()
@@ -29,9 +36,25 @@ class Twin(nn.Module):
             inputs, outputs, kernel_size, bias=bias, **options
         )
 
-    def norm(self, name, channels, momentum, epsilon):
+    def norm(self, name, channels):
         """Keras' momentum is the share of the old statistics; torch's of the new."""
+        momentum, epsilon = self.NORM
         self.layers[name] = nn.BatchNorm2d(channels, epsilon, 1 - momentum)
+
+    def conv_norm(self, name, inputs, outputs, kernel_size, **options):
+        self.conv(name, inputs, outputs, kernel_size, **options)
+        self.norm(f"{name}_bn", outputs)
+
+    def run_same(self, name, x, stride=1, dilation=1):
+        """Convolution with TensorFlow's SAME zeros, then batch norm."""
+        weight = self[name].weight
+        if weight.shape[2] == 3 and stride == 2:
+            # An even size: one row and column of zeros, bottom and right
+            x = F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, stride=2)
+        else:
+            padding = dilation * (weight.shape[2] // 2)
+            x = F.conv2d(x, weight, None, stride, padding, dilation)
+        return self[f"{name}_bn"](x)
 
 
 def randomise(model, seed=0):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from outlines import narrow
 
 from keras_seg import nets
 
@@ -13,6 +14,12 @@ from peers_port import check_agreement
 pytestmark = pytest.mark.peers
 
 HOURGLASS = {"stacks": 2, "depth": 3, "features": 24, "stem": 8}
+RESNET34 = {
+    "STAGES": ((3, 8), (4, 16), (6, 24), (3, 32)),
+    "DECODER": (32, 24, 16, 8, 8),
+}
+QUARTER = {"width": 0.25}
+UNET = {"FILTERS": (8, 16, 32, 64), "BOTTLENECK": 128}
 
 
 def image_like(size):
@@ -24,38 +31,24 @@ def image_like(size):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "knobs", "twin"),
+    ("name", "size", "widths", "knobs", "twin", "arguments"),
     [
-        ("icnet", (160, 256), {}, lambda: peers_nets.ICNet(5)),
-        ("segnet_basic", (45, 62), {}, lambda: peers_nets.SegNetBasic(5)),
+        ("icnet", (128, 192), {}, {}, "ICNet", {}),
+        ("segnet_basic", (45, 62), {}, {}, "SegNetBasic", {}),
+        ("hourglass", (24, 40), {}, HOURGLASS, "Hourglass", HOURGLASS),
         (
-            "hourglass",
-            (24, 40),
-            HOURGLASS,
-            lambda: peers_nets.Hourglass(5, **HOURGLASS),
+            *("fcn_resnet34", (64, 96), RESNET34, {}, "ResNet34Decoder"),
+            {key.lower(): value for key, value in RESNET34.items()},
         ),
-        ("fcn_resnet34", (64, 96), {}, lambda: peers_nets.ResNet34Decoder(5)),
-        ("unet_bn", (32, 48), {}, lambda: peers_nets.UNet(5)),
-        (
-            "fcn_attention",
-            (64, 96),
-            {"width": 0.25},
-            lambda: peers_nets.FCNAttention(5, width=0.25),
-        ),
-    ],
-    ids=[
-        "icnet",
-        "segnet_basic",
-        "hourglass",
-        "fcn_resnet34",
-        "unet_bn",
-        "fcn_attention",
+        ("unet_bn", (32, 48), UNET, {}, "UNet", {"width": 8}),
+        ("fcn_attention", (64, 96), {}, QUARTER, "FCNAttention", QUARTER),
     ],
 )
-def test_logits_equal_the_twins(name, size, knobs, twin):
+def test_logits_equal_the_twins(name, size, widths, knobs, twin, arguments):
     keras.utils.set_random_seed(0)
-    model = nets.build(name, (*size, 3), 5, **knobs)
-    check_agreement(model, twin(), image_like(size), ["logits"], tolerance=1e-4)
+    model = narrow(name, size, 5, widths, **knobs)
+    twin = getattr(peers_nets, twin)(5, **arguments)
+    check_agreement(model, twin, image_like(size), ["logits"], tolerance=1e-4)
 
 
 def test_every_head_of_icnet_equals_the_twins_in_double_precision():

@@ -2,6 +2,9 @@
 
 import importlib.util
 import os
+import resource
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import miniatures
@@ -9,13 +12,7 @@ import pytest
 
 from keras_seg import backend
 
-backend.configure()
-if backend.name() == "tensorflow":
-    # Fixed once per process, before the first operation: what in-process runs ask for.
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(2)
-    tf.config.threading.set_inter_op_parallelism_threads(2)
+backend.set_environment()
 
 LONGEST = ("test_studies", "test_training", "test_faults", "test_nets")
 PEERS = ("torch", "onnxruntime", "tf2onnx", "embreex")
@@ -32,6 +29,17 @@ def pytest_sessionstart(session):
 def pytest_collection_modifyitems(items):
     """The longest files first, so that parallel processes end together."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def pytest_collection_finish():
+    """Where a test imported TensorFlow: threads as runs in this process ask for.
+
+    They are fixed once per process, before the first operation.
+    """
+    if "tensorflow" in sys.modules and backend.name() == "tensorflow":
+        threading = sys.modules["tensorflow"].config.threading
+        threading.set_intra_op_parallelism_threads(2)
+        threading.set_inter_op_parallelism_threads(2)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,6 +60,22 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("KERAS_SEG_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture
+def small_files():
+    """A context in which no file grows beyond so many bytes, as on a full disk."""
+
+    @contextmanager
+    def limit(size: int):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limit
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Small raw datasets in the layouts of the real ones, made of random pixels.
 
-Each function writes one under a folder and returns the class ids it put there:
-{(split, id): uint8 [H, W] with 255 = ignore}, which is what preparation has to give.
+Each function writes one under a folder and returns the labels it put there, which
+preparation has to give: {(split, id): uint8 [H, W] with 255 = ignore}.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from keras_seg.data.prepared import Prepared, read_label
 from keras_seg.data.surreal import LABELS
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.labels import LabelSpec
@@ -28,9 +29,29 @@ def photo(rng, size: tuple[int, int]) -> np.ndarray:
     return (ramp[..., None] + rng.integers(0, 50, (*size, 3))).astype(np.uint8)
 
 
-def save(array: np.ndarray, path: Path, **options) -> None:
+def save(array: np.ndarray | Image.Image, path: Path, **options) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    image.save(path, **options)
+
+
+def labels_of(prepared: Prepared) -> dict[tuple[str, str], np.ndarray]:
+    """{(split, id): label} of a whole prepared folder."""
+    return {
+        (sample.split, sample.id): read_label(sample.label)
+        for split in prepared.splits
+        for sample in prepared.samples(split)
+    }
+
+
+def assert_labels(prepared: Prepared, expected: dict) -> None:
+    """The folder has just the labels {(split, id) or id: label}."""
+    found = labels_of(prepared)
+    if not isinstance(next(iter(expected)), tuple):
+        found = {name: label for (_, name), label in found.items()}
+    assert found.keys() == expected.keys()
+    for key, label in expected.items():
+        np.testing.assert_array_equal(found[key], label)
 
 
 def camvid(root: Path, counts=(("train", 5), ("val", 3)), size=(24, 36)) -> dict:
@@ -78,12 +99,11 @@ def cityscapes(root: Path, counts=(("train", 4), ("val", 3), ("test", 2))) -> di
     return expected
 
 
-def save_palette(ids: np.ndarray, colours: list[int], path: Path) -> None:
-    """A palette PNG: `colours` is flat, R, G, B of index 0 and so on."""
+def palette_image(ids: np.ndarray, colours: list[int]) -> Image.Image:
+    """A palette image: `colours` is flat, R, G, B of index 0 and so on."""
     image = Image.frombytes("P", ids.shape[::-1], ids.tobytes())
     image.putpalette(colours)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    return image
 
 
 VOC_COLOURS = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128]
@@ -104,11 +124,9 @@ def voc(root: Path, year="2007", counts=(("train", 4), ("val", 3), ("test", 2)))
             size = (20 + number, 40 - number)
             ids = blobs(rng, size, [*range(21), 255])
             save(photo(rng, size), folder / "JPEGImages" / f"{names[-1]}.jpg")
-            save_palette(
-                ids,
-                (VOC_COLOURS + [9] * 768)[:765] + [224, 224, 192],
-                folder / "SegmentationClass" / f"{names[-1]}.png",
-            )
+            colours = (VOC_COLOURS + [9] * 768)[:765] + [224, 224, 192]
+            mask = folder / "SegmentationClass" / f"{names[-1]}.png"
+            save(palette_image(ids, colours), mask)
             expected[split, names[-1]] = ids
         (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
     return expected

@@ -6,6 +6,7 @@ import zlib
 from fractions import Fraction
 
 import cv2
+import miniatures
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,20 +44,20 @@ def grey_as_rgb(grey):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "options", "expected"),
+    ("pixels", "expected"),
     [
-        (RGB, {}, RGB),
-        (np.dstack([RGB, GREY]), {}, RGB),
-        (GREY, {}, grey_as_rgb(GREY)),
-        (np.dstack([GREY, GREY[::-1]]), {}, grey_as_rgb(GREY)),
-        (GREY16, {}, grey_as_rgb((GREY16 // 256).astype(np.uint8))),
-        (GREY > 127, {}, grey_as_rgb(np.where(GREY > 127, 255, 0))),
+        (RGB, RGB),
+        (np.dstack([RGB, GREY]), RGB),
+        (GREY, grey_as_rgb(GREY)),
+        (np.dstack([GREY, GREY[::-1]]), grey_as_rgb(GREY)),
+        (GREY16, grey_as_rgb((GREY16 // 256).astype(np.uint8))),
+        (GREY > 127, grey_as_rgb(np.where(GREY > 127, 255, 0))),
     ],
     ids=["rgb", "rgba", "grey", "grey alpha", "grey 16", "bits"],
 )
-def test_png_kinds_become_rgb(pixels, options, expected, tmp_path):
+def test_png_kinds_become_rgb(pixels, expected, tmp_path):
     path = tmp_path / "a.png"
-    Image.fromarray(pixels).save(path, **options)
+    Image.fromarray(pixels).save(path)
     raw = images.read_raw_image(path)
     np.testing.assert_array_equal(raw.pixels, expected)
     assert raw.pixels.dtype == np.uint8
@@ -102,31 +103,22 @@ def test_bytes_behind_the_end_are_dropped(tmp_path):
         assert images.read_raw_image(path).content == whole
 
 
-def truncate(by):
-    return lambda content: content[:-by]
-
-
-def half(content):
-    return content[: len(content) // 2]
-
-
-def flip_pixel_data(content):
-    return content[:80] + bytes([content[80] ^ 1]) + content[81:]
+def flipped_bit(content):
+    return content[:45] + bytes([content[45] ^ 1]) + content[46:]  # of pixel data
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "progressive.jpg"])
 @pytest.mark.parametrize(
-    "damage",
-    [half, truncate(20), truncate(1), lambda content: content[:15]],
-    ids=["half", "minus 20", "minus 1", "header"],
+    "kept", [0.5, -20, -1, 15], ids=["half", "minus 20", "minus 1", "header"]
 )
-def test_truncated_files_are_refused(name, damage, tmp_path):
+def test_truncated_files_are_refused(name, kept, tmp_path):
     path = tmp_path / name
     noise = RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(noise).save(path, progressive=name.startswith("progressive"))
     assert images.read_raw_image(path).pixels.shape == noise.shape
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=rf"{name}: truncated at \d+ bytes"):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept == 0.5 else kept])
+    with pytest.raises(DataError, match=rf"{name} is truncated at \d+ bytes"):
         images.read_raw_image(path)
 
 
@@ -138,21 +130,14 @@ def test_truncated_files_are_refused(name, damage, tmp_path):
         ("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 30, "damaged"),
         ("a.jpg", b"\xff\xd8\xff\xd9", "damaged"),
         ("a.png", png(4, 4, 8, 2, b"\0" * 12), "damaged"),
+        ("a.png", flipped_bit(png(4, 4, 8, 2, b"\0" * 48)), "damaged"),
     ],
-    ids=["empty", "gif", "zeros", "no image", "too few rows"],
+    ids=["empty", "gif", "zeros", "no image", "too few rows", "a flipped bit"],
 )
 def test_other_content_is_refused(name, content, reason, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name}: {reason}"):
+    with pytest.raises(DataError, match=f"{name} is {reason}"):
         images.read_raw_image(tmp_path / name)
-
-
-def test_flipped_bit_in_a_png_is_refused(tmp_path):
-    path = tmp_path / "a.png"
-    Image.fromarray(RGB).save(path)
-    path.write_bytes(flip_pixel_data(path.read_bytes()))
-    with pytest.raises(DataError, match="damaged"):
-        images.read_raw_image(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "palette.png", "a.jpg", "progressive.jpg"])
@@ -187,16 +172,15 @@ def test_any_damage_is_read_or_refused(name, tmp_path):
 
 
 def test_missing_and_folder_are_refused(tmp_path):
-    for path, reason in (
-        (tmp_path / "no.png", "No such file"),
-        (tmp_path, "directory"),
-    ):
-        with pytest.raises(DataError, match=reason):
-            images.read_raw_image(path)
+    with pytest.raises(DataError, match="no.png cannot be read: No such file"):
+        images.read_raw_image(tmp_path / "no.png")
+    with pytest.raises(DataError, match="directory"):
+        images.read_raw_image(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_decompression_bombs_are_refused_by_their_header(kind, tmp_path, monkeypatch):
+    """Pillow is not even asked to open them."""
     path = tmp_path / f"a.{kind}"
     if kind == "png":  # 100 megapixels in 12 kB
         path.write_bytes(png(10_000, 10_000, 1, 0, b"\0" * (1250 * 10_000)))
@@ -207,11 +191,8 @@ def test_decompression_bombs_are_refused_by_their_header(kind, tmp_path, monkeyp
         content[frame + 5 : frame + 9] = struct.pack(">HH", 10_000, 10_000)
         path.write_bytes(content)
 
-    def decode(*_, **__):
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(images, "_decode", decode)
-    with pytest.raises(DataError, match="10000 x 10000 pixels; expected at most 64000"):
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(DataError, match="10000 x 10000 pixels; 64000000 are allowed"):
         images.read_raw_image(path)
 
 
@@ -242,7 +223,7 @@ def test_colour_masks_become_ids(alpha, tmp_path):
     Image.fromarray(rgb).save(tmp_path / "a.png")
     label = images.read_raw_label(tmp_path / "a.png", COLOURS)
     np.testing.assert_array_equal(label, ids)
-    with pytest.raises(DataError, match="an RGB mask; expected .* --palette"):
+    with pytest.raises(DataError, match="an RGB mask.* --palette"):
         images.read_raw_label(tmp_path / "a.png")
     rgb[2:4, 3, :3] = (9, 8, 7)
     Image.fromarray(rgb).save(tmp_path / "a.png")
@@ -252,9 +233,8 @@ def test_colour_masks_become_ids(alpha, tmp_path):
 
 def test_palette_mask_is_read_by_its_colours_if_colours_are_given(tmp_path):
     indices = np.array([[3, 0, 255], [1, 1, 3]], np.uint8)
-    image = Image.frombytes("P", (3, 2), indices.tobytes())
-    image.putpalette([0, 0, 255, 255, 0, 0, 1, 1, 1, 0, 0, 0] + [5] * (768 - 12))
-    image.save(tmp_path / "a.png")
+    colours = [0, 0, 255, 255, 0, 0, 1, 1, 1, 0, 0, 0] + [5] * (768 - 12)
+    miniatures.palette_image(indices, colours).save(tmp_path / "a.png")
     label = images.read_raw_label(tmp_path / "a.png", COLOURS)
     np.testing.assert_array_equal(label, [[0, 2, 255], [1, 1, 0]])
 
@@ -270,7 +250,7 @@ def test_palette_mask_is_read_by_its_colours_if_colours_are_given(tmp_path):
 )
 def test_masks_without_ids_are_refused(name, pixels, reason, tmp_path):
     Image.fromarray(pixels).save(tmp_path / name)
-    with pytest.raises(DataError, match=f"{name}: {reason}"):
+    with pytest.raises(DataError, match=f"{name} is {reason}"):
         images.read_raw_label(tmp_path / name)
 
 
@@ -280,9 +260,8 @@ def test_map_ids_names_value_and_count():
     mapped = images.map_ids(label, table, "m.png", "0, 1 or 255")
     np.testing.assert_array_equal(mapped, [[5, 6, 255], [6, 5, 5]])
     label[0, 1:] = 7
-    with pytest.raises(
-        DataError, match="m.png: class id 7 in 2 pixels; expected 0, 1 or 255"
-    ):
+    message = "m.png has class id 7 in 2 pixels. Its ids must be 0, 1 or 255"
+    with pytest.raises(DataError, match=message):
         images.map_ids(label, table, "m.png", "0, 1 or 255")
 
 

@@ -16,7 +16,7 @@ def box(top, left, height, width, frame=(240, 320)):
 @pytest.mark.parametrize(
     ("mask", "margin", "expected"),
     [
-        # Specification: 160 x 80 gives 192. Centre (110, 130): 110 - 96, 130 - 96.
+        # 1.2 times 160 is 192. Centre (110, 130): 110 - 96, 130 - 96.
         (box(30, 90, 160, 80), 0.2, Square(14, 34, 192)),
         (box(30, 90, 80, 160), 0.2, Square(0, 74, 192)),  # 70 - 96 is above
         (box(100, 270, 60, 50), 0.2, Square(94, 248, 72)),  # 295 - 36 + 72 > 320

@@ -1,4 +1,4 @@
-"""Repair of the head's label: the specification's example, loops, known clean labels.
+"""Repair of the head's label: an example by hand, loops, known clean labels.
 
 The clean labels are those of generated clips, whose defect is put in on purpose.
 """
@@ -12,7 +12,7 @@ from keras_seg.data.surreal.head_repair import REPAIRS, repair_head, repair_zone
 from keras_seg.synthetic import clip
 
 
-def test_the_specifications_example():
+def test_an_example_by_hand():
     label = np.uint8(
         [
             [16, 16, 0, 0, 0],
@@ -45,7 +45,7 @@ def neighbours(place, shape):
 
 
 def repaired_by_loops(label):
-    """Specification 5.1, step 4, pixel by pixel."""
+    """BODY 2.2 pixel by pixel."""
     components, seen = [], set()
     for place in map(tuple, np.argwhere(label == 16)):
         if place in seen:

@@ -1,4 +1,4 @@
-"""Targets of the heads: lookups, joint heatmaps and part centroids (spec 1.5, 1.6)."""
+"""Targets of the heads: lookups, joint heatmaps and part centroids."""
 
 import numpy as np
 import pytest

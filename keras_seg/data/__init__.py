@@ -1,16 +1,18 @@
-"""Datasets: raw files -> the prepared folder -> `tf.data`.
+"""Datasets: raw files -> the prepared folder -> batches.
 
-`DATASETS` is read-only and imports nothing heavy; a dataset's module is imported
-when it is used. Adding a dataset is one file, one line here and one card in
-datasets/ (see CONTRIBUTING.md). The file has
+A dataset is one file, one line of `DATASETS`, one card in datasets/ and one row of
+tests/test_data.py; CONTRIBUTING.md shows one. The file has
 
-    prepare(src, out, options, **own) -> (Prepared, bool)    see data.writer
-    add_arguments(parser)                                    its own options, if any
+    prepare(src, out, options, **own) -> (Prepared, bool)    see `data.writer`
+    OPTIONS = (Option(...), ...)    its keywords `own` as options of the command, if any
+    SIZE = (height, width)          images get this size without --size, if it has one
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
+from typing import Any, Literal
 
 from keras_seg.errors import UsageError
 
@@ -28,8 +30,34 @@ DATASETS: Mapping[str, str] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True)
+class Option:
+    """A keyword of a dataset's `prepare`, as an option of datasets/prepare.py.
+
+    Attributes:
+        name: of the keyword; `flip_pairs` is --flip-pairs.
+        help: its meaning.
+        type: makes the value of a word; ValueError refuses it. `bool` makes a switch,
+            --name and --no-name.
+        default: its value where it is not given.
+        required: whether it must be given.
+        choices: the values it may have, where they are few.
+        values: how many values it takes; "+" is at least one.
+        metavar: what help texts call its value or values.
+    """
+
+    name: str
+    help: str
+    type: Callable[[str], Any] = str
+    default: Any = None
+    required: bool = False
+    choices: tuple | None = None
+    values: int | Literal["+"] | None = None
+    metavar: str | tuple[str, ...] | None = None
+
+
 def load(name: str) -> ModuleType:
     """The module of a dataset; UsageError lists the known names."""
     if name not in DATASETS:
-        raise UsageError("dataset", name, "one of " + ", ".join(DATASETS))
+        raise UsageError(f"Unknown dataset '{name}'. Datasets: {', '.join(DATASETS)}.")
     return importlib.import_module(DATASETS[name])

@@ -3,12 +3,11 @@
 Liang et al. 2015. The release has no split lists. See datasets/atr.md.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data import images, raw
+from keras_seg.data import Option, images, raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.voc import palette
 from keras_seg.data.writer import Options
@@ -16,24 +15,9 @@ from keras_seg.labels import LabelSpec
 
 LABELS = LabelSpec(
     names=(
-        "background",
-        "hat",
-        "hair",
-        "sunglass",
-        "upper-clothes",
-        "skirt",
-        "pants",
-        "dress",
-        "belt",
-        "left-shoe",
-        "right-shoe",
-        "face",
-        "left-leg",
-        "right-leg",
-        "left-arm",
-        "right-arm",
-        "bag",
-        "scarf",
+        *("background", "hat", "hair", "sunglass", "upper-clothes", "skirt", "pants"),
+        *("dress", "belt", "left-shoe", "right-shoe", "face", "left-leg", "right-leg"),
+        *("left-arm", "right-arm", "bag", "scarf"),
     ),
     palette=palette(18),
     flip_pairs=((9, 10), (12, 13), (14, 15)),
@@ -43,15 +27,15 @@ VAL_SHARE, TEST_SHARE = 700 / 17_700, 1_000 / 17_700
 
 _TABLE = [*range(LABELS.num_classes)] + [-1] * (256 - LABELS.num_classes)
 
-
-def add_arguments(parser) -> None:
-    parser.add_argument(
-        "--square",
-        action=argparse.BooleanOptionalAction,
+OPTIONS = (
+    Option(
+        "square",
+        "pad with zeros to a square of the longer side, centred, as CLOTH does; the "
+        "border is background",
+        bool,
         default=True,
-        help="pad with zeros to a square of the longer side, centred (CLOTH); "
-        "background in the label",
-    )
+    ),
+)
 
 
 def prepare(

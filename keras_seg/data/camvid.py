@@ -17,31 +17,14 @@ from keras_seg.labels import IGNORE_ID, LabelSpec
 
 LABELS = LabelSpec(
     names=(
-        "Sky",
-        "Building",
-        "Pole",
-        "Road",
-        "Pavement",
-        "Tree",
-        "SignSymbol",
-        "Fence",
-        "Car",
-        "Pedestrian",
-        "Bicyclist",
+        *("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence"),
+        *("Car", "Pedestrian", "Bicyclist"),
     ),
     # A script in circulation has Road_marking at 3: wrong for these 11 ids.
     palette=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
+        *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128)),
+        *((60, 40, 222), (128, 128, 0), (192, 128, 128), (64, 64, 128)),
+        *((64, 0, 128), (64, 64, 0), (0, 128, 192)),
     ),
 )
 VOID_ID = 11
@@ -55,8 +38,8 @@ def prepare(
     """Raw CamVid -> prepared folder; see `keras_seg.data.writer.write_prepared`.
 
     Args:
-        src: the folder CamVid of the SegNet tutorial: train.txt, val.txt, perhaps
-            test.txt and the folders they name.
+        src: the folder CamVid of the SegNet tutorial: train.txt, val.txt, optionally
+            test.txt, and the folders they name.
     """
     src = raw.source_folder(src)
     pairs = [
@@ -74,7 +57,7 @@ def _listed(src: Path, split: str) -> list[raw.RawPair]:
     for line in raw.read_list(path):
         names = line.split()
         if len(names) != 2:
-            raise DataError(path, line, "an image and a mask on each line")
+            raise DataError(f"{path} has a line without an image and a mask: {line}")
         # The tutorial's lists say /SegNet/CamVid/train/x.png: the last two parts count.
         image, label = (
             raw.inside(src, "/".join(name.split("/")[-2:])) for name in names

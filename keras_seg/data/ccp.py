@@ -4,12 +4,11 @@ Yang, Luo and Lin 2014: the 1,004 photographs with pixel-level annotation. Real 
 on which CLOTH's experiments can run without a request form. See datasets/ccp.md.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data import images, raw
+from keras_seg.data import Option, images, raw
 from keras_seg.data.matlab import read_mat
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.voc import palette
@@ -29,15 +28,15 @@ LABELS = LabelSpec(names=tuple(_NAMES), palette=palette(len(_NAMES)))
 
 _TABLE = [*range(LABELS.num_classes)] + [-1] * (256 - LABELS.num_classes)
 
-
-def add_arguments(parser) -> None:
-    parser.add_argument(
-        "--square",
-        action=argparse.BooleanOptionalAction,
+OPTIONS = (
+    Option(
+        "square",
+        "pad with zeros to a square of the longer side, centred, as CLOTH does with "
+        "ATR; the border is null",
+        bool,
         default=True,
-        help="pad with zeros to a square of the longer side, centred (as CLOTH does "
-        "with ATR); null in the label",
-    )
+    ),
+)
 
 
 def prepare(
@@ -57,9 +56,7 @@ def prepare(
         for path in sorted(annotations.glob("*.mat"))
     ]
     if not pairs:
-        raise DataError(
-            annotations, "empty or missing", "files 0001.mat, 0002.mat, ..."
-        )
+        raise DataError(f"{annotations} has no files 0001.mat, 0002.mat, ...")
     pairs = raw.split_pairs(pairs, val_share=0.1, test_share=0.1)
     return raw.prepare_pairs(
         src, out, "ccp", LABELS, pairs, _read_label, options, square=square
@@ -70,6 +67,6 @@ def _read_label(path: Path) -> np.ndarray:
     label = read_mat(path, "groundtruth")
     if label.dtype != np.uint8 or label.ndim != 2:
         raise DataError(
-            f"{path}: groundtruth", f"{label.dtype} {label.shape}", "uint8 [H, W]"
+            f"groundtruth in {path} is {label.dtype} {label.shape}, not uint8 [H, W]."
         )
     return images.map_ids(label, _TABLE, path, "0 to 58")

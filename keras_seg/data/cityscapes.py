@@ -1,9 +1,9 @@
 """Cityscapes, fine annotations: 34 ids, or the 19 classes that are scored.
 
 Cordts et al. 2016; used by CITY (trained on the 34 ids, scored on the 19) and ATTN
-(19 classes). The test labels are withheld. Each image stands alone, the 20th of its
-own snippet of video; the cities of val are too few to be resampled. See
-datasets/cityscapes.md.
+(19 classes). The test labels are withheld. Each image is the 20th frame of its own
+snippet of video, so images count as independent; the cities of val are too few to be
+resampled instead. See datasets/cityscapes.md.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data import images, raw
+from keras_seg.data import Option, images, raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError
@@ -72,15 +72,15 @@ _TABLES = {
 }
 _IMAGE_END, _LABEL_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
-
-def add_arguments(parser) -> None:
-    parser.add_argument(
-        "--label-space",
-        choices=tuple(LABELS),
+OPTIONS = (
+    Option(
+        "label_space",
+        "ids: the 34 ids (CITY); train_ids: the 19 scored classes, the rest is ignored "
+        "(ATTN)",
         default="train_ids",
-        help="ids: the 34 ids (CITY); train_ids: the 19 scored classes, the rest is "
-        "ignored (ATTN); default %(default)s",
-    )
+        choices=tuple(LABELS),
+    ),
+)
 
 
 def prepare(
@@ -116,9 +116,8 @@ def _pairs(src: Path, split: str) -> list[raw.RawPair]:
             frames[frame] = path.parent.name
     if not frames:
         raise DataError(
-            src / "leftImg8bit" / split,
-            f"split {split} is empty",
-            f"*/*{_IMAGE_END} and gtFine/{split}/*/*{_LABEL_END}",
+            f"{src / 'leftImg8bit' / split} has no */*{_IMAGE_END}: split {split} is "
+            "empty."
         )
     return [
         raw.RawPair(

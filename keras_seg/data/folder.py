@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data import images, raw, voc
+from keras_seg.data import Option, images, raw, voc
 from keras_seg.data.prepared import SPLIT_ORDER, Prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
@@ -22,35 +22,36 @@ from keras_seg.labels import IGNORE_ID, LabelSpec
 VAL_SHARE = TEST_SHARE = 0.1
 
 
-def add_arguments(parser) -> None:
-    parser.add_argument(
-        "--classes",
+OPTIONS = (
+    Option(
+        "classes",
+        "the class names in the order of their ids, from 0",
         required=True,
         metavar="A,B,C",
-        help="the class names in the order of their ids, from 0",
-    )
-    parser.add_argument(
-        "--palette",
+    ),
+    Option(
+        "palette",
+        "the colour of each class: masks may then be RGB; pictures use it too",
         metavar="RRGGBB,...",
-        help="the colour of each class: masks may then be RGB; also used in pictures",
-    )
-    parser.add_argument(
-        "--void",
+    ),
+    Option(
+        "void",
+        "an id, or with --palette a colour, that is ignored; 255 always is",
         metavar="ID|RRGGBB",
-        help="an id, or with --palette a colour, that is ignored; 255 always is",
-    )
-    parser.add_argument(
-        "--flip-pairs",
+    ),
+    Option(
+        "flip_pairs",
+        "classes that change places when an image is mirrored",
         metavar="LEFT:RIGHT,...",
-        help="classes that change places when an image is mirrored",
-    )
-    parser.add_argument(
-        "--group-by",
+    ),
+    Option(
+        "group_by",
+        "images whose names match with the same group (or the same text) are one "
+        "sequence: they get the same split, if there are no splits yet, and are "
+        "resampled together in intervals of scores",
         metavar="REGEX",
-        help="images whose names match with the same group (or the same text) are one "
-        "sequence: they come into one split, if there are no splits yet, and count as "
-        "neighbours in intervals of scores",
-    )
+    ),
+)
 
 
 def prepare(
@@ -79,75 +80,70 @@ def prepare(
     """
     src = raw.source_folder(src)
     labels, colours = _labels(classes, palette, flip_pairs)
-    table = [*range(labels.num_classes)] + [-1] * (255 - labels.num_classes)
-    table.append(IGNORE_ID)
+    count = labels.num_classes
+    table = [*range(count)] + [-1] * (255 - count) + [IGNORE_ID]
     if void is not None:
         _add_void(void, table, colours)
     pairs = _split(_in_sequences(_find(src), group_by))
-    return raw.prepare_pairs(
-        src,
-        out,
-        "folder",
-        labels,
-        pairs,
-        partial(
-            _read_label,
-            table=table,
-            colours=colours,
-            allowed=f"0 to {labels.num_classes - 1} ({labels.num_classes} classes), "
-            f"255, or --void",
-        ),
-        options,
-        {
-            "classes": labels.names,
-            "palette": palette,
-            "void": void,
-            "flip_pairs": labels.flip_pairs,
-            "group_by": group_by,
-        },
-    )
+    allowed = f"0 to {count - 1} ({count} classes), 255, or --void"
+    read = partial(_read_label, table=table, colours=colours, allowed=allowed)
+    settings = {
+        "classes": labels.names,
+        "palette": palette,
+        "void": void,
+        "flip_pairs": labels.flip_pairs,
+        "group_by": group_by,
+    }
+    return raw.prepare_pairs(src, out, "folder", labels, pairs, read, options, settings)
 
 
-def _labels(classes: str, palette: str | None, flip_pairs: str | None):
+def _labels(
+    classes: str, palette: str | None, flip_pairs: str | None
+) -> tuple[LabelSpec, dict[tuple[int, int, int], int] | None]:
     """The LabelSpec, and {colour: id} of a given palette or None."""
     names = tuple(name.strip() for name in classes.split(","))
     if not all(names):
-        raise UsageError("--classes", classes, "names between the commas")
+        raise UsageError(f"--classes {classes} has an empty name between its commas.")
     pairs = []
     for pair in flip_pairs.split(",") if flip_pairs else ():
         sides = [side.strip() for side in pair.split(":")]
         if len(sides) != 2 or not set(sides) <= set(names):
-            raise UsageError("--flip-pairs", pair, "two of --classes, as left:right")
+            raise UsageError(
+                f"--flip-pairs {pair} is not left:right, two names of --classes."
+            )
         pairs.append((names.index(sides[0]), names.index(sides[1])))
     if palette is None:
         return LabelSpec(names, voc.palette(len(names)), tuple(pairs)), None
     rgb = tuple(_colour("--palette", text) for text in palette.split(","))
     labels = LabelSpec(names, rgb, tuple(pairs))
     if len(set(rgb)) != len(rgb):
-        raise UsageError("--palette", palette, "different colours")
+        raise UsageError(f"--palette {palette} has one colour twice.")
     return labels, {colour: class_id for class_id, colour in enumerate(rgb)}
 
 
 def _colour(option: str, text: str) -> tuple[int, int, int]:
     digits = text.strip().removeprefix("#")
     if not re.fullmatch("[0-9a-fA-F]{6}", digits):
-        raise UsageError(option, text, "colours as RRGGBB")
-    return tuple(bytes.fromhex(digits))
+        raise UsageError(f"{option} {text} is not a colour as RRGGBB.")
+    red, green, blue = bytes.fromhex(digits)
+    return red, green, blue
 
 
 def _add_void(void: str, table: list[int], colours: dict | None) -> None:
     if re.fullmatch("[0-9]{1,3}", void) and int(void) <= IGNORE_ID:
         if table[int(void)] == int(void) < IGNORE_ID:
-            raise UsageError("--void", void, "an id that no class has")
+            raise UsageError(f"--void {void} is the id of a class.")
         table[int(void)] = IGNORE_ID
     elif colours is None:
-        raise UsageError("--void", void, "an id up to 255, or a colour with --palette")
+        raise UsageError(
+            f"--void {void} is not an id up to 255. A colour needs --palette."
+        )
     elif colours.setdefault(_colour("--void", void), IGNORE_ID) != IGNORE_ID:
-        raise UsageError("--void", void, "a colour that no class has")
+        raise UsageError(f"--void {void} is the colour of a class.")
 
 
 def _find(src: Path) -> list[raw.RawPair]:
-    """The pairs; those that no list or folder assigns to a split have split ""."""
+    """The pairs; those that no list or folder gives a split have split ""."""
     if (src / voc.IMAGES).is_dir():
         pairs = voc.listed_pairs(src)
         if any(pair.split in ("train", "val") for pair in pairs):
@@ -157,15 +153,13 @@ def _find(src: Path) -> list[raw.RawPair]:
         return pairs or raw.pairs_of_folders(src / voc.IMAGES, src / voc.MASKS)
     folder = src / "images"
     if not folder.is_dir():
-        raise DataError(
-            src, "no images in it", "folders images and labels, or VOC's layout"
-        )
+        raise DataError(f"{src} has no folders images and labels, nor VOC's layout.")
     entries = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
     splits = [split for split in SPLIT_ORDER if (folder / split).is_dir()]
     if not splits:
         return raw.pairs_of_folders(folder, src / "labels")
     if others := sorted(set(entries) - set(splits)):
-        raise DataError(folder / others[0], "beside the splits", "train, val, test")
+        raise DataError(f"{folder / others[0]} is not in a split: train, val or test.")
     return [
         pair
         for split in splits
@@ -174,7 +168,7 @@ def _find(src: Path) -> list[raw.RawPair]:
 
 
 def _split(pairs: Sequence[raw.RawPair]) -> list[raw.RawPair]:
-    """Gives the pairs without a split one: 80/10/10, or 90/10 beside a test list."""
+    """Give the pairs without a split one: 80/10/10, or 90/10 beside a test list."""
     free = [pair for pair in pairs if not pair.split]
     listed = [pair for pair in pairs if pair.split]
     share = 0.0 if listed else TEST_SHARE
@@ -190,14 +184,14 @@ def _in_sequences(
         pattern = re.compile(group_by)
     except re.error as error:
         raise UsageError(
-            "--group-by", group_by, f"a regular expression ({error})"
+            f"--group-by {group_by} is not a regular expression ({error})."
         ) from None
 
     def sequence(sample_id: str) -> str:
         match = pattern.search(sample_id)
         name = match and ("/".join(map(str, match.groups())) or match[0])
         if not name:
-            raise UsageError("--group-by", group_by, f"a match in {sample_id}")
+            raise UsageError(f"--group-by {group_by} matches nothing in {sample_id}.")
         return name
 
     return [replace(pair, sequence=sequence(pair.id)) for pair in pairs]

@@ -1,12 +1,12 @@
 """Safe reading of raw images and masks, and their geometry.
 
-Raw files come from anywhere. Before any decoding the header is read: a file that is
-no PNG or JPEG or has more than `MAX_PIXELS` pixels is refused. Then the whole file is
-walked to its end marker, because decoders make up what is missing: Pillow accepts a
-PNG that lacks its last bytes, OpenCV a JPEG cut in half.
+Raw files come from anywhere. The header is read before anything is decoded: a file
+that is not a PNG or JPEG, or has more than `MAX_PIXELS` pixels, is refused. Then the
+whole file is walked to its end marker, because decoders make up what is missing: Pillow
+accepts a PNG that lacks its last bytes, OpenCV a JPEG cut in half.
 
-Masks are read by Pillow, which keeps palette indices (TensorFlow and OpenCV turn
-them into colours).
+Masks are read by Pillow, which keeps palette indices (TensorFlow and OpenCV turn them
+into colours).
 """
 
 import functools
@@ -45,8 +45,8 @@ class RawImage:
     Attributes:
         pixels: uint8 [H, W, 3], RGB.
         format: "png" or "jpg", of the file.
-        content: bytes of the file where it can stand in a prepared folder as it is
-            (8-bit RGB, upright), else None.
+        content: the file's bytes where a prepared folder can hold it as it is (8-bit
+            RGB, upright), else None.
     """
 
     pixels: np.ndarray
@@ -65,14 +65,14 @@ class _File:
 
 
 def read_raw_image(path: Path) -> RawImage:
-    """Reads an image file of any kind as 8-bit RGB.
+    """Read an image file of any kind as 8-bit RGB.
 
     Grey becomes three equal channels, palettes their colours, 16-bit levels their
     upper 8 bits; alpha is dropped. An EXIF orientation is applied, as viewers and
     annotation tools do.
 
     Raises:
-        DataError: no PNG or JPEG, truncated, damaged, or more than MAX_PIXELS.
+        DataError: not a PNG or JPEG, truncated, damaged, or more than MAX_PIXELS.
     """
     file = _load(path)
     image = _decode(file)
@@ -94,7 +94,7 @@ def read_raw_image(path: Path) -> RawImage:
 def read_raw_label(
     path: Path, colours: Mapping[tuple[int, int, int], int] | None = None
 ) -> np.ndarray:
-    """Reads a mask: class ids uint8 [H, W].
+    """Read a mask: class ids uint8 [H, W].
 
     Args:
         path: a PNG: 8-bit (or less) grey ids, palette indices, or with `colours` RGB.
@@ -102,14 +102,14 @@ def read_raw_label(
             their colours; palette index 255 stays 255.
 
     Raises:
-        DataError: as for images; 16-bit, a kind that holds no ids, a colour that
-            is not in `colours`.
+        DataError: as for images; 16-bit, a kind that has no ids, a colour that is not
+            in `colours`.
     """
     file = _load(path)
     if file.format != "png":
-        raise DataError(path, "a JPEG mask", "a PNG (JPEG changes class ids)")
+        raise DataError(f"{path} is a JPEG mask. Use a PNG: JPEG changes class ids.")
     if file.bit_depth == 16:
-        raise DataError(path, "a 16-bit mask", "8-bit class ids")
+        raise DataError(f"{path} is a 16-bit mask. Save its class ids with 8 bits.")
     image = _decode(file)
     if image.mode == "L":
         # Pillow stretches 2- and 4-bit grey levels to 0..255.
@@ -119,9 +119,12 @@ def read_raw_label(
     if image.mode == "P" and colours is None:
         return np.array(image)
     if image.mode not in ("P", "RGB", "RGBA"):
-        raise DataError(path, f"a mask of mode {image.mode}", "8-bit class ids")
+        raise DataError(f"{path} is a mask of mode {image.mode}, not 8-bit class ids.")
     if colours is None:
-        raise DataError(path, "an RGB mask", "8-bit class ids, or --palette")
+        raise DataError(
+            f"{path} is an RGB mask. Save 8-bit class ids, or name the colours of the "
+            "classes with --palette."
+        )
     rgb = np.array(image.convert("RGB"))
     label = np.array(image) if image.mode == "P" else np.zeros(rgb.shape[:2], np.uint8)
     named = label != IGNORE_ID
@@ -134,19 +137,20 @@ def map_ids(
 ) -> np.ndarray:
     """Raw ids [H, W] through a table [256] (-1: not allowed): uint8 [H, W].
 
-    Raises:
-        DataError: with the value, the count of pixels and the file.
+    DataError names the value, the count of its pixels, the file and what is allowed.
     """
-    table = np.asarray(table, np.int16)
+    ids = np.asarray(table, np.int16)
     present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
-    for value in present[table[present] < 0]:
+    for value in present[ids[present] < 0]:
         count = np.count_nonzero(label == value)
-        raise DataError(path, f"class id {value} in {count} pixels", allowed)
-    return cv2.LUT(label, table.astype(np.uint8))
+        raise DataError(
+            f"{path} has class id {value} in {count} pixels. Its ids must be {allowed}."
+        )
+    return cv2.LUT(label, ids.astype(np.uint8))
 
 
 def pad_to_square(array: np.ndarray, fill: int = 0) -> np.ndarray:
-    """Centres [H, W, ...] in a square of the longer side."""
+    """Centre [H, W, ...] in a square of the longer side."""
     height, width = array.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -162,16 +166,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if image.shape[:2] == size:
         return image
-    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    height, width = size
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(resized)
 
 
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Nearest with half-pixel centres: uint8 [H, W] to size (height, width).
 
-    Of two pixels equally near it takes the later one, in whole numbers and so without
-    error, as `losses.resize_labels` does. cv2.INTER_NEAREST (floor) would shift the
-    label against the image; INTER_NEAREST_EXACT takes the earlier of some.
+    Of two pixels equally near it takes the later one, as `losses.resize_labels` does;
+    whole numbers make that exact. cv2.INTER_NEAREST (floor) would shift the label
+    against the image; INTER_NEAREST_EXACT sometimes takes the earlier one.
     """
     if label.shape == size:
         return label
@@ -192,7 +197,7 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def _encode(extension, array, parameters):
+def _encode(extension: str, array: np.ndarray, parameters: list[int]) -> bytes:
     bgr = array[..., ::-1] if array.ndim == 3 else array
     done, content = cv2.imencode(extension, np.ascontiguousarray(bgr), parameters)
     if not done:
@@ -205,20 +210,20 @@ def _load(path: Path) -> _File:
         size = path.stat().st_size
         content = path.read_bytes() if 0 < size <= _MAX_FILE_BYTES else b""
     except OSError as error:
-        raise DataError(path, error.strerror, "a readable image file") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     if size == 0:
-        raise DataError(path, "an empty file", "a PNG or JPEG image")
+        raise DataError(f"{path} is an empty file.")
     if size > _MAX_FILE_BYTES:
-        raise DataError(path, f"{size} bytes", f"at most {_MAX_FILE_BYTES} bytes")
+        raise DataError(f"{path} has {size} bytes; {_MAX_FILE_BYTES} are allowed.")
     if content.startswith(_PNG_SIGNATURE):
         return _walk_png(path, content)
     if content.startswith(_JPEG_SIGNATURE):
         return _walk_jpeg(path, content)
-    raise DataError(path, "neither PNG nor JPEG", "a PNG or JPEG image")
+    raise DataError(f"{path} is neither PNG nor JPEG.")
 
 
 def _walk_png(path: Path, content: bytes) -> _File:
-    """Checks every chunk's checksum up to IEND."""
+    """Check every chunk's checksum up to IEND."""
     position, bit_depth = len(_PNG_SIGNATURE), None
     while True:
         if position + 12 > len(content):
@@ -229,10 +234,10 @@ def _walk_png(path: Path, content: bytes) -> _File:
             raise _truncated(path, content)
         (checksum,) = struct.unpack_from(">I", content, end - 4)
         if zlib.crc32(memoryview(content)[position + 4 : end - 4]) != checksum:
-            raise DataError(path, "damaged (checksum)", "a whole PNG file")
+            raise DataError(f"{path} is damaged (checksum).")
         if bit_depth is None:
             if kind != b"IHDR" or length != 13:
-                raise DataError(path, "no image header", "a whole PNG file")
+                raise DataError(f"{path} is damaged (no image header).")
             width, height, bit_depth = struct.unpack_from(">IIB", content, position + 8)
             _check_pixels(path, width, height)
         if kind == b"IEND":
@@ -241,13 +246,13 @@ def _walk_png(path: Path, content: bytes) -> _File:
 
 
 def _walk_jpeg(path: Path, content: bytes) -> _File:
-    """Follows the markers up to the end of the image."""
+    """Follow the markers up to the end of the image."""
     position, bit_depth = 2, 8
     while True:
         if position + 2 > len(content):
             raise _truncated(path, content)
         if content[position] != 0xFF:
-            raise DataError(path, "damaged (no marker)", "a whole JPEG file")
+            raise DataError(f"{path} is damaged (no marker).")
         marker = content[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
@@ -273,13 +278,13 @@ def _walk_jpeg(path: Path, content: bytes) -> _File:
 
 
 def _truncated(path: Path, content: bytes) -> DataError:
-    return DataError(path, f"truncated at {len(content)} bytes", "a whole file")
+    return DataError(f"{path} is truncated at {len(content)} bytes.")
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise DataError(
-            path, f"{width} x {height} pixels", f"at most {MAX_PIXELS} pixels"
+            f"{path} has {width} x {height} pixels; {MAX_PIXELS} are allowed."
         )
 
 
@@ -289,9 +294,7 @@ def _decode(file: _File) -> Image.Image:
         image = Image.open(io.BytesIO(file.content), formats=[formats[file.format]])
         image.load()
     except Exception as error:  # Pillow raises many kinds on damaged files
-        raise DataError(
-            file.path, f"damaged ({error})", "an image that can be decoded"
-        ) from None
+        raise DataError(f"{file.path} is damaged ({error}).") from None
     return image
 
 
@@ -324,7 +327,7 @@ def _ids_of_colours(rgb, colours, path):
         colour = (wrong >> 16, wrong >> 8 & 255, wrong & 255)
         count = np.count_nonzero(codes == wrong)
         raise DataError(
-            path, f"colour {colour} in {count} pixels", "the colours of --palette"
+            f"{path} has colour {colour} in {count} pixels, which --palette lacks."
         )
     return ids.astype(np.uint8)
 

@@ -16,7 +16,6 @@ MAX_BYTES = 512_000_000  # of a file, and of a variable after decompression
 
 _HEADER_BYTES = 128
 _COMPRESSED = 15  # miCOMPRESSED
-_EXPECTED = "a MATLAB 5 file"
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class MatFile:
     """A MATLAB 5 file in memory whose sizes have been checked.
 
     Attributes:
-        path: where it lies, for messages.
+        path: of the file, for messages.
         content: the whole file.
     """
 
@@ -36,43 +35,40 @@ class MatFile:
         try:
             found = scipy.io.whosmat(io.BytesIO(self.content))
         except Exception as error:  # scipy, zlib and NumPy raise many kinds
-            raise DataError(self.path, f"damaged ({error})", _EXPECTED) from None
+            raise DataError(f"{self.path} is damaged ({error}).") from None
         return {name: shape for name, shape, _ in found}
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """{variable: numeric array}; nothing else in the file is unpacked.
 
-        Raises:
-            DataError: damaged, or no such numeric variable.
+        DataError where the file is damaged or has no such numeric variable.
         """
         names = list(names)
         try:
             variables = scipy.io.loadmat(io.BytesIO(self.content), variable_names=names)
         except Exception as error:  # as above
-            raise DataError(self.path, f"damaged ({error})", _EXPECTED) from None
-        values = {name: variables.get(name) for name in names}
-        for name, value in values.items():
+            raise DataError(f"{self.path} is damaged ({error}).") from None
+        for name in names:
+            value = variables.get(name)
             if not isinstance(value, np.ndarray) or value.dtype.kind not in "uif":
-                raise DataError(
-                    self.path, f"no variable {name}", "a numeric one of this name"
-                )
-        return values
+                raise DataError(f"{self.path} has no numeric variable {name}.")
+        return {name: variables[name] for name in names}
 
 
 def open_mat(path: Path) -> MatFile:
-    """Reads a file and checks its sizes.
+    """Read a file and check its sizes.
 
     Raises:
-        DataError: unreadable, no MATLAB 5 file (7.3 is HDF5), truncated, damaged, a
+        DataError: unreadable, not a MATLAB 5 file (7.3 is HDF5), truncated, damaged, a
             variable that unpacks to more than MAX_BYTES.
     """
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise DataError(path, f"{size} bytes", f"at most {MAX_BYTES} bytes")
+            raise DataError(f"{path} has {size} bytes; {MAX_BYTES} are allowed.")
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(path, error.strerror, "a readable file") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     _check_sizes(path, content)
     return MatFile(path, content)
 
@@ -83,24 +79,22 @@ def read_mat(path: Path, name: str) -> np.ndarray:
 
 
 def _check_sizes(path: Path, content: bytes) -> None:
-    """Every element lies in the file and unpacks to at most MAX_BYTES."""
+    """Every element is whole and unpacks to at most MAX_BYTES."""
     # Bytes 124 to 127: version 1.0, then "MI" as a 16-bit number.
     byte_order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(content[124:128])
     if byte_order is None:
-        raise DataError(path, "no MATLAB 5 file", "one (7.3 files are HDF5)")
+        raise DataError(f"{path} is not a MATLAB 5 file (7.3 files are HDF5).")
     position = _HEADER_BYTES
     while position < len(content):
-        if position + 8 > len(content):
-            raise DataError(path, f"truncated at {len(content)} bytes", "a whole file")
-        kind, length = struct.unpack_from(f"{byte_order}II", content, position)
+        header = content[position : position + 8]
+        kind, length = struct.unpack(f"{byte_order}II", header.ljust(8, b"\0"))
         element = content[position + 8 : position + 8 + length]
-        if len(element) < length:
-            raise DataError(path, f"truncated at {len(content)} bytes", "a whole file")
+        if len(header) < 8 or len(element) < length:
+            raise DataError(f"{path} is truncated at {len(content)} bytes.")
         if kind == _COMPRESSED and not _fits(element):
             raise DataError(
-                path,
-                "a damaged or far too large variable",
-                f"at most {MAX_BYTES} bytes",
+                f"{path} has a variable that is damaged or unpacks to more than "
+                f"{MAX_BYTES} bytes."
             )
         position += 8 + length
 

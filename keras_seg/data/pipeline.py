@@ -1,20 +1,23 @@
 """From a prepared folder to batches, as a pure function of (seed, sample index).
 
-Training runs through the samples i = 0, 1, 2, ... without end. Sample i is shown in
-epoch i // N at place i % N of that epoch's permutation, with an augmentation that is
-drawn from (seed, i): nothing depends on what was loaded before, by which thread or in
-which process, so a run may start at any step.
+Training takes the samples i = 0, 1, 2, ... without end. Sample i is shown in epoch
+i // N at position i % N of that epoch's permutation, with an augmentation drawn from
+(seed, i): nothing depends on what was loaded before, by which thread or in which
+process, so a run may start at any step.
 
-`training_batches` and `evaluation_batches` are tf.data pipelines; where TensorFlow is
-not installed, `numpy_training_batches` and `numpy_evaluation_batches` yield the same
-batches, bit for bit.
+    feed = Feed(samples, batch=16, preprocess="imagenet", heads=heads)
+    feed.training(seed, augment, start_step=0, stop_step=2000).dataset()   # tf.data
+    for image, targets in feed.evaluation(): ...                           # NumPy
+
+Both give the same bits; the second works where TensorFlow is not installed.
 """
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +26,15 @@ from keras_seg.config import Augment
 from keras_seg.data import augment as augmentation
 from keras_seg.data import targets
 from keras_seg.data.images import resize_image, resize_label
-from keras_seg.data.prepared import read_image, read_label
+from keras_seg.data.prepared import (
+    Prepared,
+    Sample,
+    label_pixels,
+    read_image,
+    read_label,
+)
 from keras_seg.errors import DataError, UsageError
-from keras_seg.labels import IGNORE_ID
+from keras_seg.labels import IGNORE_ID, Head
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,22 +42,24 @@ if TYPE_CHECKING:
 CACHE_BYTES = 1 << 30  # of decoded samples a split keeps in memory, at most
 PREFETCHED = 2  # batches that are ready before they are asked for
 
-# What a random generator is for: each (seed, index, purpose) has its own stream
+# The purposes of random generators: each (seed, index, purpose) has its own stream
 _ORDER, _GEOMETRY, _NOISE = range(3)
+
+Plain = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # image, label, joints
 
 
 class Samples:
     """One split, every image resized to one size and kept in memory where it fits.
 
     Args:
-        prepared: what `keras_seg.data.prepared.open_prepared` returns.
+        prepared: the opened folder.
         split: "train", "val" or "test".
         size: (height, width) in pixels that every sample is resized to.
-        padded_size: None, or the (height, width) batches are padded to at the bottom
-            and on the right, the image with 0 after normalisation, the label with 255.
+        padded_size: None, or the (height, width) that batches are padded to at the
+            bottom and on the right, the image with 0 after normalisation, the label
+            with 255.
         limit: None, or the number of samples used, the first ones of the split.
-        cache_bytes: how much memory decoded samples may take; the others are decoded
-            each time they are asked for.
+        cache_bytes: memory for decoded samples; the others are decoded each time.
 
     Attributes:
         ids: the samples' names, in order.
@@ -58,7 +69,7 @@ class Samples:
         joints: float32 [N, 24, 2], (x, y) in pixels at `size`, NaN for a joint outside
             of the image; None where the dataset has none.
         error: the first exception that making a batch raised, or None. A tf.data
-            pipeline turns it into an error of its own: raise this one instead.
+            pipeline turns it into an error of TensorFlow's: raise this one instead.
 
     Raises:
         DataError: the split is empty, or it has other joints than SURREAL's 24.
@@ -66,7 +77,7 @@ class Samples:
 
     def __init__(
         self,
-        prepared,
+        prepared: Prepared,
         split: str,
         size: tuple[int, int],
         *,
@@ -76,11 +87,12 @@ class Samples:
     ):
         self._files = list(prepared.samples(split))[:limit]
         if not self._files:
-            raise DataError(f"split {split}", "no images", "at least one")
+            raise DataError(f"Split {split} has no images.")
         self.ids = tuple(sample.id for sample in self._files)
         self.labels = prepared.labels
-        self.size = height, width = tuple(size)
-        self.padded_size = self.size if padded_size is None else tuple(padded_size)
+        height, width = size
+        self.size = height, width
+        self.padded_size = padded_size or self.size
         self.joints = self._resized_joints(prepared.joints(split), split)
         self.error: Exception | None = None
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -89,7 +101,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self._files)
 
-    def plain(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def plain(self, k: int) -> Plain:
         """Sample k of the split, resized, not augmented, not padded; do not modify.
 
         Returns:
@@ -98,8 +110,8 @@ class Samples:
             joints: float32 [24, 2] or None.
 
         Raises:
-            DataError: a file that cannot be read, an image and a label of different
-                size, a label outside the classes; the file is named.
+            DataError: a file cannot be read, image and label have different sizes, or
+                a label is outside the classes; the file is named.
         """
         pair = self._cache.get(k)
         if pair is None:
@@ -108,26 +120,29 @@ class Samples:
                 self._cache[k] = pair
         return *pair, None if self.joints is None else self.joints[k]
 
-    def _read(self, sample):
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         image, label = read_image(sample.image), read_label(sample.label)
         if image.shape[:2] != label.shape:
             raise DataError(
-                f"{sample.label}",
-                "{1} x {0} pixels".format(*label.shape),
-                "{1} x {0} as its image".format(*image.shape),
+                "{2} has {1} x {0} pixels, ".format(*label.shape, sample.label)
+                + "but its image {1} x {0}.".format(*image.shape)
             )
-        check_label(label, self.labels.num_classes, sample.label)
+        label_pixels(label, self.labels.num_classes, sample.label)
         image, label = resize_image(image, self.size), resize_label(label, self.size)
         image, label = np.ascontiguousarray(image), np.ascontiguousarray(label)
         image.flags.writeable = label.flags.writeable = False
         return image, label
 
-    def _resized_joints(self, joints, split):
+    def _resized_joints(
+        self, joints: np.ndarray | None, split: str
+    ) -> np.ndarray | None:
         """Joints of the files in pixels at `size`; those outside the image as NaN."""
         if joints is None:
             return None
         if joints.shape[1:] != (targets.PARTS, 2):
-            raise DataError(f"joints of {split}", joints.shape, "[N, 24, 2]")
+            raise DataError(
+                f"The joints of {split} have shape {joints.shape}, not [N, 24, 2]."
+            )
         extents = np.array([(file.width, file.height) for file in self._files])
         extents = extents[:, None, :]  # [N, 1, 2]
         joints = joints[: len(self._files)].astype(np.float64)
@@ -137,17 +152,6 @@ class Samples:
         return joints.astype(np.float32)
 
 
-def check_label(label: np.ndarray, num_classes: int, name: object) -> None:
-    """Raise DataError, naming `name`, where an id is neither a class nor 255."""
-    wrong = label[(label >= num_classes) & (label != IGNORE_ID)]
-    if wrong.size:
-        raise DataError(
-            f"{name}",
-            f"label {wrong[0]} in {np.count_nonzero(wrong == wrong[0])} pixels",
-            f"0..{num_classes - 1}, or {IGNORE_ID} to ignore",
-        )
-
-
 def sample_at(seed: int, index: int, count: int) -> int:
     """Which of `count` samples is number `index` of a training run."""
     epoch, place = divmod(index, count)
@@ -155,18 +159,16 @@ def sample_at(seed: int, index: int, count: int) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def _epoch_order(seed, epoch, count):
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return _generator(seed, epoch, _ORDER).permutation(count)
 
 
-def _generator(seed, index, purpose):
+def _generator(seed: int, index: int, purpose: int) -> np.random.Generator:
     key = np.array([seed, index], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, purpose]))
 
 
-def training_sample(
-    samples: Samples, seed: int, index: int, augment: Augment
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def training_sample(samples: Samples, seed: int, index: int, augment: Augment) -> Plain:
     """Sample number `index` of a training run, augmented; as `Samples.plain`."""
     image, label, joints = samples.plain(sample_at(seed, index, len(samples)))
     geometry = augmentation.draw_geometry(augment, _generator(seed, index, _GEOMETRY))
@@ -181,257 +183,233 @@ def training_sample(
     return image, label, joints
 
 
-def training_batches(
-    samples: Samples,
-    *,
-    batch: int,
-    seed: int,
-    augment: Augment,
-    start_step: int,
-    stop_step: int,
-    preprocess: str,
-    heads: Mapping[str, object],
-    joint_targets: str = "surreal",
-    workers: int,
-) -> "tf.data.Dataset":
-    """The batches of the steps start_step..stop_step - 1.
+@dataclass(frozen=True)
+class Feed:
+    """How samples become batches for a network.
 
-    Args:
-        samples: the training split.
-        batch: samples a batch; step k has the samples k * batch..(k + 1) * batch - 1.
-        seed: from 0; order and augmentation are drawn from it.
-        augment: what may happen to a sample.
-        start_step, stop_step: whole numbers from 0.
+    Attributes:
+        samples: a split.
+        batch: samples per batch.
         preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
-        heads: the network's `keras_seg.nets.Head` by name; `target`, `lookup` and, of
-            heatmaps, `stride` count.
-        joint_targets: what "heatmaps" show: the dataset's joints ("surreal") or the
-            centre of each part of the augmented label ("centroid").
+        heads: the network's heads by name; `target`, `lookup` and, for heatmaps,
+            `stride` count.
+        joints: what heatmaps show: the dataset's joints ("surreal") or the centre of
+            each part of the augmented label ("centroid").
         workers: batches made at a time; never changes a bit.
-
-    Returns:
-        tf.data.Dataset of (image float32 [batch, H, W, 3], {head: target}). A target
-        is uint8 [batch, H, W] (ids and 255) or float32 [batch, h, w, 24] (heatmaps,
-        -1 throughout where the joint is not visible). [H, W] is `padded_size`; h and w
-        are those of the head.
 
     Raises:
         UsageError: an unknown preprocess or target, "surreal" without joints.
-        tf.errors.OpError: while iterating, a file that cannot be used: see
-            `Samples.error`.
     """
-    collate = _Collate(samples, preprocess, heads, joint_targets)
-    make = _training_maker(samples, collate, batch, seed, augment)
-    return _tf_batches(make, collate, start_step, stop_step, batch, workers)
 
+    samples: Samples
+    batch: int
+    preprocess: str
+    heads: Mapping[str, Head]
+    joints: str = "surreal"
+    workers: int = 1
 
-def evaluation_batches(
-    samples: Samples,
-    *,
-    batch: int,
-    preprocess: str,
-    heads: Mapping[str, object],
-    joint_targets: str = "surreal",
-    workers: int,
-) -> "tf.data.Dataset":
-    """All samples once, in order, not augmented; the last batch may be smaller.
-
-    Arguments, elements and errors are those of `training_batches`; the first
-    dimension is not static.
-    """
-    collate = _Collate(samples, preprocess, heads, joint_targets)
-    make = _evaluation_maker(samples, collate, batch)
-    stop = -(-len(samples) // batch)
-    return _tf_batches(make, collate, 0, stop, None, workers)
-
-
-def numpy_training_batches(
-    samples: Samples,
-    *,
-    batch: int,
-    seed: int,
-    augment: Augment,
-    start_step: int,
-    stop_step: int,
-    preprocess: str,
-    heads: Mapping[str, object],
-    joint_targets: str = "surreal",
-    workers: int,
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """`training_batches` as NumPy arrays, for machines without TensorFlow.
-
-    An error of a sample is raised as it is.
-    """
-    collate = _Collate(samples, preprocess, heads, joint_targets)
-    make = _training_maker(samples, collate, batch, seed, augment)
-    return _numpy_batches(make, collate, start_step, stop_step, workers)
-
-
-def numpy_evaluation_batches(
-    samples: Samples,
-    *,
-    batch: int,
-    preprocess: str,
-    heads: Mapping[str, object],
-    joint_targets: str = "surreal",
-    workers: int,
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """`evaluation_batches` as NumPy arrays, for machines without TensorFlow."""
-    collate = _Collate(samples, preprocess, heads, joint_targets)
-    make = _evaluation_maker(samples, collate, batch)
-    stop = -(-len(samples) // batch)
-    return _numpy_batches(make, collate, 0, stop, workers)
-
-
-class _Collate:
-    """Samples to the arrays of a batch: the image, then each different target."""
-
-    def __init__(self, samples, preprocess, heads, joint_targets):
-        if preprocess not in preprocessing.PREPROCESS:
+    def __post_init__(self):
+        if self.preprocess not in preprocessing.PREPROCESS:
             known = ", ".join(preprocessing.PREPROCESS)
-            raise UsageError("preprocess", preprocess, f"one of {known}")
-        self.size, self.padded_size = samples.size, samples.padded_size
-        self.preprocess, self.joint_targets = preprocess, joint_targets
-        kinds = {
-            head: (spec.target, spec.lookup, spec.stride)
-            for head, spec in heads.items()
-        }
-        self.kinds = tuple(dict.fromkeys(kinds.values()))  # different ones, in order
-        self.heads = {head: self.kinds.index(kind) for head, kind in kinds.items()}
-        self.tables = [
-            targets.lookup_table(lookup, samples.labels.num_classes)
-            for _, lookup, _ in self.kinds
-        ]
-        for target, _, _ in self.kinds:
-            if target not in ("labels", "heatmaps"):
-                raise UsageError("target of a head", target, "labels or heatmaps")
-        if joint_targets not in ("surreal", "centroid"):
-            raise UsageError("joint_targets", joint_targets, "surreal or centroid")
-        if self.has_heatmaps and joint_targets == "surreal" and samples.joints is None:
+            raise UsageError(f"Unknown preprocess '{self.preprocess}'. Known: {known}.")
+        for name, head in self.heads.items():
+            if head.target not in ("labels", "heatmaps"):
+                raise UsageError(
+                    f"Head {name} has the target {head.target}, not labels or heatmaps."
+                )
+            targets.lookup_table(head.lookup, self.samples.labels.num_classes)
+        if self.joints not in ("surreal", "centroid"):
+            raise UsageError(f"data.joints is {self.joints}, not surreal or centroid.")
+        has_heatmaps = any(head.target == "heatmaps" for head in self.heads.values())
+        if has_heatmaps and self.joints == "surreal" and self.samples.joints is None:
             raise UsageError(
-                "joint_targets", "surreal, without joints in the data", "centroid"
+                "The data have no joints for heatmaps. Set data.joints to centroid."
             )
 
-    @property
-    def has_heatmaps(self):
-        return any(target == "heatmaps" for target, _, _ in self.kinds)
+    def training(
+        self, seed: int, augment: Augment, start_step: int, stop_step: int
+    ) -> "Batches":
+        """The batches of the steps start_step..stop_step - 1.
 
-    def __call__(self, batch):
+        Step k has the samples k * batch..(k + 1) * batch - 1 of the order and with the
+        augmentation drawn from the seed.
+        """
+
+        def make(step: int) -> list[np.ndarray]:
+            indices = range(step * self.batch, (step + 1) * self.batch)
+            return self._arrays(
+                [training_sample(self.samples, seed, i, augment) for i in indices]
+            )
+
+        return Batches(self, make, range(start_step, stop_step), self.batch)
+
+    def evaluation(self) -> "Batches":
+        """All samples once, in order, not augmented; the last batch may be smaller."""
+        count = len(self.samples)
+
+        def make(step: int) -> list[np.ndarray]:
+            indices = range(step * self.batch, min((step + 1) * self.batch, count))
+            return self._arrays([self.samples.plain(k) for k in indices])
+
+        return Batches(self, make, range(-(-count // self.batch)), None)
+
+    @property
+    def kinds(self) -> tuple[tuple[str, tuple[int, ...] | None, int], ...]:
+        """(target, lookup, stride) of the heads, each different one once."""
+        return tuple(dict.fromkeys(map(_kind, self.heads.values())))
+
+    def structured(self, arrays: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+        """(image, {head: target}) from the image and one target of each kind."""
+        image, *different = arrays
+        by_kind = dict(zip(self.kinds, different))
+        return image, {name: by_kind[_kind(head)] for name, head in self.heads.items()}
+
+    def signature(self) -> list[tuple[str, tuple[int, ...]]]:
+        """(dtype, shape without the batch) of the image and of each kind's target."""
+        size = self.samples.padded_size
+        signature: list[tuple[str, tuple[int, ...]]] = [("float32", (*size, 3))]
+        for target, _, stride in self.kinds:
+            if target == "heatmaps":
+                signature.append(("float32", (*_reduced(size, stride), targets.PARTS)))
+            else:
+                signature.append(("uint8", size))
+        return signature
+
+    def _arrays(self, batch: Sequence[Plain]) -> list[np.ndarray]:
+        """The image, and one target of each kind."""
         images, labels, joints = zip(*batch)
+        size, padded_size = self.samples.size, self.samples.padded_size
         image = preprocessing.apply(self.preprocess, np.stack(images))
         label = np.stack(labels)
-        if self.padded_size != self.size:
-            image, label = self._pad(image, 0), self._pad(label, IGNORE_ID)
-        if self.has_heatmaps and self.joint_targets == "centroid":
+        if padded_size != size:
+            image = _padded(image, padded_size, 0)
+            label = _padded(label, padded_size, IGNORE_ID)
+        kinds, num_classes = self.kinds, self.samples.labels.num_classes
+        has_heatmaps = any(target == "heatmaps" for target, _, _ in kinds)
+        if has_heatmaps and self.joints == "centroid":
             joints = [targets.part_centroids(one) for one in labels]
         arrays = [image]
-        for (target, _, stride), table in zip(self.kinds, self.tables):
+        for target, lookup, stride in kinds:
             if target == "heatmaps":
-                arrays.append(self._heatmaps(joints, stride))
+                maps = _reduced(size, stride), _reduced(padded_size, stride)
+                arrays.append(_heatmaps(joints, stride, *maps))
             else:
+                table = targets.lookup_table(lookup, num_classes)
                 arrays.append(label if table is None else table[label])
         return arrays
 
-    def _pad(self, array, value):
-        height, width = self.size
-        padded = np.full(
-            (len(array), *self.padded_size, *array.shape[3:]), value, array.dtype
-        )
-        padded[:, :height, :width] = array
-        return padded
 
-    def _heatmaps(self, joints, stride):
-        """float32 [N, H / stride, W / stride, 24], rounded up."""
-        size, padded_size = (_reduced(s, stride) for s in (self.size, self.padded_size))
-        shape = (len(joints), *padded_size, targets.PARTS)
-        maps = np.zeros(shape, dtype=np.float32)
-        for one, out in zip(joints, maps):
-            # A pixel's centre is at a whole number, at every resolution.
-            targets.draw_heatmaps((one + 0.5) / stride - 0.5, size, out)
-        return maps
+@dataclass(frozen=True)
+class Batches:
+    """Batches that a `Feed` makes: iterate over them, or take them as a `dataset`.
 
-    def structured(self, arrays):
-        """(image, {head: target}) of what a call returned."""
-        image, *different = arrays
-        return image, {head: different[kind] for head, kind in self.heads.items()}
+    A batch is (image float32 [N, H, W, 3], {head: target}). A target is uint8
+    [N, H, W] (ids and 255) or float32 [N, h, w, 24] (heatmaps, -1 throughout where the
+    joint is not visible). [H, W] is `padded_size`; h and w are those of the head.
+    """
 
-    def signature(self):
-        """(dtype, shape without the batch) of every array a call returns."""
-        signature = [(np.float32, (*self.padded_size, 3))]
-        for target, _, stride in self.kinds:
-            if target == "heatmaps":
-                size = _reduced(self.padded_size, stride)
-                signature.append((np.float32, (*size, targets.PARTS)))
-            else:
-                signature.append((np.uint8, self.padded_size))
-        return signature
+    feed: Feed
+    make: Callable[[int], list[np.ndarray]]
+    steps: range
+    size: int | None  # samples per batch where all have as many
 
-
-def _reduced(size, stride):
-    return tuple(-(-side // stride) for side in size)
-
-
-def _training_maker(samples, collate, batch, seed, augment) -> Callable:
-    def make(step):
-        indices = range(step * batch, (step + 1) * batch)
-        return collate([training_sample(samples, seed, i, augment) for i in indices])
-
-    return _remembering_errors(samples, make)
-
-
-def _evaluation_maker(samples, collate, batch) -> Callable:
-    def make(step):
-        indices = range(step * batch, min((step + 1) * batch, len(samples)))
-        return collate([samples.plain(k) for k in indices])
-
-    return _remembering_errors(samples, make)
-
-
-def _remembering_errors(samples, make):
-    def make_batch(step):
+    def __iter__(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """NumPy arrays. An error of a sample is raised as it is."""
+        workers, pending = self.feed.workers, deque()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
         try:
-            return make(int(step))
+            for step in self.steps:
+                pending.append(pool.submit(self._made, step))
+                if len(pending) > workers + PREFETCHED:
+                    yield self.feed.structured(pending.popleft().result())
+            while pending:
+                yield self.feed.structured(pending.popleft().result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def dataset(self) -> "tf.data.Dataset":
+        """A tf.data pipeline of the same bits.
+
+        A file that cannot be used raises a tf.errors.OpError while it is iterated over;
+        `Samples.error` then has the cause.
+        """
+        import tensorflow as tf
+
+        signature = self.feed.signature()
+        dtypes = [tf.as_dtype(dtype) for dtype, _ in signature]
+
+        def one_batch(step):
+            # Stateless: op determinism would run a stateful function one call at a time
+            arrays = tf.numpy_function(self._made, [step], dtypes, stateful=False)
+            for array, (_, shape) in zip(arrays, signature):
+                array.set_shape((self.size, *shape))
+            return self.feed.structured(arrays)
+
+        options = tf.data.Options()
+        # The autotune thread delays the end of fit by up to its whole length again
+        options.autotune.enabled = False
+        options.deterministic = True
+        return (
+            tf.data.Dataset.range(self.steps.start, self.steps.stop)
+            .map(one_batch, num_parallel_calls=self.feed.workers, deterministic=True)
+            .prefetch(PREFETCHED)
+            .with_options(options)
+        )
+
+    def _made(self, step: int) -> list[np.ndarray]:
+        try:
+            return self.make(int(step))
         except Exception as error:
-            samples.error = samples.error or error
+            self.feed.samples.error = self.feed.samples.error or error
             raise
 
-    return make_batch
+
+def _kind(head: Head) -> tuple[str, tuple[int, ...] | None, int]:
+    return head.target, head.lookup, head.stride
 
 
-def _tf_batches(make, collate, start, stop, batch, workers):
-    import tensorflow as tf
-
-    signature = collate.signature()
-    dtypes = [tf.as_dtype(dtype) for dtype, _ in signature]
-
-    def one_batch(step):
-        # Stateless: op determinism would run a stateful function one call at a time
-        arrays = tf.numpy_function(make, [step], dtypes, stateful=False)
-        for array, (_, shape) in zip(arrays, signature):
-            array.set_shape((batch, *shape))
-        return collate.structured(arrays)
-
-    options = tf.data.Options()
-    # The autotune thread delays the end of fit by up to its whole length again
-    options.autotune.enabled = False
-    options.deterministic = True
-    return (
-        tf.data.Dataset.range(start, stop)
-        .map(one_batch, num_parallel_calls=workers, deterministic=True)
-        .prefetch(PREFETCHED)
-        .with_options(options)
-    )
+def _padded(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    """[N, H, W, ...] padded to size (height, width) at the bottom and on the right."""
+    padded = np.full((len(array), *size, *array.shape[3:]), value, array.dtype)
+    padded[:, : array.shape[1], : array.shape[2]] = array
+    return padded
 
 
-def _numpy_batches(make, collate, start, stop, workers):
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
-    pending = deque()
-    try:
-        for step in range(start, stop):
-            pending.append(pool.submit(make, step))
-            if len(pending) > workers + PREFETCHED:
-                yield collate.structured(pending.popleft().result())
-        while pending:
-            yield collate.structured(pending.popleft().result())
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _reduced(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width at 1 / stride, rounded up."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def _heatmaps(
+    joints: Sequence[np.ndarray],
+    stride: int,
+    size: tuple[int, int],
+    padded_size: tuple[int, int],
+) -> np.ndarray:
+    """float32 [N, h, w, 24] of padded_size (h, w); the image has `size` of it."""
+    maps = np.zeros((len(joints), *padded_size, targets.PARTS), dtype=np.float32)
+    for one, out in zip(joints, maps):
+        # A pixel's centre is at a whole number, at every resolution.
+        targets.draw_heatmaps((one + 0.5) / stride - 0.5, size, out)
+    return maps
+
+
+# Until every caller uses Feed
+
+
+def training_batches(
+    samples, *, seed, augment, start_step, stop_step, joint_targets="surreal", **feed
+):
+    feed = Feed(samples, joints=joint_targets, **feed)
+    return feed.training(seed, augment, start_step, stop_step).dataset()
+
+
+def evaluation_batches(samples, *, joint_targets="surreal", **feed):
+    return Feed(samples, joints=joint_targets, **feed).evaluation().dataset()
+
+
+def numpy_training_batches(
+    samples, *, seed, augment, start_step, stop_step, joint_targets="surreal", **feed
+):
+    feed = Feed(samples, joints=joint_targets, **feed)
+    return iter(feed.training(seed, augment, start_step, stop_step))

@@ -2,14 +2,14 @@
 
     images/<split>/<id>.{png,jpg}    8-bit RGB
     labels/<split>/<id>.png          uint8 class ids, 255 = ignore
-    joints/<split>.npz               joints: float32 [N, J, 2], (x, y) px; may be absent
+    joints/<split>.npz               joints: float32 [N, J, 2], (x, y) px; optional
     manifest.csv                     one line per sample, sorted by split and id
     meta.json                        classes, palette, flip pairs, pixel counts, command
     SHA256SUMS                       of these last three, for sha256sum -c
-    selection.csv                    SURREAL's chosen frames; may be absent
-    samples.png, sheet.png           pictures of samples; may be absent
+    selection.csv                    SURREAL's chosen frames; optional
+    samples.png, sheet.png           pictures of samples; optional
 
-`keras_seg.data.writer` writes it; nothing reads it but this module.
+`keras_seg.data.writer` writes it; only this module reads it.
 """
 
 import csv
@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -34,19 +35,13 @@ from keras_seg.labels import IGNORE_ID, LabelSpec
 FORMAT_VERSION = 1
 META, MANIFEST, SUMS = "meta.json", "manifest.csv", "SHA256SUMS"
 SELECTION, PARTS_SHEET, SHEET = "selection.csv", "samples.png", "sheet.png"
-ENTRIES = frozenset(  # all that may lie in a prepared folder
+ENTRIES = frozenset(  # all that a prepared folder may hold
     {"images", "labels", "joints", META, MANIFEST, SUMS}
     | {SELECTION, PARTS_SHEET, SHEET}
 )
 MANIFEST_FIELDS = (
-    "split",
-    "id",
-    "image",
-    "image_sha256",
-    "label_sha256",
-    "height",
-    "width",
-    "sequence",
+    *("split", "id", "image", "image_sha256", "label_sha256"),
+    *("height", "width", "sequence"),
 )
 _OLDER_FIELDS = MANIFEST_FIELDS[:-1]  # of folders from before there were sequences
 SPLIT_ORDER = ("train", "val", "test")
@@ -54,6 +49,7 @@ SPLIT_ORDER = ("train", "val", "test")
 _ID = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")  # one file name
 _SIDE = re.compile(r"[1-9][0-9]{0,8}")  # of an image, in pixels
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_AGAIN = "Prepare the folder again with datasets/prepare.py."
 _END_OF_FILE = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
 
@@ -62,8 +58,8 @@ class Sample:
     """One image with its label, as the manifest lists it.
 
     Attributes:
-        sequence: name of the video, or whatever its images have in common: they are
-            no independent samples. "" for an image that stands alone.
+        sequence: name of the video, or of whatever its images have in common: they are
+            not independent samples. "" for an image that stands alone.
     """
 
     split: str
@@ -79,7 +75,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """What the labels of a split hold, C classes.
+    """What the labels of a split contain; C classes.
 
     Attributes:
         pixels: int64 [C], pixels of each class.
@@ -101,20 +97,20 @@ class Prepared:
     """A prepared folder, opened and checked by `open_prepared`.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         dataset: its name: camvid, voc2012, cityscapes34, ...
         labels: its classes.
         image_size: (height, width) of every image, or None where they differ.
         meta: all of meta.json.
         manifest_hash: SHA-256 over the samples, classes, flip pairs, joints and
-            scored ids: equal data have equal hashes, wherever they lie.
+            scored ids: equal data have equal hashes, wherever they are stored.
     """
 
     folder: Path
     dataset: str
     labels: LabelSpec
     image_size: tuple[int, int] | None
-    meta: Mapping[str, object]
+    meta: Mapping[str, Any]
     manifest_hash: str
     _samples: Mapping[str, tuple[Sample, ...]] = field(repr=False)
 
@@ -139,15 +135,16 @@ class Prepared:
         """
         if split not in self._samples:
             raise DataError(
-                f"{self.folder}: split", split, "one of " + ", ".join(self.splits)
+                f"{self.folder} has no split '{split}'. "
+                f"Its splits: {', '.join(self.splits)}."
             )
         return self._samples[split]
 
     def sequences(self, split: str) -> dict[str, str]:
-        """{id: sequence} of the samples of a split that belong to one.
+        """{id: sequence} of the samples of a split that belong to a sequence.
 
-        Empty too where the folder was prepared before sequences were recorded.
-        Raises DataError where there is no such split.
+        Also empty where the folder was prepared before sequences were recorded.
+        DataError where there is no such split.
         """
         return {s.id: s.sequence for s in self.samples(split) if s.sequence}
 
@@ -177,27 +174,32 @@ class Prepared:
         try:
             joints = storage.read_arrays(path)["joints"]
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(path, f"damaged ({error})", "the joints") from None
+            raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
         if hash_joints(joints) != self.meta["joints"][split]:
-            raise DataError(path, "another SHA-256 than in meta.json", "the same")
+            raise DataError(f"{path} differs from its SHA-256 in {META}. {_AGAIN}")
         if joints.shape[0] != len(samples):
-            raise DataError(path, f"{len(joints)} rows", f"{len(samples)}")
+            raise DataError(
+                f"{path} has {len(joints)} rows for {len(samples)} samples. {_AGAIN}"
+            )
         return joints
 
 
 def open_prepared(folder: str | Path) -> Prepared:
-    """Opens a prepared folder: checks meta.json, the manifest and that files exist.
+    """Open a prepared folder: check meta.json, the manifest and that the files exist.
 
-    The files' content is not read; `keras_seg.data.verify` does that.
+    The images and labels are not read; `keras_seg.data.verify` does that.
 
     Raises:
         UsageError: there is no such folder.
-        DataError: it is no prepared folder, of another format version, or its
+        DataError: it is not a prepared folder, has another format version, or its
             manifest is damaged, lists a missing file, or leads out of the folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError("prepared folder", folder, "an existing folder")
+        raise UsageError(
+            f"The prepared folder {folder} does not exist. Make it with "
+            "datasets/prepare.py."
+        )
     meta = read_meta(folder)
     labels = _label_spec(folder / META, meta)
     samples = _read_manifest(folder)
@@ -206,9 +208,8 @@ def open_prepared(folder: str | Path) -> Prepared:
         counted = meta["splits"].get(split, {}).get("samples", 0)
         if not listed == counted > 0:
             raise DataError(
-                f"{folder / MANIFEST}: split {split}",
-                f"{listed} samples",
-                f"the {counted} of {META}, at least 1",
+                f"{folder / MANIFEST} lists {listed} samples of split {split}, {META} "
+                f"{counted}. Both must be equal and at least 1. {_AGAIN}"
             )
     _check_files(folder, samples)
     size = meta["image_size"]
@@ -246,7 +247,9 @@ def read_label(path: Path) -> np.ndarray:
     """
     label = _read(path, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
-        raise DataError(path, f"{label.dtype} {label.shape}", "8-bit grey class ids")
+        raise DataError(
+            f"{path} is {label.dtype} {label.shape}, not 8-bit class ids. {_AGAIN}"
+        )
     return label
 
 
@@ -254,28 +257,28 @@ def _read(path: Path, flags: int) -> np.ndarray:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(path, error.strerror, "a readable file") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     # OpenCV makes up what a truncated JPEG lacks. What we write ends with its marker.
     if not content.endswith(_END_OF_FILE[Path(path).suffix]):
-        raise DataError(path, f"truncated at {len(content)} bytes", "a whole file")
+        raise DataError(f"{path} is truncated at {len(content)} bytes. {_AGAIN}")
     _check_pixels(path, content)
     array = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if array is None:
-        raise DataError(path, "damaged", "an image that can be decoded")
+        raise DataError(f"{path} is damaged: it cannot be decoded. {_AGAIN}")
     return array
 
 
 def _check_pixels(path: Path, content: bytes) -> None:
-    """By the header: 400 kB can hold more pixels than there is memory for."""
+    """Check the header: 400 kB can hold more pixels than there is memory for."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as image:
             width, height = image.size
     except Exception as error:  # Pillow raises many kinds on damaged files
-        raise DataError(
-            path, f"damaged ({error})", "an image that can be decoded"
-        ) from None
+        raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
     if width * height > MAX_PIXELS:
-        raise DataError(path, f"{width} x {height} px", f"at most {MAX_PIXELS} pixels")
+        raise DataError(
+            f"{path} has {width} x {height} pixels; {MAX_PIXELS} are allowed."
+        )
 
 
 def is_safe_id(text: str) -> bool:
@@ -304,41 +307,34 @@ def label_pixels(label: np.ndarray, num_classes: int, place: object) -> np.ndarr
     pixels = np.bincount(label.ravel(), minlength=256)
     for value in np.flatnonzero(pixels[num_classes:IGNORE_ID]) + num_classes:
         raise DataError(
-            place,
-            f"class id {value} in {pixels[value]} pixels",
-            f"0 to {num_classes - 1}, or {IGNORE_ID}",
+            f"{place} has class id {value} in {pixels[value]} pixels. Its ids must be "
+            f"0 to {num_classes - 1}, or {IGNORE_ID} to be ignored."
         )
     return np.append(pixels[:num_classes], pixels[IGNORE_ID])
 
 
-def count_pixels(pixels: Sequence[np.ndarray]) -> dict[str, object]:
-    """What meta.json says of a split, from `label_pixels` of each label."""
-    pixels = np.stack(pixels)  # [N, C + 1]
-    areas = pixels.sum(axis=1, keepdims=True)
-    classes = pixels[:, :-1]
+def count_pixels(pixels: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The counts of a split in meta.json, from `label_pixels` of each label."""
+    rows = np.stack(pixels)  # [N, C + 1]
+    areas = rows.sum(axis=1, keepdims=True)
+    classes = rows[:, :-1]
     return {
-        "samples": len(pixels),
+        "samples": len(rows),
         "pixels": classes.sum(axis=0).tolist(),
         "images": (classes > 0).sum(axis=0).tolist(),
         "presence_pixels": ((classes > 0) * areas).sum(axis=0).tolist(),
-        "ignored": int(pixels[:, -1].sum()),
+        "ignored": int(rows[:, -1].sum()),
         "total": int(areas.sum()),
     }
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file; DataError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(path, error.strerror, "a readable file") from None
-
-
 def sum_lines(folder: Path, joints: Iterable[str]) -> dict[str, str]:
-    """{file: its line of SHA256SUMS}; `joints` are the splits that have them."""
+    """{file: its line of SHA256SUMS}; OSError where one cannot be read.
+
+    `joints` are the splits that have joints.
+    """
     names = [MANIFEST, META, *(f"joints/{split}.npz" for split in joints)]
-    return {name: f"{sha256(folder / name)}  {name}\n" for name in names}
+    return {name: f"{storage.sha256(folder / name)}  {name}\n" for name in names}
 
 
 def hash_joints(joints: np.ndarray) -> str:
@@ -353,11 +349,13 @@ def hash_manifest(
     joints: Mapping[str, str],
     scored_ids: Sequence[int] | None,
 ) -> str:
-    """SHA-256 of what training and evaluation see of the data; no place, no palette.
+    """SHA-256 of what training and evaluation see of the data.
+
+    Paths, palette and sequences are left out: they change no result of a network.
 
     Args:
         samples: of every split.
-        labels: class names and flip pairs count.
+        labels: their classes and flip pairs.
         joints: {split: hash_joints(...)}.
         scored_ids: see `Prepared`.
     """
@@ -365,10 +363,10 @@ def hash_manifest(
         [s.split, s.id, s.image_sha256, s.label_sha256, s.height, s.width]
         for s in samples
     )
-    identity = [lines, labels.names, labels.flip_pairs, sorted(joints.items())]
+    identity: list = [lines, labels.names, labels.flip_pairs, sorted(joints.items())]
     if scored_ids is not None:
         identity.append(scored_ids)
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return storage.json_sha256(identity)
 
 
 _META_KEYS = {
@@ -383,39 +381,43 @@ _META_KEYS = {
 }
 
 
-def read_meta(folder: Path) -> dict:
-    """meta.json of a prepared folder; DataError where it is none, or damaged."""
+def read_meta(folder: Path) -> dict[str, Any]:
+    """meta.json of a prepared folder; DataError where it is missing or damaged."""
     path = folder / META
+
+    def refuse(reason: object) -> NoReturn:
+        raise DataError(f"{path} is damaged ({reason}). {_AGAIN}") from None
+
     try:
         meta = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise DataError(path, "missing", "a folder of datasets/prepare.py") from None
+        raise DataError(
+            f"{path} is missing. A folder of datasets/prepare.py has one."
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(path, f"damaged ({error})", "JSON") from None
+        refuse(error)
     version = meta.get("format_version") if isinstance(meta, dict) else None
     if version != FORMAT_VERSION:
-        raise DataError(path, f"format version {version}", f"{FORMAT_VERSION}")
+        raise DataError(
+            f"{path} has format version {version}, not {FORMAT_VERSION}. {_AGAIN}"
+        )
     for key, kind in _META_KEYS.items():
         if key not in meta or not isinstance(meta[key], kind):
-            raise DataError(path, f"field {key}", "a file of datasets/prepare.py")
+            refuse(f"field {key}")
     num_classes = len(meta["classes"])
     for split, counts in meta["splits"].items():
         for key in ("pixels", "images", "presence_pixels"):
             if not _are_counts(counts, key, num_classes):
-                raise DataError(path, f"splits.{split}.{key}", f"{num_classes} counts")
+                refuse(f"splits.{split}.{key} is not {num_classes} counts")
         for key in ("samples", "ignored", "total"):
             if not _is_count(counts.get(key)):
-                raise DataError(path, f"splits.{split}.{key}", "a count")
+                refuse(f"splits.{split}.{key} is not a count")
     size = meta["image_size"]
     if size is not None and not (len(size) == 2 and all(map(_is_count, size))):
-        raise DataError(path, f"image_size {size}", "height and width, or null")
+        refuse(f"image_size {size} is not a height and a width")
     scored_ids = meta.get("scored_ids")
     if scored_ids is not None and not _are_ids(scored_ids, num_classes):
-        raise DataError(
-            path,
-            f"scored_ids {scored_ids}",
-            f"ids from 0 to {num_classes - 1}, ascending",
-        )
+        refuse(f"scored_ids {scored_ids} are not ascending ids below {num_classes}")
     return meta
 
 
@@ -442,15 +444,15 @@ def _are_ids(values: object, num_classes: int) -> bool:
     )
 
 
-def _label_spec(path: Path, meta: Mapping) -> LabelSpec:
+def _label_spec(path: Path, meta: Mapping[str, Any]) -> LabelSpec:
     try:
         return LabelSpec(
             tuple(map(str, meta["classes"])),
-            tuple(tuple(map(int, colour)) for colour in meta["palette"]),
+            tuple((int(r), int(g), int(b)) for r, g, b in meta["palette"]),
             tuple((int(left), int(right)) for left, right in meta["flip_pairs"]),
         )
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(path, str(error), "classes, palette and pairs") from None
+        raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
 
 
 def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
@@ -459,41 +461,48 @@ def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, strict=True))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(path, f"damaged ({error})", "a CSV file") from None
+        raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
     fields = tuple(rows[0]) if rows else ()
     if fields not in (MANIFEST_FIELDS, _OLDER_FIELDS):
-        raise DataError(path, "another header", ",".join(MANIFEST_FIELDS))
-    samples = [
-        _sample(folder, row, fields, f"{path}: line {number}")
-        for number, row in enumerate(rows[1:], start=2)
-    ]
+        raise DataError(
+            f"{path} has another header than {','.join(MANIFEST_FIELDS)}. {_AGAIN}"
+        )
+    samples = []
+    for number, row in enumerate(rows[1:], start=2):
+        try:
+            samples.append(_sample(folder, row, fields))
+        except ValueError as error:
+            raise DataError(
+                f"{path} is damaged: line {number} has {error}. {_AGAIN}"
+            ) from None
     samples.sort(key=sort_key)
     splits: dict[str, list[Sample]] = {}
     for sample in samples:
         same_split = splits.setdefault(sample.split, [])
         if same_split and same_split[-1].id == sample.id:
-            raise DataError(path, f"{sample.split}/{sample.id} twice", "unique ids")
+            raise DataError(
+                f"{path} lists {sample.split}/{sample.id} more than once. {_AGAIN}"
+            )
         same_split.append(sample)
     return {split: tuple(listed) for split, listed in splits.items()}
 
 
-def _sample(
-    folder: Path, row: list[str], fields: tuple[str, ...], place: str
-) -> Sample:
+def _sample(folder: Path, row: Sequence[str], fields: Sequence[str]) -> Sample:
+    """The sample of a line; ValueError says what of it is wrong."""
     if len(row) != len(fields):
-        raise DataError(place, f"{len(row)} fields", f"{len(fields)}")
+        raise ValueError(f"{len(row)} fields, not {len(fields)}")
     split, sample_id, image, image_sha256, label_sha256, height, width = row[:7]
-    sequence = row[7] if fields == MANIFEST_FIELDS else ""
+    sequence = row[7] if len(row) > 7 else ""
     if not (is_safe_id(split) and is_safe_id(sample_id)):
-        raise DataError(place, f"{split!r}, {sample_id!r}", "a split and a file's name")
+        raise ValueError(f"{split!r}, {sample_id!r}, not a split and a file name")
     if image not in (f"{sample_id}.png", f"{sample_id}.jpg"):
-        raise DataError(place, f"image {image!r}", "the id with .png or .jpg")
+        raise ValueError(f"image {image!r}, not its id with .png or .jpg")
     if not (_SHA256.fullmatch(image_sha256) and _SHA256.fullmatch(label_sha256)):
-        raise DataError(place, "no SHA-256", "64 hexadecimal digits, twice")
+        raise ValueError("no two SHA-256 of 64 hexadecimal digits")
     if not (_SIDE.fullmatch(height) and _SIDE.fullmatch(width)):
-        raise DataError(place, f"size {height} x {width}", "height and width in px")
+        raise ValueError(f"size {height!r} x {width!r}, not a height and a width in px")
     if not sequence.isprintable():
-        raise DataError(place, f"sequence {sequence!r}", "a name, or nothing")
+        raise ValueError(f"sequence {sequence!r}, not a name")
     return Sample(
         split=split,
         id=sample_id,
@@ -508,20 +517,31 @@ def _sample(
 
 
 def _check_files(folder: Path, samples: Mapping[str, Sequence[Sample]]) -> None:
-    """Every listed file exists and none is a link that leads out of the folder."""
+    """Every listed file exists, and none is a link that leads out of the folder."""
     root = folder.resolve()
     for kind in ("image", "label"):
         for split, listed in samples.items():
             directory = folder / f"{kind}s" / split
-            if not directory.resolve().is_relative_to(root):
-                raise DataError(directory, "leads out of the folder", "a place inside")
+            _check_inside(directory, root)
             try:
                 with os.scandir(directory) as entries:
                     links = {entry.name: entry.is_symlink() for entry in entries}
             except OSError as error:
-                raise DataError(directory, error.strerror, "a folder") from None
+                raise DataError(
+                    f"{directory} cannot be read: {error.strerror}. {_AGAIN}"
+                ) from None
             for path in (getattr(sample, kind) for sample in listed):
                 if path.name not in links:
-                    raise DataError(path, "missing", f"the file {MANIFEST} lists")
-                if links[path.name] and not path.resolve().is_relative_to(root):
-                    raise DataError(path, "leads out of the folder", "a place inside")
+                    raise DataError(
+                        f"{path} is missing, but {MANIFEST} lists it. {_AGAIN}"
+                    )
+                if links[path.name]:
+                    _check_inside(path, root)
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root):
+        raise DataError(
+            f"{path} is a link that leads out of the prepared folder. Replace it by "
+            "what it points to."
+        )

@@ -1,8 +1,7 @@
 """What the datasets of image and mask files share: pairs, splits, conversion."""
 
-import hashlib
-import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,23 +9,24 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from keras_seg import storage
 from keras_seg.data import images
 from keras_seg.data.prepared import Prepared
-from keras_seg.data.writer import NewSample, Options, write_prepared
+from keras_seg.data.writer import AnyItem, NewSample, Options, write_prepared
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
 
 
 @dataclass(frozen=True)
 class RawPair:
-    """An image and its mask as they were found; either may be missing on the disk.
+    """An image and its mask as they were found; either may be missing.
 
     Attributes:
         split: train, val or test; "" until it is decided.
         id: the sample's id.
         image: path of the image.
         label: path of the mask.
-        error: why the pair is bad, if that is known already.
+        error: why the pair is bad, where that is known already.
         sequence: as of `prepared.Sample`.
     """
 
@@ -39,45 +39,40 @@ class RawPair:
 
 
 def source_folder(src: str | Path) -> Path:
-    """--src as a path; UsageError where it is no folder."""
+    """--src as a path; UsageError where it is not a folder."""
     src = Path(src)
     if not src.is_dir():
-        raise UsageError("--src", src, "an existing folder")
+        raise UsageError(f"--src {src} is not a folder. Name the raw data's.")
     return src
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a list file without the space around them, empty ones left out.
+    """The stripped lines of a list file that are not empty.
 
-    Raises:
-        DataError: unreadable, or no lines at all.
+    DataError where it cannot be read or has none.
     """
     try:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise DataError(path, f"unreadable ({error})", "a list of samples") from None
+        raise DataError(f"{path} cannot be read: {error}.") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise DataError(path, f"split {path.stem} is empty", "at least one sample")
+        raise DataError(f"{path} lists no samples: split {path.stem} is empty.")
     return lines
 
 
 def inside(src: Path, name: str) -> Path:
-    """The path of a listed name under --src.
-
-    Raises:
-        DataError: absolute, or with "..".
-    """
+    """The path of a listed name under --src; DataError where it leads out of it."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or not name.isprintable():
-        raise DataError(f"listed file {name!r}", "leads out of --src", "a file inside")
+        raise DataError(f"The listed file {name!r} leads out of --src.")
     return src / pure
 
 
 def pairs_of_folders(images: Path, masks: Path, split: str = "") -> list[RawPair]:
     """The files of two folders, paired by equal names without extension.
 
-    Folders below are searched too; `a/b.png` has the id a_b. A file without partner
+    Subfolders are searched too; `a/b.png` has the id a_b. A file without a partner
     makes a pair whose other path does not exist. Hidden files are left out.
     """
     by_name = [_files_by_name(folder) for folder in (images, masks)]
@@ -88,18 +83,16 @@ def pairs_of_folders(images: Path, masks: Path, split: str = "") -> list[RawPair
         mask = found[1][0] if found[1] else masks / f"{name}.png"
         error = None
         if not found[0]:
-            error = DataError(mask, "no image of its name", f"one in {images}")
+            error = DataError(f"{mask} has no image of its name in {images}.")
         elif not found[1]:
-            error = DataError(image, "no mask of its name", f"one in {masks}")
+            error = DataError(f"{image} has no mask of its name in {masks}.")
         for files in found:
             if len(files) > 1:
-                error = DataError(
-                    files[1], f"the same name as {files[0].name}", "one file for a name"
-                )
+                error = DataError(f"{files[1]} has the same name as {files[0].name}.")
         pairs.append(RawPair(split, name.replace("/", "_"), image, mask, error))
     if not pairs:
-        named = f"split {split} is empty" if split else "no files"
-        raise DataError(images, named, "at least one image")
+        what = f": split {split} is empty" if split else ""
+        raise DataError(f"{images} has no images{what}.")
     return pairs
 
 
@@ -109,7 +102,7 @@ def _files_by_name(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.rglob("*")):
         below = path.relative_to(folder)
         if path.is_dir() and path.is_symlink():
-            raise DataError(path, "a link to a folder", "a folder")
+            raise DataError(f"{path} is a link to a folder, which is not followed.")
         if path.is_file() and not any(part.startswith(".") for part in below.parts):
             files.setdefault(below.with_suffix("").as_posix(), []).append(path)
     return files
@@ -118,7 +111,7 @@ def _files_by_name(folder: Path) -> dict[str, list[Path]]:
 def split_pairs(
     pairs: Sequence[RawPair], val_share: float, test_share: float
 ) -> list[RawPair]:
-    """Splits pairs that have no split by `seeded_split`; sequences stay together."""
+    """Give pairs a split by `seeded_split`; sequences stay together."""
     groups = {pair.id: pair.sequence or pair.id for pair in pairs}
     splits = seeded_split(groups, val_share, test_share)
     return [replace(pair, split=splits[pair.id]) for pair in pairs]
@@ -130,7 +123,7 @@ def seeded_split(
     """{id: split} by a shuffle with seed 0 of the sorted groups.
 
     Args:
-        groups: {id: group}; ids of one group come into one split.
+        groups: {id: group}; ids of one group get the same split.
         val_share: share of the ids for val, at least one.
         test_share: share for test, at least one unless it is 0.
     """
@@ -152,32 +145,38 @@ def seeded_split(
     return splits
 
 
-def first_of_each_split(pairs: Iterable[RawPair], limit: int | None) -> list[RawPair]:
-    """The first `limit` pairs of each split, in their order."""
-    kept, taken = [], {}
-    for pair in pairs:
-        taken[pair.split] = taken.get(pair.split, 0) + 1
-        if limit is None or taken[pair.split] <= limit:
-            kept.append(pair)
+def first_of_each_split(items: Iterable[AnyItem], limit: int | None) -> list[AnyItem]:
+    """The first `limit` items of each split, in their order."""
+    kept, taken = [], Counter()
+    for item in items:
+        taken[item.split] += 1
+        if limit is None or taken[item.split] <= limit:
+            kept.append(item)
     return kept
 
 
 def mark_duplicates(pairs: Sequence[RawPair]) -> list[RawPair]:
-    """Gives pairs that share a split and id (whatever the case) an error.
+    """Give pairs whose split and id are another's an error.
 
-    Case counts as equal: not every file system tells A.png from a.png.
+    Case does not count: some file systems take A.png and a.png for one file.
     """
     seen: dict[tuple[str, str], RawPair] = {}
     marked = []
     for pair in pairs:
         first = seen.setdefault((pair.split, pair.id.casefold()), pair)
         if first is not pair:
-            error = DataError(
-                pair.image, f"the same id as {first.image}", "one file for each id"
-            )
+            error = DataError(f"{pair.image} has the same id as {first.image}.")
             pair = replace(pair, error=error)
         marked.append(pair)
     return marked
+
+
+def check_file(path: Path, root: Path) -> None:
+    """DataError where a file is missing or a link leads out of the resolved `root`."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing.")
+    if not path.resolve().is_relative_to(root):
+        raise DataError(f"{path} is a link that leads out of --src.")
 
 
 def prepare_pairs(
@@ -192,10 +191,10 @@ def prepare_pairs(
     square: bool = False,
     scored_ids: Sequence[int] | None = None,
 ) -> tuple[Prepared, bool]:
-    """Prepares the pairs of a dataset: see `write_prepared`.
+    """Prepare the pairs of a dataset; see `write_prepared`.
 
     Args:
-        src: the raw folder; files that links lead out of are refused.
+        src: the raw folder; links that lead out of it are refused.
         pairs: in the order of the splits' lists, which `options.limit` cuts.
         read_label: path of a mask -> class ids uint8 [H, W]; DataError if it is bad.
         settings: the dataset's own options.
@@ -217,10 +216,10 @@ def prepare_pairs(
 
 
 def _fingerprint(src: Path, pairs: Sequence[RawPair]) -> str:
-    """SHA-256 over names and sizes of the raw files: has anything changed?
+    """SHA-256 over names and sizes of the raw files, to notice changed ones.
 
-    Not over times, which a copy or another unpacking changes, nor over contents, which
-    would take as long to read as to prepare. --overwrite is for what this misses.
+    Times are left out, because copying changes them, and contents, because reading them
+    takes as long as preparing. --overwrite is for what this misses.
     """
     lines = []
     for pair in pairs:
@@ -229,42 +228,36 @@ def _fingerprint(src: Path, pairs: Sequence[RawPair]) -> str:
             size = path.stat().st_size if path.is_file() else None
             line += [path.relative_to(src).as_posix(), size]
         lines.append(line)
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    return storage.json_sha256(lines)
 
 
-def _convert(root, read_label, size, square, pair: RawPair) -> list[NewSample]:
+def _convert(
+    root: Path,
+    read_label: Callable[[Path], np.ndarray],
+    size: tuple[int, int] | None,
+    square: bool,
+    pair: RawPair,
+) -> list[NewSample]:
     if pair.error is not None:
         raise pair.error
-    for path, kind in ((pair.image, "image"), (pair.label, "mask")):
-        if not path.is_file():
-            raise DataError(path, "missing", f"the {kind} of {pair.id}")
-        if not path.resolve().is_relative_to(root):
-            raise DataError(path, "a link that leads out of --src", "a file inside")
+    for path in (pair.image, pair.label):
+        check_file(path, root)
     raw = images.read_raw_image(pair.image)
     label = read_label(pair.label)
     image, content = raw.pixels, raw.content
     if image.shape[:2] != label.shape:
         raise DataError(
-            pair.label,
-            f"{_size(label)}, but its image {_size(image)}",
-            "a mask of the image's size",
+            f"{pair.label} has {_size(label)} pixels, but its image {_size(image)}."
         )
     if square:
         image, label = images.pad_to_square(image), images.pad_to_square(label)
     if size is not None:
         image = images.resize_image(image, size)
         label = images.resize_label(label, size)
-    unchanged = image is raw.pixels and content is not None
-    return [
-        NewSample(
-            pair.split,
-            pair.id,
-            content if unchanged else image,
-            label,
-            raw.format,
-            sequence=pair.sequence,
-        )
-    ]
+    if image is raw.pixels and content is not None:
+        image = content  # byte for byte
+    sample = NewSample(pair.split, pair.id, image, label, raw.format)
+    return [replace(sample, sequence=pair.sequence)]
 
 
 def _size(array: np.ndarray) -> str:

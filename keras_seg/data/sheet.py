@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -23,7 +24,7 @@ _LEAST_HEIGHT = 6.5  # of the samples
 def write_sheet(
     prepared: Prepared, path: Path, split: str = "train", count: int = 12
 ) -> None:
-    """Writes a PNG: samples beside their labels, and the class frequencies.
+    """Write a PNG: samples beside their labels, and the class frequencies.
 
     At least `count` samples are shown, more where there is room, spread evenly over
     the split. The chart is CITY's Fig. 13: pixels of each class divided by the (mean)
@@ -49,7 +50,7 @@ def write_sheet(
 
     figure = Figure(figsize=(width, height), dpi=100)
 
-    def axes_at(left, top, wide, high):
+    def axes_at(left: float, top: float, wide: float, high: float) -> Axes:
         """Axes in inches from the upper left corner."""
         return figure.add_axes(
             (left / width, 1 - (top + high) / height, wide / width, high / height)
@@ -83,12 +84,13 @@ def write_sheet(
 
 def _grid(count: int, aspect: float, room: float) -> tuple[int, int, float]:
     """Columns, rows and a cell's height: the largest cells with room for `count`."""
-    for columns in range(1, count + 1):
+    columns = 0
+    while True:
+        columns += 1
         cell_height = (_SAMPLES_WIDTH / columns - _GAP) / aspect
         rows = max(1, int(room / (cell_height + _CAPTION)))
         if rows * columns >= count:
-            break
-    return columns, rows, cell_height
+            return columns, rows, cell_height
 
 
 def _title(prepared: Prepared, split: str) -> str:
@@ -116,7 +118,7 @@ def _pair(prepared: Prepared, sample: Sample, width: int) -> np.ndarray:
     return np.concatenate([image, colours], axis=1)
 
 
-def _draw_frequencies(axes, prepared: Prepared, split: str) -> None:
+def _draw_frequencies(axes: Axes, prepared: Prepared, split: str) -> None:
     counts, labels = prepared.counts(split), prepared.labels
     area = counts.total / len(prepared.samples(split))
     bars = [

@@ -12,13 +12,10 @@ from keras_seg.data.writer import Options
 
 LABELS, GROUPS, SIZE = surreal.LABELS, surreal.GROUPS, surreal.SIZE
 
-# There are few frames, none to spare. The generator puts the head-label defect on
+# There are few frames, so all are used. The generator puts the head-label defect on
 # chest and pelvis only.
-DEFAULTS = surreal.Settings(frames=(None, None, None), repair="zones")
-
-
-def add_arguments(parser) -> None:
-    surreal.add_arguments(parser, DEFAULTS)
+_DEFAULTS = {"frames": (None, None, None), "repair": "zones"}
+OPTIONS = surreal.settings.options(surreal.Settings(**_DEFAULTS))
 
 
 def prepare(
@@ -28,9 +25,8 @@ def prepare(
 
     Args:
         src: the folder that contains cmu, as python -m keras_seg.synthetic made it.
-        settings: fields of `surreal.Settings` that differ from `DEFAULTS`, executor.
+        settings: fields of `surreal.Settings` that differ from the options' defaults,
+            executor.
     """
-    defaults = {"frames": DEFAULTS.frames, "repair": DEFAULTS.repair}
-    return surreal.prepare(
-        src, out, options, dataset="synthetic_humans", **{**defaults, **settings}
-    )
+    settings = {**_DEFAULTS, **settings}
+    return surreal.prepare(src, out, options, dataset="synthetic_humans", **settings)

@@ -10,7 +10,7 @@ from keras_seg.labels import IGNORE_ID
 PARTS = 24  # SURREAL's body parts, ids 1..24; joint j belongs to part j + 1
 INVISIBLE = -1.0  # fills the heatmap of a joint that is missing or outside
 
-# Left and right joints, numbered from 0 (specification 5.1, part ids less 1)
+# Left and right joints, numbered from 0: SURREAL's part ids less 1
 JOINT_PAIRS = ((1, 2), (4, 5), (7, 8), (10, 11), (13, 14))
 JOINT_PAIRS += ((16, 17), (18, 19), (20, 21), (22, 23))
 
@@ -19,7 +19,7 @@ def lookup_table(lookup: Sequence[int] | None, num_classes: int) -> np.ndarray |
     """uint8 [256] from dataset ids to a head's ids, 255 to itself; None as it is.
 
     Args:
-        lookup: the head's id of each dataset id (coarse-to-fine, spec 1.5) or None.
+        lookup: the head's id of each dataset id (coarse-to-fine targets) or None.
         num_classes: of the dataset.
 
     Raises:
@@ -29,7 +29,8 @@ def lookup_table(lookup: Sequence[int] | None, num_classes: int) -> np.ndarray |
         return None
     if len(lookup) != num_classes or not all(0 <= i < IGNORE_ID for i in lookup):
         raise UsageError(
-            "lookup of a head", tuple(lookup), f"{num_classes} ids in 0..254"
+            f"The lookup of a head is {tuple(lookup)}; it must have {num_classes} ids "
+            "in 0..254, one per class."
         )
     table = np.full(256, IGNORE_ID, dtype=np.uint8)
     table[:num_classes] = lookup
@@ -45,7 +46,7 @@ def mirrored_joints(joints: np.ndarray) -> np.ndarray:
 
 
 def part_centroids(label: np.ndarray) -> np.ndarray:
-    """Mean place of the pixels of each body part.
+    """Mean position of the pixels of each body part.
 
     Args:
         label: uint8 [H, W], SURREAL part ids; 0 is background, 255 ignored.
@@ -54,7 +55,7 @@ def part_centroids(label: np.ndarray) -> np.ndarray:
         float32 [24, 2]: (x, y) in pixels of part ids 1..24, NaN where there is none.
     """
     height, width = label.shape
-    # Rows and columns of each part are counted, then averaged: exact whole numbers
+    # Counts of each part by row and by column: whole numbers, so the means are exact
     counts = np.bincount(
         (label + np.arange(height, dtype=np.intp)[:, None] * 256).ravel(),
         minlength=256 * height,
@@ -73,13 +74,13 @@ def part_centroids(label: np.ndarray) -> np.ndarray:
 def draw_heatmaps(joints: np.ndarray, size: tuple[int, int], out: np.ndarray) -> None:
     """Draw a peak for each joint: exp(-d^2 / 2 sigma^2), 0 beyond 3 sigma.
 
-    sigma is 5 pixels at a height of 320 (spec 1.6: Newell's 1 at 64, scaled).
+    sigma is 5 pixels at a height of 320: Newell's 1 pixel at 64, scaled.
 
     Args:
         joints: [J, 2], (x, y) in pixels; NaN where missing.
         size: (height, width) of the image; a joint outside it is not visible.
         out: float32 [H, W, J] of zeros, at least `size`; drawn on. The whole map of
-            a joint that is not visible becomes -1: the loss leaves it out.
+            a joint that is not visible becomes -1, which the loss leaves out.
     """
     height, width = size
     sigma = 5.0 * height / 320.0

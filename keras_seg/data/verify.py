@@ -1,12 +1,13 @@
-"""Is a prepared folder what its preparation wrote? Every byte of it is read."""
+"""Check that a prepared folder is what its preparation wrote, by every byte."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from keras_seg import storage
 from keras_seg.command_line import Progress
 from keras_seg.data.prepared import (
     MANIFEST,
@@ -19,14 +20,13 @@ from keras_seg.data.prepared import (
     open_prepared,
     read_image,
     read_label,
-    sha256,
     sum_lines,
 )
 from keras_seg.errors import DataError
 
 
 def verify(folder: str | Path, workers: int = os.cpu_count() or 1) -> list[DataError]:
-    """Checks hashes, sizes, label ranges, pairs and class counts.
+    """Check hashes, sizes, label ranges, pairs and class counts.
 
     Returns:
         What is wrong, each naming its file; empty where all is well.
@@ -61,38 +61,37 @@ def _check_sums(prepared: Prepared) -> Iterator[DataError]:
     path = prepared.folder / SUMS
     try:
         recorded = path.read_bytes().decode("utf-8")
+        lines = sum_lines(prepared.folder, prepared.meta["joints"])
     except (OSError, ValueError) as error:
-        yield DataError(path, f"unreadable ({error})", "the file as prepared")
+        yield DataError(f"{path} or a file it lists cannot be read: {error}.")
         return
-    lines = sum_lines(prepared.folder, prepared.meta["joints"])
     changed = [name for name, line in lines.items() if line not in recorded]
     for name in changed:
-        yield DataError(prepared.folder / name, "changed", f"the SHA-256 in {SUMS}")
+        yield DataError(f"{prepared.folder / name} differs from its SHA-256 in {SUMS}.")
     if not changed and recorded != "".join(lines.values()):
-        yield DataError(path, "changed", f"the SHA-256 of {', '.join(lines)}")
+        yield DataError(f"{path} is not the SHA-256 of {', '.join(lines)}.")
 
 
-def _unlisted(prepared: Prepared, samples: list[Sample]) -> Iterator[DataError]:
-    """Files that the manifest does not know."""
+def _unlisted(prepared: Prepared, samples: Sequence[Sample]) -> Iterator[DataError]:
+    """Files that are not in the manifest."""
     known = {path for sample in samples for path in (sample.image, sample.label)}
-    known |= {
-        prepared.folder / "joints" / f"{split}.npz" for split in prepared.meta["joints"]
-    }
+    joints = prepared.folder / "joints"
+    known |= {joints / f"{split}.npz" for split in prepared.meta["joints"]}
     for kind in ("images", "labels", "joints"):
         for path in sorted((prepared.folder / kind).rglob("*")):
             if path not in known and not path.is_dir():
-                yield DataError(path, f"not in {MANIFEST}", "only listed files")
+                yield DataError(f"{path} is not in {MANIFEST}.")
 
 
 def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | DataError:
-    """int64 [C + 1], as `label_pixels` gives it; or what is wrong."""
+    """int64 [C + 1], from `label_pixels`; or what is wrong."""
     try:
         for path, recorded in (
             (sample.image, sample.image_sha256),
             (sample.label, sample.label_sha256),
         ):
-            if sha256(path) != recorded:
-                raise DataError(path, "changed", f"the SHA-256 in {MANIFEST}")
+            if storage.sha256(path) != recorded:
+                raise DataError(f"{path} differs from its SHA-256 in {MANIFEST}.")
         label = read_label(sample.label)
         size = (sample.height, sample.width)
         for path, shape in (
@@ -100,16 +99,22 @@ def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | DataError:
             (sample.label, label.shape),
         ):
             if shape != size:
-                raise DataError(path, f"size {shape}", f"{size} as in {MANIFEST}")
+                raise DataError(f"{path} has size {shape}, in {MANIFEST} {size}.")
         return label_pixels(label, num_classes, sample.label)
+    except OSError as error:
+        return DataError(f"A file of {sample.id} cannot be read: {error}.")
     except DataError as error:
         return error
 
 
-def _check_counts(prepared: Prepared, pixels) -> Iterator[DataError]:
+def _check_counts(
+    prepared: Prepared, pixels: Mapping[str, Sequence[np.ndarray]]
+) -> Iterator[DataError]:
     for split, rows in pixels.items():
         recorded = prepared.meta["splits"][split]
         for name, found in count_pixels(rows).items():
             if recorded[name] != found:
-                place = f"{prepared.folder / META}: {split}.{name}"
-                yield DataError(place, recorded[name], f"{found}, counted")
+                yield DataError(
+                    f"{split}.{name} in {prepared.folder / META} is {recorded[name]}, "
+                    f"but {found} were counted."
+                )

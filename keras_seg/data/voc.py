@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data import images, raw
+from keras_seg.data import Option, images, raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
@@ -41,13 +41,7 @@ LABELS = LabelSpec(names=tuple(_NAMES), palette=palette(len(_NAMES)))
 
 _TABLE = [*range(LABELS.num_classes)] + [-1] * (255 - LABELS.num_classes) + [IGNORE_ID]
 
-
-def add_arguments(parser) -> None:
-    parser.add_argument(
-        "--year",
-        choices=YEARS,
-        help="where --src holds both; default: the one that is there",
-    )
+OPTIONS = (Option("year", "needed where --src has both years", choices=YEARS),)
 
 
 def prepare(
@@ -59,7 +53,7 @@ def prepare(
 
     Args:
         src: VOCdevkit, or its folder VOC2007 or VOC2012.
-        year: "2007" or "2012" where src holds both.
+        year: "2007" or "2012" where src has both.
     """
     src = raw.source_folder(src)
     folder = _year_folder(src, year)
@@ -68,17 +62,9 @@ def prepare(
     pairs = [pair for pair in listed_pairs(folder) if pair.split != withheld]
     for split in ("train", "val"):
         if not any(pair.split == split for pair in pairs):
-            raise DataError(
-                folder / LISTS / f"{split}.txt", "missing", f"the list of {split}"
-            )
+            raise DataError(f"{folder / LISTS / split}.txt is missing.")
     return raw.prepare_pairs(
-        folder,
-        out,
-        f"voc{year}",
-        LABELS,
-        pairs,
-        _read_label,
-        options,
+        folder, out, f"voc{year}", LABELS, pairs, _read_label, options
     )
 
 
@@ -93,7 +79,7 @@ def listed_pairs(folder: Path) -> list[raw.RawPair]:
 
 
 def pairs_of_list(folder: Path, name: str, split: str) -> list[raw.RawPair]:
-    """The pairs of one list file of a VOC layout, a name (with spaces, even) a line."""
+    """The pairs of one list file of a VOC layout: a name per line, spaces allowed."""
     pairs = []
     for listed in raw.read_list(folder / LISTS / f"{name}.txt"):
         image = raw.inside(folder / IMAGES, f"{listed}.jpg")
@@ -107,19 +93,19 @@ def pairs_of_list(folder: Path, name: str, split: str) -> list[raw.RawPair]:
 def _year_folder(src: Path, year: str | None) -> Path:
     if (src / MASKS).is_dir():
         if src.name not in [f"VOC{known}" for known in YEARS]:
-            raise UsageError("--src", src, "a folder named VOC2007 or VOC2012")
+            raise UsageError(f"--src {src} must be named VOC2007 or VOC2012.")
         if year is not None and src.name != f"VOC{year}":
-            raise UsageError("--year", year, f"the year of {src}")
+            raise UsageError(f"--year {year} is not the year of {src}.")
         return src
     found = [known for known in YEARS if (src / f"VOC{known}" / MASKS).is_dir()]
     if year is not None:
         found = [known for known in found if known == year]
     if not found:
         raise DataError(
-            src, "no SegmentationClass in it", "VOCdevkit, VOC2007 or VOC2012"
+            f"{src} has no SegmentationClass. Name VOCdevkit, VOC2007 or VOC2012."
         )
     if len(found) > 1:
-        raise UsageError("--year", "missing", "2007 or 2012: --src holds both")
+        raise UsageError(f"{src} has both years. Choose one with --year.")
     return src / f"VOC{found[0]}"
 
 

@@ -1,53 +1,52 @@
 """One task for many items: in threads, in processes, on a Ray cluster.
 
 Each function takes (work, items, workers) and gives the results in the items' order,
-whoever finishes first. An item has the attributes `split` and `id`.
+whichever is finished first. An item has the attributes `split` and `id`.
 """
 
+import importlib
 import os
 import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import get_context
 
+from keras_seg.command_line import end_with_parent
 from keras_seg.errors import DataError, UsageError
 
 _RAY_TASKS_PER_CPU = 4  # handed to the cluster ahead of the oldest result
 
 
-def in_threads(work: Callable, items: Sequence, workers: int) -> Iterator:
-    """For work that is fast or leaves the interpreter free."""
+def in_threads(work: Callable, items: Sequence, workers: int) -> Generator:
+    """For work that is fast or releases the interpreter lock."""
     with _ending(ThreadPoolExecutor(workers)) as pool:
         yield from pool.map(work, items)
 
 
-def in_processes(work: Callable, items: Sequence, workers: int) -> Iterator:
-    """For work that holds the interpreter or may crash it; `work` is picklable.
+def in_processes(work: Callable, items: Sequence, workers: int) -> Generator:
+    """For work that holds the interpreter lock or may crash; `work` is picklable.
 
     The result of an item whose process dies (a decoder that crashes) is a DataError.
     """
     left = list(items)
     while left:
-        with _ending(_processes(workers)) as pool:
-            futures = [pool.submit(work, item) for item in left]
-            done = 0
-            try:
-                for future in futures:
+        done = 0
+        try:
+            with _ending(_processes(workers)) as pool:
+                for future in [pool.submit(work, item) for item in left]:
                     yield future.result()
                     done += 1
-            except BrokenProcessPool:
-                pass
+        except BrokenProcessPool:
+            pass
         left = left[done:]
-        if left:  # any of those at work may be the one
+        if left:  # any of those in progress may be the one that crashed
             yield _alone(work, left.pop(0))
 
 
-def on_ray(work: Callable, items: Sequence, workers: int) -> Iterator:
+def on_ray(work: Callable, items: Sequence, workers: int) -> Generator:
     """As processes, on the cluster that $RAY_ADDRESS names, or a local one.
 
     Every machine has to see the raw and the prepared folder under the same paths.
@@ -59,10 +58,10 @@ def on_ray(work: Callable, items: Sequence, workers: int) -> Iterator:
         UsageError: Ray is not installed.
     """
     try:
-        import ray
+        ray = importlib.import_module("ray")
     except ImportError:
         raise UsageError(
-            "--executor", "ray", 'the extra: pip install "keras_seg[ray]"'
+            '--executor ray needs the extra: pip install "keras_seg[ray]".'
         ) from None
     here = not ray.is_initialized()
     if here:
@@ -103,9 +102,7 @@ def _alone(work: Callable, item):
 
 
 def _crashed(item) -> DataError:
-    return DataError(
-        f"{item.split}/{item.id}", "its decoder crashed", "a readable file"
-    )
+    return DataError(f"{item.split}/{item.id} crashed its decoder.")
 
 
 def _processes(workers: int) -> ProcessPoolExecutor:
@@ -122,15 +119,6 @@ def _ending(pool: Executor):
 
 
 def _start_worker() -> None:
-    """A worker process ends with its parent, also where that was killed.
-
-    At once: a rerun is about to sweep the folder that the worker writes to. Ctrl-C
-    reaches every process of the terminal; the parent answers it.
-    """
+    # Ctrl-C reaches every process of the terminal; the parent answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch():
-        wait([parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent(then="exit")

@@ -1,26 +1,23 @@
-"""Writes a prepared folder: staged beside its place, renamed when whole.
+"""Write a prepared folder: made beside its place, renamed when it is whole.
 
-Whatever happens on the way (a bad file, Ctrl-C, SIGKILL, a full disk), the place
-itself holds nothing, or what it held before. The result does not depend on the number
-of workers: each sample's files are a function of the sample, and the manifest is
-sorted.
+Whatever happens on the way (a bad file, Ctrl-C, SIGKILL, a full disk), the place itself
+is left as it was. The result does not depend on the number of workers: each sample's
+files are a function of the sample, and the manifest is sorted.
 """
 
-import csv
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from keras_seg import storage
 from keras_seg.command_line import Progress
 from keras_seg.data.images import encode_jpeg, encode_png
 from keras_seg.data.prepared import (
@@ -41,21 +38,21 @@ from keras_seg.data.prepared import (
     sum_lines,
 )
 from keras_seg.data.workers import in_threads
-from keras_seg.errors import DataError, LockedError, UsageError
+from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
 
-_REPLACED = "a prepared folder with nothing else in it to --overwrite"
+_OTHERWISE = "Name another --out, or replace it with --overwrite."
 
 
 @dataclass(frozen=True)
 class Options:
-    """What every preparation can be told.
+    """The options that every preparation has.
 
     Attributes:
         size: (height, width) every image is resized to; None keeps each as it is.
-        limit: the first so many samples of each split; None is all.
+        limit: the number of samples of each split, the first ones; None is all.
         workers: threads or processes that convert; never changes the result.
-        skip_bad: so many bad items are left out; more refuse the whole.
+        skip_bad: how many bad items may be left out; infinity is any number.
         overwrite: replace a prepared folder that was made by another command.
         command: the command line, for meta.json.
     """
@@ -63,16 +60,22 @@ class Options:
     size: tuple[int, int] | None = None
     limit: int | None = None
     workers: int = os.cpu_count() or 1
-    skip_bad: float = 0  # infinity: any number
+    skip_bad: float = 0
     overwrite: bool = False
     command: str = ""
 
 
 class Item(Protocol):
-    """What is converted: one raw sample or one clip of them."""
+    """What is converted: one raw sample, or one clip of them."""
 
-    split: str
-    id: str
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def id(self) -> str: ...
+
+
+AnyItem = TypeVar("AnyItem", bound=Item)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class NewSample:
         label: class ids uint8 [H, W], 255 = ignore.
         format: "png" or "jpg", the image's file.
         joints: float32 [J, 2], x and y in pixels, or None.
-        sequence: as of `prepared.Sample`.
+        sequence: as in `prepared.Sample`.
     """
 
     split: str
@@ -100,7 +103,7 @@ class NewSample:
 
 @dataclass(frozen=True)
 class _Record:
-    """What is kept of a sample that was written."""
+    """A sample that was written, and its line of the manifest."""
 
     split: str
     id: str
@@ -109,7 +112,7 @@ class _Record:
     label_sha256: str
     height: int
     width: int
-    pixels: np.ndarray  # int64 [C + 1], as label_pixels gives it
+    pixels: np.ndarray  # int64 [C + 1], from `label_pixels`
     joints: np.ndarray | None
     sequence: str
 
@@ -118,32 +121,32 @@ def write_prepared(
     out: str | Path,
     dataset: str,
     labels: LabelSpec,
-    items: Sequence[Item] | Callable[[Path], Sequence[Item]],
-    convert: Callable[[Item], Iterable[NewSample]],
+    items: Sequence[AnyItem] | Callable[[Path], Sequence[AnyItem]],
+    convert: Callable[[AnyItem], Iterable[NewSample]],
     options: Options,
     settings: Mapping[str, object],
     unit: str = "images",
-    each: Callable[..., Iterator] = in_threads,
+    each: Callable[..., Generator] = in_threads,
     scored_ids: Sequence[int] | None = None,
 ) -> tuple[Prepared, bool]:
-    """Converts the items and publishes the prepared folder.
+    """Convert the items and publish the prepared folder.
 
     Args:
-        out: where it is to lie. New, empty, or a prepared folder of the same request
-            (which is then left as it is).
+        out: its place. New, empty, or a prepared folder of the same request (which is
+            then left as it is).
         dataset: its name.
         labels: its classes.
         items: what to convert, whole splits (`options.limit` is the caller's). Or a
-            function that finds out, for datasets where that takes long: called only
-            if there is something to do, with the folder as it is being made, where
-            it may leave files of its own (those that `prepared.ENTRIES` names).
+            function that finds them, for datasets where that takes long: called only
+            if there is something to do, with the folder in the making, where it may
+            leave files of its own (those that `prepared.ENTRIES` names).
         convert: gives the samples of an item; DataError rejects the item. Picklable
             where `each` needs that.
-        options: see Options.
+        options: see `Options`.
         settings: JSON values: everything else that decides the result, and what
             identifies the raw data. A folder with an equal `request` is not redone.
         unit: what the items are, in the plural.
-        each: how the items are gone through, a function of `keras_seg.data.workers`.
+        each: a function of `keras_seg.data.workers`, which maps `convert`.
         scored_ids: the class ids that count in the evaluation, ascending; None is all.
 
     Returns:
@@ -153,44 +156,50 @@ def write_prepared(
         UsageError: `out` is a file, or holds something else.
         DataError: more bad items than `options.skip_bad` (`OUT.rejected.csv` lists
             them), an empty split, or an id twice in a split.
-        LockedError: another process prepares the same folder.
+        LockedError: another process is preparing the same folder.
+        StorageError: the disk is full or not writable.
     """
     out = Path(os.path.abspath(out))
     scored = {} if scored_ids is None else {"scored_ids": list(scored_ids)}
-    request = {
-        "dataset": dataset,
-        "size": None if options.size is None else list(options.size),
-        "limit": options.limit,
-        **scored,
-        **settings,
-    }
+    size, limit = options.size, options.limit
+    request = {"dataset": dataset, "size": size, "limit": limit, **scored, **settings}
     request = json.loads(json.dumps(request))  # as it is read back
-    with _staging(out) as stage:
-        done = _existing(out, request, options)
-        if done is not None:
-            return done, False
+    with storage.publishing(out, partial(_check_place, options.overwrite)) as stage:
+        if (out / META).exists() and not options.overwrite:
+            stage.rmdir()  # there is nothing to publish
+            return _open_equal(out, request, options.skip_bad), False
         rejected_file = out.with_name(f"{out.name}.rejected.csv")
         rejected_file.unlink(missing_ok=True)
         if callable(items):
             items = items(stage)
-        records, rejected = _convert_all(
-            stage,
-            items,
-            convert,
-            labels.num_classes,
-            options,
-            f"preparing {dataset}",
-            unit,
-            each,
-        )
-        _refuse_rejected(rejected, len(items), rejected_file, options.skip_bad)
+        records: list[_Record] = []
+        rejected: list[dict[str, str]] = []
+        work = partial(_convert_one, stage, labels.num_classes, convert)
+        results = each(work, items, options.workers)
+        with (
+            Progress(f"preparing {dataset}", len(items), unit) as progress,
+            closing(results),
+        ):
+            # Results come in the items' order, whichever is finished first.
+            for item, result in zip(items, results):
+                progress.advance()
+                if isinstance(result, DataError):
+                    row = {"split": item.split, "id": item.id, "error": str(result)}
+                    rejected.append(row)
+                else:
+                    records.extend(result)
+        if len(rejected) > options.skip_bad:
+            storage.write_table(rejected_file, rejected)
+            raise DataError(
+                f"{rejected[0]['error']} In all {len(rejected)} of {len(items)} {unit} "
+                f"are bad; {rejected_file} lists them. Repair them, or leave them out "
+                "with --skip-bad."
+            )
         records.sort(key=sort_key)
-        _refuse_empty_splits(records, {item.split for item in items})
-        _refuse_duplicates(records)
-        if rejected:
-            _remove_unlisted(stage, records)
+        _check_splits(records, {"train", *(item.split for item in items)})
         joints = _write_joints(stage, records)
-        _write_manifest(stage / MANIFEST, records)
+        rows = [{key: getattr(r, key) for key in MANIFEST_FIELDS} for r in records]
+        storage.write_table(stage / MANIFEST, rows)
         meta = {
             "format_version": FORMAT_VERSION,
             "dataset": dataset,
@@ -208,183 +217,105 @@ def write_prepared(
             "command": options.command,
             "rejected": rejected,
         }
-        _write_json(stage / META, meta)
-        sums = "".join(sum_lines(stage, joints).values())
-        (stage / SUMS).write_text(sums, encoding="utf-8")
-        _publish(stage, out)
+        text = json.dumps(meta, indent=1, ensure_ascii=False)
+        storage.write_file(stage / META, f"{text}\n")
+        storage.write_file(stage / SUMS, "".join(sum_lines(stage, joints).values()))
     return open_prepared(out), True
 
 
-def _existing(out: Path, request: dict, options: Options) -> Prepared | None:
-    """The prepared folder that is already there; None where there is room."""
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / META).is_file():
-            raise UsageError("--out", out, "a new or empty folder")
-        if options.overwrite:
-            _refuse_foreign(out)
-            return None
-        prepared = open_prepared(out)
-        _refuse_other_request(out, prepared.meta["request"], request)
-        left_out = len(prepared.meta["rejected"])
-        if left_out > options.skip_bad:
+def _check_place(overwrite: bool, out: Path) -> None:
+    """UsageError where something is at `out` that must stay."""
+    there = next(place for place in (out, *out.parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError(f"--out {out} cannot be a folder: {there} is a file.")
+    if there != out or not any(out.iterdir()):
+        return
+    if not (out / META).is_file():
+        raise UsageError(f"--out {out} holds other files. Name a new or empty folder.")
+    if overwrite:
+        # What is replaced may be damaged, but holds nothing that is not ours.
+        try:
+            read_meta(out)
+        except DataError as error:
             raise UsageError(
-                "--skip-bad",
-                options.skip_bad,
-                f"{left_out}: so many are left out there",
+                f"--overwrite replaces prepared folders only. {error}"
+            ) from None
+        if foreign := sorted({path.name for path in out.iterdir()} - ENTRIES):
+            raise UsageError(
+                f"--overwrite replaces prepared folders only, and {out} also holds "
+                f"{foreign[0]}. Move it elsewhere first."
             )
-        return prepared
-    return None
 
 
-def _refuse_foreign(out: Path) -> None:
-    """What is replaced may be damaged, but holds nothing that is not ours."""
-    try:
-        read_meta(out)
-    except DataError as error:
-        raise UsageError("--out", f"{error.what}: {error.found}", _REPLACED) from None
-    if foreign := sorted({path.name for path in out.iterdir()} - ENTRIES):
-        raise UsageError("--out", f"{out} holds {foreign[0]}", _REPLACED)
-
-
-def _refuse_other_request(out: Path, there: Mapping, wanted: Mapping) -> None:
-    ways = "another --out, or --overwrite"
-    for key in wanted:
-        if there.get(key) == wanted[key]:
+def _open_equal(out: Path, request: Mapping[str, Any], skip_bad: float) -> Prepared:
+    """The prepared folder at `out`; UsageError where it is of another request."""
+    prepared = open_prepared(out)
+    there = prepared.meta["request"]
+    for key, wanted in request.items():
+        if there.get(key) == wanted:
             continue
         if key == "source":
-            raise UsageError("--out", f"{out} was prepared from other files", ways)
+            raise UsageError(f"{out} was prepared from other files. {_OTHERWISE}")
         raise UsageError(
-            "--out",
-            f"{out} was prepared with {key} {json.dumps(there.get(key))}",
-            f"{key} {json.dumps(wanted[key])}, {ways}",
+            f"{out} was prepared with {key} {json.dumps(there.get(key))}, not "
+            f"{json.dumps(wanted)}. {_OTHERWISE}"
         )
-
-
-@contextmanager
-def _staging(out: Path):
-    """An empty folder beside `out`, ours alone, gone afterwards.
-
-    What a killed run left there is swept. The lock is held by the process, so it
-    ends with it.
-    """
-    if out.exists() and not out.is_dir():
-        raise UsageError("--out", f"{out} is a file", "a new or empty folder")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+    left_out = len(prepared.meta["rejected"])
+    if left_out > skip_bad:
         raise UsageError(
-            "--out", f"{out} lies under a file", "a new or empty folder"
-        ) from None
-    lock_path = out.with_name(f".{out.name}.lock")
-    stage, old = _stage_of(out), _old_of(out)
-    with lock_path.open("w") as lock:
-        if not _lock(lock, lock_path):
-            raise LockedError(
-                "--out", f"{out} is being prepared by another process", "to wait for it"
-            )
-        try:
-            if old.exists() and not out.exists():  # killed between two renames
-                old.rename(out)
-            for leftover in (stage, old):
-                shutil.rmtree(leftover, ignore_errors=True)
-            stage.mkdir()
-            yield stage
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
-
-
-def _lock(file, path: Path) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one before us removes its lock file: ours must still be the one there.
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        return False
-
-
-def _stage_of(out: Path) -> Path:
-    return out.with_name(f".{out.name}.partial")
-
-
-def _old_of(out: Path) -> Path:
-    return out.with_name(f".{out.name}.old")
-
-
-def _publish(stage: Path, out: Path) -> None:
-    if (out / META).exists():  # --overwrite
-        _refuse_foreign(out)  # again: the work may have taken hours
-        out.rename(_old_of(out))
-    stage.rename(out)
-    shutil.rmtree(_old_of(out), ignore_errors=True)
-
-
-def _convert_all(stage, items, convert, num_classes, options, what, unit, each):
-    """The records of the good items, and for each bad one a line of the list."""
-    records: list[_Record] = []
-    rejected: list[dict] = []
-    work = partial(_convert_one, stage, num_classes, convert)
-    results = each(work, items, options.workers)
-    with Progress(what, len(items), unit) as progress, closing(results):
-        # Results come in the items' order, whoever finishes first.
-        for item, result in zip(items, results):
-            progress.advance()
-            if isinstance(result, DataError):
-                rejected.append(
-                    {
-                        "split": item.split,
-                        "id": item.id,
-                        "file": str(result.what),
-                        "found": str(result.found),
-                        "expected": result.expected,
-                    }
-                )
-            else:
-                records.extend(result)
-    return records, rejected
+            f"{out} was prepared without {left_out} bad items; --skip-bad {skip_bad} "
+            f"allows fewer. {_OTHERWISE}"
+        )
+    return prepared
 
 
 def _convert_one(
-    stage: Path, num_classes: int, convert, item
+    stage: Path,
+    num_classes: int,
+    convert: Callable[[AnyItem], Iterable[NewSample]],
+    item: AnyItem,
 ) -> list[_Record] | DataError:
     try:
-        return [_write_sample(stage, num_classes, sample) for sample in convert(item)]
+        encoded = [_encode(sample, num_classes) for sample in convert(item)]
     except DataError as error:
         return error
+    # Only now: an item that turns out to be bad leaves no file.
+    for record, image, label in encoded:
+        for kind, name, content in (
+            ("images", record.image, image),
+            ("labels", f"{record.id}.png", label),
+        ):
+            folder = stage / kind / record.split
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    return [record for record, _, _ in encoded]
 
 
-def _write_sample(stage: Path, num_classes: int, sample: NewSample) -> _Record:
+def _encode(sample: NewSample, num_classes: int) -> tuple[_Record, bytes, bytes]:
+    """The sample's record and its two files; DataError where it is not a good one."""
     for text in (sample.split, sample.id):
         if not is_safe_id(text):
-            raise DataError("id", repr(text), "a file's name, without / and not hidden")
+            raise DataError(f"The id {text!r} is not the name of a visible file.")
     if not sample.sequence.isprintable():
-        raise DataError(f"sequence of {sample.id}", repr(sample.sequence), "a name")
-    label = sample.label
+        raise DataError(f"The sequence {sample.sequence!r} of {sample.id} is no name.")
+    label, image = sample.label, sample.image
     if label.dtype != np.uint8 or label.ndim != 2 or label.size == 0:
-        raise DataError(sample.id, f"label {label.dtype} {label.shape}", "uint8 [H, W]")
+        raise DataError(
+            f"Label {sample.id} is {label.dtype} {label.shape}, not uint8 [H, W]."
+        )
     pixels = label_pixels(label, num_classes, f"{sample.split}/{sample.id}")
-    image = sample.image
     if not isinstance(image, bytes):
         if image.dtype != np.uint8 or image.shape != (*label.shape, 3):
             raise DataError(
-                sample.id,
-                f"image {image.dtype} {image.shape}",
-                "uint8 RGB as the label",
+                f"Image {sample.id} is {image.dtype} {image.shape}, not uint8 RGB of "
+                f"its label's size {label.shape}."
             )
         image = encode_png(image) if sample.format == "png" else encode_jpeg(image)
     encoded_label = encode_png(label)
-    image_name = f"{sample.id}.{sample.format}"
-    for kind, name, content in (
-        ("images", image_name, image),
-        ("labels", f"{sample.id}.png", encoded_label),
-    ):
-        folder = stage / kind / sample.split
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return _Record(
+    record = _Record(
         split=sample.split,
         id=sample.id,
-        image=image_name,
+        image=f"{sample.id}.{sample.format}",
         image_sha256=hashlib.sha256(image).hexdigest(),
         label_sha256=hashlib.sha256(encoded_label).hexdigest(),
         height=label.shape[0],
@@ -393,44 +324,17 @@ def _write_sample(stage: Path, num_classes: int, sample: NewSample) -> _Record:
         joints=sample.joints,
         sequence=sample.sequence,
     )
+    return record, image, encoded_label
 
 
-def _refuse_rejected(rejected, total, file: Path, skip_bad: float) -> None:
-    if len(rejected) <= skip_bad:
-        return
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(
-            stream, ("split", "id", "file", "found", "expected"), lineterminator="\n"
-        )
-        table.writeheader()
-        table.writerows(rejected)
-    first = rejected[0]
-    count = f"{len(rejected)} of {total} bad, listed in {file}"
-    if skip_bad:
-        count += f"; --skip-bad {skip_bad}"
-    raise DataError(first["file"], f"{first['found']} ({count})", first["expected"])
-
-
-def _refuse_empty_splits(records: Sequence[_Record], splits: set[str]) -> None:
-    for split in sorted(splits | {"train"}):
+def _check_splits(records: Sequence[_Record], splits: Iterable[str]) -> None:
+    """DataError where a split has no sample, or an id twice; records are sorted."""
+    for split in sorted(splits):
         if not any(record.split == split for record in records):
-            raise DataError("split", f"{split} is empty", "at least one sample")
-
-
-def _refuse_duplicates(records: Sequence[_Record]) -> None:
+            raise DataError(f"Split {split} is empty.")
     for one, other in zip(records, records[1:]):
         if sort_key(one) == sort_key(other):
-            raise DataError("id", f"{one.split}/{one.id} twice", "unique ids")
-
-
-def _remove_unlisted(stage: Path, records: Sequence[_Record]) -> None:
-    """A bad item may have written some of its samples before it failed."""
-    listed = {stage / "images" / r.split / r.image for r in records}
-    listed |= {stage / "labels" / r.split / f"{r.id}.png" for r in records}
-    for kind in ("images", "labels"):
-        for path in (stage / kind).rglob("*"):
-            if path.is_file() and path not in listed:
-                path.unlink()
+            raise DataError(f"The id {one.split}/{one.id} is used more than once.")
 
 
 def _common_size(records: Sequence[_Record]) -> tuple[int, int] | None:
@@ -442,22 +346,9 @@ def _write_joints(stage: Path, records: Sequence[_Record]) -> dict[str, str]:
     """joints/<split>.npz where the samples have joints; {split: hash}."""
     hashes = {}
     for split in dict.fromkeys(r.split for r in records if r.joints is not None):
-        joints = np.stack([r.joints for r in records if r.split == split])
-        joints = joints.astype(np.float32)
+        rows = [r.joints for r in records if r.split == split and r.joints is not None]
+        joints = np.stack(rows).astype(np.float32)
         (stage / "joints").mkdir(exist_ok=True)
         np.savez(stage / "joints" / f"{split}.npz", joints=joints)
         hashes[split] = hash_joints(joints)
     return hashes
-
-
-def _write_manifest(path: Path, records: Sequence[_Record]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(MANIFEST_FIELDS)
-        for record in records:
-            table.writerow([getattr(record, name) for name in MANIFEST_FIELDS])
-
-
-def _write_json(path: Path, values: Mapping[str, object]) -> None:
-    text = json.dumps(values, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")

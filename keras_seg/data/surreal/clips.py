@@ -1,15 +1,13 @@
-"""The clips of SURREAL: which there are, and what their files hold.
+"""The clips of SURREAL: finding them and reading their files.
 
     <src>/cmu/{train,val,test}/run{0,1,2}/<sequence>/<sequence>_c0001.mp4
                                                                     _segm.mat
                                                                     _info.mat
 
-Everything read is checked: these files come from anywhere, and of 67,582 clips some
-arrive damaged. Frames are counted from 1, as in segm_1, segm_2, ...
+Everything that is read is checked: the files come from anywhere, and of 67,582 clips
+some arrive damaged. Frames are counted from 1, as in segm_1, segm_2, ...
 """
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Collection
@@ -19,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from keras_seg import storage
 from keras_seg.data.matlab import MatFile, open_mat
 from keras_seg.errors import DataError
 
@@ -37,10 +36,10 @@ class Clip:
     """A clip by the names of its files.
 
     Attributes:
-        split: train, val or test: the folder it lies in.
+        split: train, val or test, by its folder.
         sequence: the folder of its motion sequence.
         id: <sequence>_c0001.
-        stem: path of the files without their endings.
+        stem: path of its files without their endings.
         sizes: bytes of the files in the order of ENDINGS, None where one is missing.
     """
 
@@ -56,7 +55,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Info:
-    """What is used of a clip's _info.mat; T frames.
+    """The part of a clip's _info.mat that is used; T frames.
 
     Attributes:
         stride: overlap with the next clip in percent: 30, 50 or 70.
@@ -72,8 +71,7 @@ class Info:
 def find_clips(src: Path) -> list[Clip]:
     """All clips under src/cmu, sorted by split, run and name; no file is opened.
 
-    Raises:
-        DataError: no clips at all.
+    DataError where there are none.
     """
     clips = []
     for split in SPLITS:
@@ -81,7 +79,7 @@ def find_clips(src: Path) -> list[Clip]:
             clips += _clips_of_sequence(split, folder)
     if not clips:
         raise DataError(
-            src / "cmu", "no clips", "{train,val,test}/run*/<sequence>/*_c0001.mp4 ..."
+            f"{src / 'cmu'} has no clips <split>/run*/<sequence>/*_c0001.mp4."
         )
     return clips
 
@@ -95,22 +93,17 @@ def _clips_of_sequence(split: str, folder: Path) -> list[Clip]:
             match = _FILE.fullmatch(entry.name)
             if match and entry.is_file():
                 found.setdefault(match[1], {})[match[2]] = entry.stat().st_size
-    return [
-        Clip(
-            split,
-            folder.name,
-            name,
-            folder / name,
-            tuple(found[name].get(ending) for ending in ENDINGS),
-        )
-        for name in sorted(found)
-    ]
+    clips = []
+    for name, sizes in sorted(found.items()):
+        in_order = tuple(sizes.get(ending) for ending in ENDINGS)
+        clips.append(Clip(split, folder.name, name, folder / name, in_order))
+    return clips
 
 
 def fingerprint(src: Path, clips: Collection[Clip]) -> str:
-    """SHA-256 over names and sizes of the raw files: has anything changed?"""
+    """SHA-256 over names and sizes of the raw files, to notice changed ones."""
     lines = [[clip.stem.relative_to(src).as_posix(), clip.sizes] for clip in clips]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    return storage.json_sha256(lines)
 
 
 def check_files(clip: Clip, root: Path) -> None:
@@ -118,16 +111,15 @@ def check_files(clip: Clip, root: Path) -> None:
     for ending, size in zip(ENDINGS, clip.sizes):
         path = clip.path(ending)
         if size is None:
-            raise DataError(path, "missing", f"the three files of {clip.id}")
+            raise DataError(f"{path} is missing.")
         if not path.resolve().is_relative_to(root):
-            raise DataError(path, "a link that leads out of --src", "a file inside")
+            raise DataError(f"{path} is a link that leads out of --src.")
 
 
 def read_info(path: Path) -> Info:
-    """Reads an _info.mat; where T is 1, MATLAB has dropped the last axis.
+    """Read an _info.mat; where T is 1, MATLAB has dropped the last axis.
 
-    Raises:
-        DataError: unreadable, or a variable of another shape.
+    DataError where it is unreadable or a variable has another shape.
     """
     names = ("stride", "joints2D", "joints3D")
     values = open_mat(path).read(names)
@@ -138,17 +130,16 @@ def read_info(path: Path) -> Info:
             value = value[..., None]
         if value.ndim != 3 or value.shape[:2] != (axes, JOINTS) or not value.size:
             raise DataError(
-                f"{path}: {name}", f"shape {value.shape}", f"{axes} x {JOINTS} x T"
+                f"{name} in {path} has shape {value.shape}, not {axes} x {JOINTS} x T."
             )
         joints[name] = np.ascontiguousarray(value.transpose(2, 1, 0), np.float32)
     frames = {name: len(value) for name, value in joints.items()}
     if len(set(frames.values())) > 1:
-        raise DataError(path, f"frames {frames}", "as many of each")
-    if values["stride"].size != 1:
-        raise DataError(
-            f"{path}: stride", f"shape {values['stride'].shape}", "one number"
-        )
-    return Info(int(values["stride"].item()), joints["joints2D"], joints["joints3D"])
+        raise DataError(f"{path} has different numbers of frames: {frames}.")
+    stride = values["stride"]
+    if stride.size != 1:
+        raise DataError(f"stride in {path} has shape {stride.shape}, not one number.")
+    return Info(int(stride.item()), joints["joints2D"], joints["joints3D"])
 
 
 def read_labels(path: Path, wanted: Collection[int], total: int) -> list[np.ndarray]:
@@ -156,7 +147,7 @@ def read_labels(path: Path, wanted: Collection[int], total: int) -> list[np.ndar
 
     Args:
         wanted: frame numbers, from 1.
-        total: frames of the clip; the file has to hold just segm_1 .. segm_total.
+        total: frames of the clip; the file must have just segm_1 .. segm_total.
 
     Raises:
         DataError: unreadable, a frame missing or of another shape, an id above 24.
@@ -167,13 +158,12 @@ def read_labels(path: Path, wanted: Collection[int], total: int) -> list[np.ndar
     values = file.read(names)
     for name, label in values.items():
         if label.dtype != np.uint8:
-            raise DataError(f"{path}: {name}", f"{label.dtype}", "uint8")
+            raise DataError(f"{name} in {path} is {label.dtype}, not uint8.")
         if label.max() > PARTS:
             count = np.count_nonzero(label > PARTS)
             raise DataError(
-                f"{path}: {name}",
-                f"class id {label.max()} ({count} pixels above {PARTS})",
-                f"0 to {PARTS}",
+                f"{name} in {path} has class id {label.max()} ({count} pixels above "
+                f"{PARTS})."
             )
     return [values[name] for name in names]
 
@@ -184,42 +174,42 @@ def _check_frames(file: MatFile, total: int) -> None:
     }
     expected = {f"segm_{frame}" for frame in range(1, total + 1)}
     for name in sorted(expected - shapes.keys(), key=lambda name: int(name[5:])):
-        raise DataError(f"{file.path}: {name}", "missing", f"segm_1 to segm_{total}")
+        raise DataError(f"{name} is missing in {file.path} of {total} frames.")
     for name, shape in shapes.items():
         if name not in expected:
-            raise DataError(
-                f"{file.path}: {name}", "too much", f"segm_1 to segm_{total}"
-            )
+            raise DataError(f"{name} in {file.path} is beyond its {total} frames.")
         if shape != FRAME_SIZE:
-            raise DataError(f"{file.path}: {name}", f"shape {shape}", f"{FRAME_SIZE}")
+            raise DataError(
+                f"{name} in {file.path} has shape {shape}, not {FRAME_SIZE}."
+            )
 
 
 def read_frames(path: Path, wanted: Collection[int], total: int) -> list[np.ndarray]:
     """Frames of a video: uint8 RGB [240, 320, 3] each, in the order of `wanted`.
 
-    The whole video is decoded: a decoder steps over what is damaged without a word,
-    and only the count of the frames that came out tells.
+    The whole video is decoded: a decoder silently skips what is damaged, and only the
+    number of decoded frames shows it.
 
     Args:
         wanted: frame numbers, from 1.
-        total: frames the video has to have.
+        total: frames the video must have.
 
     Raises:
-        DataError: unreadable, no mp4, or not `total` frames.
+        DataError: unreadable, not an mp4, or not `total` frames.
     """
     try:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise DataError(path, error.strerror, "a readable file") from None
-    if start[4:] != _MP4_BRAND:  # also no playlist, which would open other files
-        raise DataError(path, "no mp4 file", "an mp4 file")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are told below
-    threads = [cv2.CAP_PROP_N_THREADS, 1]  # clips are what is done in parallel
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    if start[4:] != _MP4_BRAND:  # nor a playlist, which would open other files
+        raise DataError(f"{path} is not an mp4 file.")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are raised below
+    threads = [cv2.CAP_PROP_N_THREADS, 1]  # clips are decoded in parallel already
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, threads)
     try:
         if not video.isOpened():
-            raise DataError(path, "cannot be decoded", "a whole mp4 file")
+            raise DataError(f"{path} cannot be decoded.")
         properties = (
             cv2.CAP_PROP_FRAME_HEIGHT,
             cv2.CAP_PROP_FRAME_WIDTH,
@@ -227,21 +217,20 @@ def read_frames(path: Path, wanted: Collection[int], total: int) -> list[np.ndar
         )
         *size, count = (int(video.get(name)) for name in properties)
         if tuple(size) != FRAME_SIZE:
-            raise DataError(path, f"{size[0]} x {size[1]}", "240 x 320 pixels")
+            raise DataError(f"{path} has {size[0]} x {size[1]} pixels, not 240 x 320.")
         if count != total:
-            raise DataError(path, f"{count} frames", f"{total}, as in {INFO}")
+            raise DataError(f"{path} has {count} frames, its {INFO} {total}.")
         frames = {}
         for number in range(1, total + 1):
             if not video.grab():
                 raise DataError(
-                    path,
-                    f"only {number - 1} of {count} frames can be decoded",
-                    "a whole mp4 file",
+                    f"{path} is damaged: only {number - 1} of {count} frames can be "
+                    "decoded."
                 )
             if number in wanted:
                 done, frames[number] = video.retrieve()
                 if not done:
-                    raise DataError(path, f"frame {number} damaged", "a whole mp4 file")
+                    raise DataError(f"{path} is damaged in frame {number}.")
     finally:
         video.release()
     return [cv2.cvtColor(frames[number], cv2.COLOR_BGR2RGB) for number in wanted]

@@ -1,7 +1,7 @@
 """Clusters of many points: mini-batch k-means and farthest points, in NumPy.
 
 All functions take float arrays [N, D] and are repeatable: what is random comes from
-the generator that is handed in.
+the generator they are given.
 """
 
 import numpy as np

@@ -1,9 +1,7 @@
-"""Square crops around a person: box, crop and the joints' way through both.
-
-BODY section 2.2, "Thirdly"; specification 5.1, step 5.
-"""
+"""Square crops around a person: box, crop, and joints that follow (BODY 2.2)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -55,14 +53,14 @@ def _start(first: int, end: int, side: int, length: int) -> int:
     return min(max((first + end - side) // 2, min(0, room)), max(0, room))
 
 
-def crop(array: np.ndarray, square: Square, pad: str | int) -> np.ndarray:
+def crop(array: np.ndarray, square: Square, pad: Literal["edge"] | int) -> np.ndarray:
     """The square of [H, W, ...]: [side, side, ...].
 
     Args:
         array: image or label.
         square: what to cut.
-        pad: what lies beyond the frame: "edge" repeats the border, a number is
-            that value.
+        pad: what fills the part beyond the frame: "edge" repeats the border, a number
+            is that value.
     """
     height, width = array.shape[:2]
     beyond = [
@@ -109,7 +107,7 @@ def crop_and_resize(
 def move_joints(
     joints: np.ndarray, square: Square, size: tuple[int, int]
 ) -> np.ndarray:
-    """float32 [J, 2]: where joints [J, 2] of the frame lie in the resized square.
+    """float32 [J, 2]: joints [J, 2] of the frame in the resized square.
 
     Pixel centres are whole numbers, and resizing keeps the pixels' outer edges.
     """

@@ -1,4 +1,4 @@
-"""Frames of a clip of SURREAL -> samples: decode, repair, crop, resize, joints."""
+"""A clip of SURREAL -> samples: decode, repair, crop and resize frames and joints."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def frame_id(clip: Clip, frame: int) -> str:
 
 @dataclass(frozen=True)
 class Conversion:
-    """The task of one clip; a function of the clip alone, picklable.
+    """The conversion of one clip; picklable.
 
     Attributes:
         root: the raw folder, resolved.
@@ -80,12 +80,13 @@ class Conversion:
         total = len(joints)
         if max(item.frames) > total:
             raise DataError(
-                clip.path(INFO), f"{total} frames", f"frame {max(item.frames)} too"
+                f"{clip.path(INFO)} has {total} frames, but frame {max(item.frames)} "
+                "was chosen."
             )
         labels = read_labels(clip.path(LABELS), item.frames, total)
         images = read_frames(clip.path(VIDEO), item.frames, total)
         for frame, image, label in zip(item.frames, images, labels):
-            # Before cropping: what the crop cuts off belongs to the components.
+            # Before cropping: what the crop cuts off counts for the head's components.
             label = REPAIRS[self.repair](label)
             if np.count_nonzero(label) < FEWEST_BODY_PIXELS:
                 continue

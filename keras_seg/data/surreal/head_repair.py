@@ -1,10 +1,9 @@
 """Repair of SURREAL's head labels: specks on chest and pelvis that are called head.
 
-BODY section 2.2, "Finally": connected components of the head's id, all but the
-largest are refilled from their neighbourhood (specification 5.1, step 4). That is
-`repair_head`. It also refills what an arm cuts off the head, and specks at the
-outline become background. `repair_zones` knows where the defect sits and does
-neither.
+BODY section 2.2, "Finally": of the connected components of the head's id, all but the
+largest are refilled from their neighbourhood. That is `repair_head`. It also refills
+what an arm cuts off the head, and specks at the outline become background.
+`repair_zones` knows where the defect occurs and does neither.
 """
 
 import cv2
@@ -39,10 +38,10 @@ def repair_head(label: np.ndarray) -> np.ndarray:
 def repair_zones(label: np.ndarray) -> np.ndarray:
     """As `repair_head`, but only specks on chest and pelvis, and with their ids.
 
-    A component that touches neither, lies within 2 pixels of the head or has more
-    than a third of its pixels is a piece of a head that something covers in part: it
-    stays. What is refilled takes the most frequent of its neighbours in `ZONE_IDS`,
-    never the background beside it or an arm in front.
+    A component that touches neither, is within 2 pixels of the head or has more than a
+    third of its pixels is a piece of a partly covered head: it stays. What is refilled
+    takes the most frequent of its neighbours in `ZONE_IDS`, never the background beside
+    it or an arm in front.
 
     Args, Returns: as `repair_head`.
     """

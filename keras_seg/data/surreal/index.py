@@ -1,6 +1,6 @@
 """The index of SURREAL: every clip's joints, and which frames a split may take."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -69,16 +69,16 @@ def usable_frames(info: Info) -> np.ndarray:
 
 
 def index_clips(
-    clips: Sequence[Clip], root: Path, stride: int, each: Callable[..., Iterator]
+    clips: Sequence[Clip], root: Path, stride: int, each: Callable[..., Generator]
 ) -> tuple[list[IndexedClip], dict[Clip, DataError]]:
-    """Reads the _info.mat of every clip.
+    """Read the _info.mat of every clip.
 
     Args:
         clips: of all splits and runs.
         root: the raw folder, resolved.
         stride: clips with another one are left out. It is read from the file: the
             order of the run folders differs between descriptions of SURREAL.
-        each: how the clips are gone through: takes (work, items).
+        each: maps a function over the clips: takes (work, items).
 
     Returns:
         The clips of this stride in their order, and the bad ones.
@@ -111,13 +111,13 @@ def pools(
 ) -> dict[str, list[IndexedClip]]:
     """{split: clips it may take frames from}.
 
-    SURREAL's val clips lie in its test folder too, and neighbouring clips of a
-    sequence overlap. So test takes no clip of a sequence that has one in val.
+    SURREAL's val clips are in its test folder too, and neighbouring clips of a sequence
+    overlap. So test takes no clip of a sequence that has one in val.
 
     Args:
         clips: all of one stride.
-        leaky_test: leave only the val clips themselves out of test, as is common:
-            poses of val are then seen in test, from the clips beside them.
+        leaky_test: leave only the val clips themselves out of test, as is common: test
+            then shows poses of val, from the clips beside them.
     """
     by_split: dict[str, list[IndexedClip]] = {split: [] for split in SPLITS}
     for indexed in clips:

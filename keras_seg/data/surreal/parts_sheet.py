@@ -18,7 +18,7 @@ def write_parts_sheet(
     columns: int = 6,
     blocks: int = 2,
 ) -> None:
-    """Writes a PNG of up to columns * blocks samples, spread over the split's ids.
+    """Write a PNG of up to columns * blocks samples, spread over the split's ids.
 
     Args:
         prepared: with square images.

@@ -1,7 +1,6 @@
 """Which frames to take: spread over the poses, by clusters of the 3D joints.
 
-BODY section 2.2, "Secondly", names neither features nor method; specification 5.1,
-step 2, decides (decision 24).
+BODY section 2.2, "Secondly", names neither features nor method; both are our choice.
 """
 
 from collections.abc import Sequence
@@ -69,23 +68,23 @@ def quotas(sizes: Sequence[int], total: int, power: float = 0.5) -> np.ndarray:
     Args:
         sizes: of the clusters.
         total: how many in all; at most the sum of the sizes are taken.
-        power: 0.5 as specified; 0: equal shares.
+        power: 0.5: by the root of the size; 0: equal shares.
 
     Returns:
         int64 [k], each at most its size.
     """
-    sizes = np.asarray(sizes, np.int64)
-    total = min(total, int(sizes.sum()))
-    shares = np.zeros(len(sizes))
-    open_ = sizes > 0
-    weights = np.where(open_, sizes.astype(np.float64) ** power, 0)
+    limits = np.asarray(sizes, np.int64)
+    total = min(total, int(limits.sum()))
+    shares = np.zeros(len(limits))
+    open_ = limits > 0
+    weights = np.where(open_, limits.astype(np.float64) ** power, 0)
     while open_.any():
         left = total - shares[~open_].sum()
         shares[open_] = left * weights[open_] / weights[open_].sum()
-        full = open_ & (shares >= sizes)
+        full = open_ & (shares >= limits)
         if not full.any():
             break
-        shares[full] = sizes[full]
+        shares[full] = limits[full]
         open_ &= ~full
     taken = np.floor(shares + 1e-9).astype(np.int64)  # 2.9999999 is 3
     by_remainder = np.argsort(-np.round(shares - taken, 9), kind="stable")
@@ -100,13 +99,13 @@ def select(
     rng: np.random.Generator,
     method: str = "kmeans",
 ) -> Selection:
-    """Chooses `count` of N poses; all of them where N is not larger.
+    """Choose `count` of N poses; all of them where N is not larger.
 
     Args:
         features: [N, D], as `standardised` gives them.
         count: how many.
         clusters: of mini-batch k-means.
-        rng: what is random comes from it.
+        rng: the source of what is random.
         method: "kmeans": quotas by the root of the cluster's size, random inside.
             "farthest": equal quotas, inside greedily the pose that is farthest from
             those chosen, beginning with the medoid; where quotas cannot be equal, the
@@ -133,7 +132,9 @@ def select(
     return Selection(chosen[ascending], of_cluster[ascending])
 
 
-def _farthest(features, members, count) -> list[np.ndarray]:
+def _farthest(
+    features: np.ndarray, members: Sequence[np.ndarray], count: int
+) -> list[np.ndarray]:
     """The chosen members of each cluster."""
     medoids = np.array([ids[medoid(features[ids])] for ids in members])
     central = medoid(features[medoids])
@@ -144,5 +145,5 @@ def _farthest(features, members, count) -> list[np.ndarray]:
     taken = []
     for ids, first, number in zip(members, medoids, wanted):
         begin = int(np.searchsorted(ids, first))
-        taken.append(ids[farthest_points(features[ids], number, begin)])
+        taken.append(ids[farthest_points(features[ids], int(number), begin)])
     return taken

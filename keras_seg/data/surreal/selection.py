@@ -5,18 +5,23 @@ selection.csv: split, id of the sample, clip (path below the raw folder), frame 
 """
 
 import csv
-import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from keras_seg import storage
+from keras_seg.command_line import note
+from keras_seg.data import raw
+from keras_seg.data.prepared import SELECTION, Prepared
 from keras_seg.data.surreal.clips import SPLITS, Clip
-from keras_seg.data.surreal.frames import frame_id
-from keras_seg.data.surreal.index import IndexedClip
+from keras_seg.data.surreal.frames import FEWEST_BODY_PIXELS, SelectedClip, frame_id
+from keras_seg.data.surreal.index import IndexedClip, index_clips, pools
 from keras_seg.data.surreal.pose_selection import pose_features, select, standardised
+from keras_seg.data.surreal.settings import Settings
+from keras_seg.data.writer import Options
 from keras_seg.errors import DataError
 
 FIELDS = ("split", "id", "clip", "frame", "cluster")
@@ -39,6 +44,53 @@ class SelectedFrame:
         return frame_id(self.clip, self.frame)
 
 
+def find_items(
+    src: Path,
+    clips: Sequence[Clip],
+    settings: Settings,
+    options: Options,
+    each: Callable[..., Generator],
+    stage: Path,
+) -> list[SelectedClip]:
+    """The clips to convert, by index and selection; selection.csv goes to `stage`."""
+    bad: dict[Clip, DataError] = {}
+    if settings.selection is not None:
+        rows = read_selection(settings.selection, src, clips)
+    else:
+        indexed, bad = index_clips(
+            clips,
+            src.resolve(),
+            settings.stride,
+            lambda work, items: each(work, items, options.workers),
+        )
+        if len(bad) > options.skip_bad:
+            # Refused anyway: list what is bad without hours of conversion.
+            return [SelectedClip(clip, (), bad.get(clip)) for clip in clips]
+        rows = select_frames(
+            pools(indexed, settings.leaky_test),
+            dict(zip(SPLITS, settings.frames)),
+            settings.every,
+            dict(zip(SPLITS, settings.clusters)),
+            settings.seed,
+            settings.method,
+        )
+    rows = raw.first_of_each_split(rows, options.limit)
+    _check_unique(rows)
+    write_selection(stage / SELECTION, src, rows)
+    frames: dict[Clip, list[int]] = {}
+    for row in rows:
+        frames.setdefault(row.clip, []).append(row.frame)
+    items = [SelectedClip(clip, tuple(numbers)) for clip, numbers in frames.items()]
+    return items + [SelectedClip(clip, (), error) for clip, error in bad.items()]
+
+
+def _check_unique(rows: Sequence[SelectedFrame]) -> None:
+    # Here, before hours of conversion; the writer checks it after them.
+    for (split, id), count in Counter((row.split, row.id) for row in rows).items():
+        if count > 1:
+            raise DataError(f"The id {split}/{id} is used {count} times.")
+
+
 def select_frames(
     pools: Mapping[str, Sequence[IndexedClip]],
     counts: Mapping[str, int | None],
@@ -47,12 +99,12 @@ def select_frames(
     seed: int,
     method: str,
 ) -> list[SelectedFrame]:
-    """Chooses frames of each split, sorted by split and id.
+    """Choose frames of each split, sorted by split and id.
 
     Args:
         pools: {split: clips}.
-        counts: {split: how many}; None takes all, 0 none. All are taken, and it is
-            said, where there are fewer than wanted.
+        counts: {split: how many}; None takes all, 0 none. Where there are fewer than
+            wanted, all are taken, with a note.
         every: see `frame_step`.
         clusters: {split: number of clusters}.
         seed: of the selection.
@@ -75,14 +127,14 @@ def select_frames(
         ]
         if not places:
             raise DataError(
-                f"split {split}", "no usable frames", "some, or 0 of --frames"
+                f"Split {split} has no usable frames. --frames can leave it out (0)."
             )
         if count is None or count == len(places):
-            _tell(f"{split}: all {len(places)} frames")
+            note(f"{split}: all {len(places)} frames")
         elif count > len(places):
-            _tell(f"{split}: {count} frames wanted, all {len(places)} there are taken")
+            note(f"{split}: all {len(places)} frames, fewer than the wanted {count}")
         else:
-            _tell(f"{split}: choosing {count} of {len(places)} frames")
+            note(f"{split}: choosing {count} of {len(places)} frames")
         joints = np.stack([pool[place].joints_3d[frame] for place, frame in places])
         selection = select(
             standardised(pose_features(joints)),
@@ -113,13 +165,13 @@ def frame_step(pool: Sequence[IndexedClip], count: int | None, every: int) -> in
 
 
 def write_selection(path: Path, src: Path, frames: Sequence[SelectedFrame]) -> None:
-    """Writes selection.csv; `src` is the raw folder."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(FIELDS)
-        for frame in frames:
-            clip = frame.clip.stem.relative_to(src).as_posix()
-            table.writerow([frame.split, frame.id, clip, frame.frame, frame.cluster])
+    """Write selection.csv; `src` is the raw folder."""
+    lines = []
+    for row in frames:
+        clip = row.clip.stem.relative_to(src).as_posix()
+        line = (row.split, row.id, clip, row.frame, row.cluster)
+        lines.append(dict(zip(FIELDS, line)))
+    storage.write_table(path, lines)
 
 
 def read_selection(path: Path, src: Path, clips: Sequence[Clip]) -> list[SelectedFrame]:
@@ -131,7 +183,7 @@ def read_selection(path: Path, src: Path, clips: Sequence[Clip]) -> list[Selecte
         clips: all of it; the file can name no others.
 
     Raises:
-        DataError: unreadable, no such file, or a line that names no frame of them.
+        DataError: it cannot be read, or a line names no frame of the clips.
     """
     by_place = {clip.stem.relative_to(src).as_posix(): clip for clip in clips}
     frames = []
@@ -140,19 +192,28 @@ def read_selection(path: Path, src: Path, clips: Sequence[Clip]) -> list[Selecte
         clip = by_place.get(place)
         if clip is None or clip.split != split:
             raise DataError(
-                f"{path}: line {number}", f"{split} {place}", "a clip of --src"
+                f"Line {number} of {path} names {split} {place}, which is no clip of "
+                "--src."
             )
         if not (frame.isdecimal() and int(frame) and cluster.lstrip("-").isdecimal()):
             raise DataError(
-                f"{path}: line {number}", f"{frame}, {cluster}", "a frame and a cluster"
+                f"Line {number} of {path} has {frame}, {cluster} where a frame and a "
+                "cluster should be."
             )
         frames.append(SelectedFrame(clip, int(frame), int(cluster)))
     return sorted(frames, key=lambda frame: (SPLITS.index(frame.split), frame.id))
 
 
-def count_selected(path: Path) -> dict[str, int]:
-    """{split: frames that a selection.csv lists}."""
-    return dict(Counter(line[0] for line in _read_lines(path)))
+def note_left_out(prepared: Prepared) -> None:
+    """Print how many chosen frames of each split the prepared folder lacks."""
+    lines = _read_lines(prepared.folder / SELECTION)
+    for split, count in Counter(line[0] for line in lines).items():
+        missing = count - len(prepared.samples(split))
+        if missing:
+            note(
+                f"{split}: {missing} of {count} chosen frames left out: fewer than "
+                f"{FEWEST_BODY_PIXELS} pixels of a person, or in a skipped clip"
+            )
 
 
 def _read_lines(path: Path) -> list[list[str]]:
@@ -160,16 +221,12 @@ def _read_lines(path: Path) -> list[list[str]]:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.reader(file, strict=True))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(path, f"unreadable ({error})", "a selection.csv") from None
+        raise DataError(f"{path} cannot be read: {error}.") from None
     if not lines or tuple(lines[0]) != FIELDS:
-        raise DataError(path, "another header", ",".join(FIELDS))
+        raise DataError(f"{path} has another header than {','.join(FIELDS)}.")
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(FIELDS):
             raise DataError(
-                f"{path}: line {number}", f"{len(line)} fields", f"{len(FIELDS)}"
+                f"Line {number} of {path} has {len(line)} fields, not {len(FIELDS)}."
             )
     return lines[1:]
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

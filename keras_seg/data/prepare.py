@@ -1,0 +1,220 @@
+"""Prepare a raw dataset; verify or show a prepared folder.
+
+python datasets/prepare.py NAME --src RAW --out DIR [--size H W] [--limit N]
+python datasets/prepare.py verify DIR
+python datasets/prepare.py show DIR
+"""
+
+import argparse
+import math
+import os
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from keras_seg.command_line import Parser, natural_int, positive_int
+from keras_seg.data import DATASETS, Option, load
+from keras_seg.data.prepared import SHEET, Prepared, open_prepared
+from keras_seg.data.writer import Options
+from keras_seg.errors import DataError, UsageError
+
+PROGRAM = "python datasets/prepare.py"
+
+
+COMMON = (
+    Option("src", "the raw folder", Path, required=True),
+    Option("out", "the prepared folder", Path, required=True),
+    Option(
+        "size",
+        "resize every image to this; otherwise each keeps its size",
+        positive_int,
+        values=2,
+        metavar=("H", "W"),
+    ),
+    Option("limit", "the first N images of each split", positive_int, metavar="N"),
+    Option(
+        "workers",
+        "how many work at a time; never changes the result",
+        positive_int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+    ),
+    Option(
+        "skip_bad",
+        "leave out at most N bad items; one more stops the preparation",
+        lambda text: math.inf if text == "all" else natural_int(text),
+        default=0,
+        metavar="N|all",
+    ),
+    Option(
+        "overwrite",
+        "replace a folder prepared by another command, or from raw files that were "
+        "changed: files of equal names and sizes count as the same",
+        bool,
+        default=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One preparation.
+
+    Attributes:
+        dataset: a key of `DATASETS`.
+        src, out: the raw and the prepared folder.
+        options: what every dataset can be told.
+        own: keywords of the dataset's own `prepare`.
+    """
+
+    dataset: str
+    src: Path
+    out: Path
+    options: Options
+    own: Mapping[str, Any]
+
+
+def main(argv: list[str], program: str = PROGRAM) -> int:
+    """Do what the command line asks for.
+
+    Args:
+        argv: the name of a dataset, "verify" or "show", and its options.
+        program: what precedes them, for help texts and meta.json.
+    """
+    verb, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if verb in DATASETS:
+        prepare(parse(verb, rest, program))
+    elif verb == "verify":
+        verify(rest, program)
+    elif verb == "show":
+        show(rest, program)
+    else:
+        names = [*DATASETS, "verify", "show"]
+        parser = Parser(
+            prog=program,
+            description=__doc__,
+            epilog=f"{program} NAME --help lists the options of a dataset.",
+        )
+        parser.add_argument(
+            "NAME", choices=names, help=", ".join(names), metavar="NAME"
+        )
+        parser.parse_args(argv)
+    return 0
+
+
+def parse(dataset: str, argv: list[str], program: str = PROGRAM) -> Request:
+    """The request of a dataset's command line."""
+    module = load(dataset)
+    parser = Parser(
+        prog=f"{program} {dataset}",
+        description=module.__doc__,
+        epilog=f"See datasets/{dataset}.md: where to get it, licence, expected counts.",
+    )
+    own = getattr(module, "OPTIONS", ())
+    for option in (*COMMON, *own):
+        if option.name == "size" and hasattr(module, "SIZE"):
+            option = replace(option, default=module.SIZE, help="resize every image")
+        _add_option(parser, option)
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(parser.parse_args(argv)).items()
+    }
+    keywords = {option.name: given.pop(option.name) for option in own}
+    src, out = given.pop("src"), given.pop("out")
+    command = f"{program} {shlex.join([dataset, *argv])}"
+    return Request(dataset, src, out, Options(**given, command=command), keywords)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    name, help = f"--{option.name.replace('_', '-')}", option.help
+    if option.type is bool:
+        has_no = argparse.BooleanOptionalAction if option.default else "store_true"
+        parser.add_argument(name, action=has_no, default=option.default, help=help)
+        return
+    if option.default not in (None, ()):
+        help = f"{help}; default: {_shown(option.default)}"
+    parser.add_argument(
+        name,
+        help=help,
+        type=option.type,
+        default=option.default,
+        required=option.required,
+        choices=option.choices,
+        nargs=option.values,
+        metavar=option.metavar,
+    )
+
+
+def _shown(value: object) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join("all" if each is None else str(each) for each in value)
+    return str(value)
+
+
+def prepare(request: Request) -> Prepared:
+    """Prepare a dataset and print what was done."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
+    prepared, written = load(request.dataset).prepare(
+        request.src, request.out, request.options, **request.own
+    )
+    print(f"{'prepared' if written else 'already prepared'}: {_summary(prepared)}")
+    # The same image in two splits: validation would measure memory.
+    first, again = {}, []
+    for split in prepared.splits:
+        for sample in prepared.samples(split):
+            other = first.setdefault(sample.image_sha256, sample)
+            if other.split != split:
+                again.append(f"{split}/{sample.id} = {other.split}/{other.id}")
+    if again:
+        print(f"note: {len(again)} images are in two splits, the first {again[0]}")
+    return prepared
+
+
+def verify(argv: list[str], program: str = PROGRAM) -> None:
+    """Check every byte of a prepared folder; DataError where something is wrong."""
+    parser = Parser(
+        prog=f"{program} verify",
+        description="Read a whole prepared folder: hashes, sizes, label ranges, pairs, "
+        "class counts. List what is wrong; exit code 3 if anything is.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count())
+    arguments = parser.parse_args(argv)
+    from keras_seg.data.verify import verify
+
+    problems = verify(arguments.folder, arguments.workers)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise DataError(f"{arguments.folder} has {len(problems)} problems.")
+    print(f"whole: {_summary(open_prepared(arguments.folder))}")
+
+
+def show(argv: list[str], program: str = PROGRAM) -> None:
+    """Draw a sheet of a prepared folder's samples."""
+    parser = Parser(
+        prog=f"{program} show",
+        description="Draw samples, legend and class frequencies as a PNG.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--count", type=positive_int, default=12)
+    parser.add_argument("--out", type=Path, help=f"default: {SHEET} in the folder")
+    arguments = parser.parse_args(argv)
+    from keras_seg.data.sheet import write_sheet  # Matplotlib
+
+    prepared = open_prepared(arguments.folder)
+    path = arguments.out or arguments.folder / SHEET
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--out {path} must be a file in an existing folder.")
+    write_sheet(prepared, path, arguments.split, arguments.count)
+    print(path)
+
+
+def _summary(prepared: Prepared) -> str:
+    counts = ", ".join(f"{s} {len(prepared.samples(s))}" for s in prepared.splits)
+    return f"{prepared.folder} ({counts} images)"

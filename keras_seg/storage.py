@@ -193,9 +193,12 @@ def lock(folder: Path) -> Iterator[None]:
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     path = folder / LOCK
+    locked = f"Another process is working on {folder}. Wait until it has finished."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError as error:  # its owner is just removing it
+        raise LockedError(locked) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{folder} is a file; name a folder.") from error
     except OSError as error:
@@ -208,9 +211,7 @@ def lock(folder: Path) -> Iterator[None]:
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
         if not is_ours:
-            raise LockedError(
-                f"Another process is working on {folder}. Wait until it has finished."
-            )
+            raise LockedError(locked)
         try:
             yield
         except BaseException:
@@ -223,10 +224,12 @@ def lock(folder: Path) -> Iterator[None]:
 def _remove_if_empty(folders: Iterable[Path]) -> None:
     """Remove folders made for nothing, from the innermost outwards."""
     for folder in folders:
-        if [entry.name for entry in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
         try:
+            if [entry.name for entry in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
             folder.rmdir()
+        except FileNotFoundError:  # the block removed it itself
+            continue
         except OSError:  # somebody has put something there
             return
 
@@ -270,6 +273,8 @@ def publishing(out: Path, check: Callable[[Path], None]) -> Iterator[Path]:
         except OSError as error:
             raise storage_error(error, out) from error
         finally:
+            if old.exists() and not out.exists():  # stopped between the two renames
+                old.rename(out)
             shutil.rmtree(workshop, ignore_errors=True)
 
 

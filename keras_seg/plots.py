@@ -127,7 +127,7 @@ def arm_colours(
     """
     given = given or {}
     free = [colour for colour in COLOURS if colour not in given.values()]
-    styles = {arm: (colour, "-") for arm, colour in given.items()}
+    styles: dict[str, tuple] = {arm: (colour, "-") for arm, colour in given.items()}
     others = [arm for arm in arms if arm != base and arm not in given]
     for position, arm in enumerate(others):
         row, column = divmod(position, len(free))
@@ -226,7 +226,7 @@ def legend_entries(
     maps: Iterable[np.ndarray], palette: Sequence[Colour], names: Sequence[str]
 ) -> list[tuple[str, Colour]]:
     """(name, colour) of the classes that occur in label maps, in id order."""
-    present = sorted({k for ids in maps for k in np.unique(ids).tolist()})
+    present = sorted({int(k) for ids in maps for k in np.unique(ids)})
     entries = [(names[k], palette[k]) for k in present if k < len(names)]
     if IGNORE_ID in present:
         entries.append(("not labelled", IGNORED_COLOUR))
@@ -260,7 +260,8 @@ def picture_grid(
     top = 0.1 + 0.14 * max(title.count("\n") + 1 for title in titles)
     bottom = 0.15 + 0.18 * math.ceil(len(legend) / per_line)
     height = top + max(1, len(rows)) * (picture_height + 0.05) + bottom
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")
     edges = {"left": left / width, "right": 0.998}
     edges |= {"top": 1 - top / height, "bottom": bottom / height}
     grid = figure.subplots(
@@ -280,10 +281,10 @@ def picture_grid(
         style = {"fontsize": 6.5, "color": MUTED, "multialignment": "center"}
         style |= {"transform": line[0].transAxes, "ha": "right", "va": "center"}
         line[0].text(-0.03, 0.5, name, rotation=90, **style)
-    handles = [
-        Patch(facecolor=np.divide(colour, 255), edgecolor=MUTED, linewidth=0.4)
-        for _, colour in legend
-    ]
+    handles = []
+    for _, (red, green, blue) in legend:
+        face = (red / 255, green / 255, blue / 255)
+        handles.append(Patch(facecolor=face, edgecolor=MUTED, linewidth=0.4))
     classes = [name for name, _ in legend]
     _legend(figure, handles, classes, per_line, loc="lower center", handlelength=1.1)
     return figure

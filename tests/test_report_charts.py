@@ -148,7 +148,7 @@ def test_bars_are_scores_and_an_absent_class_is_named_so():
 
 
 def test_confusion_is_in_percent_of_the_truth():
-    confusion = [[60, 40, 0, 0], [1, 99, 0, 0], [0, 0, 0, 0], [0, 3, 0, 997]]
+    confusion = np.array([[60, 40, 0, 0], [1, 99, 0, 0], [0] * 4, [0, 3, 0, 997]])
 
     axes = charts.confusion_matrix(confusion, CLASSES, "x").axes[0]
 

@@ -23,7 +23,7 @@ from keras_seg.report.blocks import (
     Pictures,
 )
 from keras_seg.report.sheets import SHEETS
-from keras_seg.report.view import Context, StageView
+from keras_seg.report.view import Context, Panel, StageView
 
 SAMPLE_ROWS = 4
 LOSS_COLOUR, MIOU_COLOUR = COLOURS[5], COLOURS[0]
@@ -38,41 +38,32 @@ Histories = Mapping[str, Sequence[Rows]]  # {label: a history for each seed}
 def curves(view: StageView) -> list:
     """Curves of the scores; folded, those of the losses and as the documents have them.
 
-    A stage with panels has a chart for each number and panel, with the first
+    A stage with panels has a chart for each number and panel, with those of the first
     validation score open.
     """
-    histories = _histories(view, view.titles)
-    if not histories:
+    panels = [(panel, _histories(view, panel.labels)) for panel in view.panels()]
+    if not any(histories for _, histories in panels):
         return []
-    columns = _columns(view, histories)
-    if view.stage.panels:
-        panels = [(panel, _histories(view, panel.labels)) for panel in view.panels()]
-        notes = [n for panel, _ in panels for n in _losses_note(view, panel.labels)]
-        groups = []
-        for column, title in columns:
-            charts = []
-            for panel, found in panels:
-                styles, named = panel.styles, list(panel.drawn.values())
-                text = f"{title}: {panel.title}"
-                chart = _curves_chart(view, column, text, found, styles, named, panel)
-                charts.append(chart)
-            note = notes[:1] if column.endswith("loss") else []
-            groups.append((title, [Charts(charts), *note]))
-    else:
-        named = [arm.title for arm in view.drawn() if arm.title in histories]
-        styles = view.styles()
-        parts: dict[str, list] = {"Scores": [], "Losses": []}
-        for column, title in columns:
-            part = parts["Losses" if column.endswith("loss") else "Scores"]
-            part.append(_curves_chart(view, column, title, histories, styles, named))
-        groups = [(title, [Charts(part)]) for title, part in parts.items() if part]
-        groups[-1][1].extend(_losses_note(view, view.titles))
-        shown = {title: histories[title] for title in named}
-        together = _document_curves(view.stage.name, shown, styles)
-        groups.append(("Curves as the documents draw them", [together]))
-    (_, first), *folded = groups
-    heading = Heading(3, "Training")
-    return [heading, *first, *(Details(title, blocks) for title, blocks in folded)]
+    groups: dict[str, list] = {}
+    for column, title in _columns(view):
+        kind = "Losses" if _is_loss(column) else "Scores"
+        group = groups.setdefault(kind if len(panels) == 1 else title, [])
+        for panel, histories in panels:
+            name = f"{view.stage.name}-{column.replace('_', '-')}"
+            name += f"-{panel.name}" if panel.name else ""
+            text = f"{title}: {panel.title}" if panel.title else title
+            style = {"styles": panel.styles, "named": list(panel.drawn.values())}
+            figure = arm_curves(histories, column, text, **style)
+            group.append(Chart(name, figure, f"{text}, over the training steps"))
+    (_, first), *folded = groups.items()
+    blocks: list = [Heading(3, "Training"), Charts(first)]
+    blocks += [Details(title, [Charts(charts)]) for title, charts in folded]
+    if any(_losses_differ(view, panel.labels) for panel, _ in panels):
+        text = "The arms' losses differ: compare the shapes of their curves, not the "
+        blocks.append(Paragraph(f"{text}heights.", "note"))
+    if not view.stage.panels:
+        blocks.append(_document_curves(view.stage.name, *panels[0]))
+    return blocks
 
 
 def _histories(view: StageView, labels: Mapping[str, str]) -> Histories:
@@ -84,9 +75,9 @@ def _histories(view: StageView, labels: Mapping[str, str]) -> Histories:
     return {label: runs for label, runs in histories.items() if runs}
 
 
-def _columns(view: StageView, histories: Histories) -> list[tuple[str, str]]:
+def _columns(view: StageView) -> list[tuple[str, str]]:
     """(column of the histories, its title): scores that have numbers, then losses."""
-    rows = [row for runs in histories.values() for rows in runs for row in rows]
+    rows = [row for run in view.result.results for row in run.history]
     columns = [
         (f"{part}_{key}", f"{name} {wording.metric(key)} (%)")
         for key in view.stage.curves
@@ -96,20 +87,13 @@ def _columns(view: StageView, histories: Histories) -> list[tuple[str, str]]:
     return [*columns, ("val_loss", "Validation loss"), ("loss", "Training loss")]
 
 
-def _curves_chart(view, column, title, histories, styles, named, panel=None) -> Chart:
-    name = f"{view.stage.name}-{column.replace('_', '-')}"
-    name += f"-{panel.name}" if panel else ""
-    figure = arm_curves(histories, column, title, styles=styles, named=named)
-    return Chart(name, figure, f"{title}, over the training steps")
+def _is_loss(column: str) -> bool:
+    return column.endswith("loss")
 
 
-def _losses_note(view: StageView, names: Collection[str]) -> list[Paragraph]:
-    """That losses of arms drawn together cannot be compared, if so."""
-    losses = {arm.config.loss for arm in view.arms if arm.name in names}
-    if len(losses) < 2:
-        return []
-    text = "The arms' losses differ: compare the shapes of these curves, not "
-    return [Paragraph(f"{text}their heights.", "note")]
+def _losses_differ(view: StageView, names: Collection[str]) -> bool:
+    """Whether arms that are drawn together have losses that cannot be compared."""
+    return len({arm.config.loss for arm in view.arms if arm.name in names}) > 1
 
 
 @plots.styled
@@ -123,14 +107,10 @@ def arm_curves(
 ) -> Figure:
     """One column of history.csv over the steps, a line for each arm and seed.
 
-    Args:
-        histories: {arm: one history for each seed}.
-        column: such as "val_miou"; what is no loss is drawn in percent.
-        title: what is drawn, with its unit.
-        styles: of `plots.arm_colours`.
-        named: the arms that are drawn in their style; the others are grey.
+    The arms in `named` are drawn in their style, the others grey. What is no loss is
+    drawn in percent.
     """
-    percent = not column.endswith("loss")
+    percent = not _is_loss(column)
     shown = [arm for arm in named if arm in histories][: plots.MOST_LABELS]
     rest = [arm for arm in histories if arm not in shown]
     drawn = [(f"{len(rest)} other arms", RULE, "-", rest)] if rest else []
@@ -153,28 +133,22 @@ def arm_curves(
     return figure
 
 
-def _document_curves(
-    stage: str, histories: Histories, styles: Mapping[str, tuple]
-) -> Charts:
+def _document_curves(stage: str, panel: Panel, histories: Histories) -> Details:
     """Loss and mIoU on two axes: of all arms (BODY Fig. 17), and of each (Fig. 4)."""
+    shown = {arm: histories[arm] for arm in panel.drawn.values() if arm in histories}
     charts = []
-    if len(histories) > 1:
+    if len(shown) > 1:
         title = "Validation loss (dashed) and mIoU (solid)"
-        figure = curves_together(histories, styles, title)
+        figure = curves_together(shown, panel.styles, title)
         charts.append(Chart(f"{stage}-together", figure, f"{title} of all arms"))
-    for number, (title, runs) in enumerate(histories.items()):
+    for number, (title, runs) in enumerate(shown.items()):
         text = f"Loss and mIoU of {title}, training and validation"
         charts.append(Chart(f"{stage}-arm{number}", curves_of_one(runs, title), text))
-    return Charts(charts)
+    return Details("Curves as the documents draw them", [Charts(charts)])
 
 
 def curves_of_one(histories: Sequence[Rows], title: str) -> Figure:
-    """Loss and mIoU of one arm: training as lines, validation as crosses (BODY Fig. 4).
-
-    Args:
-        histories: of the arm's seeds.
-        title: its name.
-    """
+    """Loss and mIoU, training as lines, validation as crosses (BODY Fig. 4)."""
     lines = [
         ("training loss", LOSS_COLOUR, "-", "", "loss"),
         ("validation loss", LOSS_COLOUR, "", "x", "val_loss"),
@@ -212,7 +186,7 @@ def _loss_and_miou(title: str, lines: Sequence[tuple], entries: Sequence) -> Fig
     left = figure.subplots()
     right = left.twinx()
     for colour, dash, marker, column, histories in lines:
-        percent = column.endswith("miou")
+        percent = not _is_loss(column)
         for rows in histories:
             steps, values = plots.points(rows, column, percent)
             losses += [] if percent else values
@@ -239,12 +213,10 @@ def pictures(view: StageView) -> list:
 
     A stage with panels has such pictures for each of them, all but the first folded.
     """
-    name = f"{view.stage.name}-pictures"
-    if view.stage.panels:
-        shown = [(p.title, f"{name}-{p.name}", p.drawn) for p in view.panels()]
-    else:
-        shown = [("", name, {arm.name: arm.title for arm in view.drawn()})]
-    grids = [(title, _pictures(view, name, labels)) for title, name, labels in shown]
+    grids = []
+    for panel in view.panels():
+        name = f"{view.stage.name}-pictures" + (f"-{panel.name}" if panel.name else "")
+        grids.append((panel.title, _pictures(view, name, panel.drawn)))
     grids = [(title, grid) for title, grid in grids if grid is not None]
     if not grids:
         return []
@@ -357,8 +329,9 @@ def class_figures(view: StageView) -> Details:
         for name in (scores.rival(result), result.winner)
         if name is not None
     }
-    winner = view.titles[result.winner]
-    confusion = sum(scores.confusion(run) for run in scores.done(result, result.winner))
+    runs = scores.done(result, result.winner or "")
+    confusion = np.sum([scores.confusion(run) for run in runs], axis=0)
+    winner = runs[0].arm.title
     charts = [
         Chart(
             f"{stage}-class-iou",
@@ -390,13 +363,9 @@ def per_class_bars(
     title: str,
     styles: Mapping[str, tuple],
 ) -> Figure:
-    """Horizontal bars in percent for each class, the first class on top.
+    """Bars in percent for each class, the first one on top.
 
-    Args:
-        names: of the classes, C of them.
-        values: {arm: [C] in 0..1}; NaN has no bar but the word "absent".
-        title: what is drawn, with its unit.
-        styles: of `plots.arm_colours`.
+    `values` is {arm: [C] in 0..1}; NaN has no bar but the word "absent".
     """
     thickness = 0.8 / max(1, len(values))
     height = max(2.4, 0.9 + len(names) * max(0.26, 0.14 * len(values)))
@@ -418,17 +387,8 @@ def per_class_bars(
 
 
 @plots.styled
-def confusion_matrix(
-    confusion: Sequence[Sequence[int]] | np.ndarray, names: Sequence[str], title: str
-) -> Figure:
-    """Shares of the truth's pixels in percent, rows = truth, columns = prediction.
-
-    Args:
-        confusion: integer [C, C]. A row without pixels stays empty.
-        names: of the classes, C of them.
-        title: above the matrix.
-    """
-    confusion = np.asarray(confusion, dtype=float)
+def confusion_matrix(confusion: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Shares of the truth's pixels in percent: `confusion` [C, C], rows = truth."""
     shares = confusion / np.maximum(1, confusion.sum(1, keepdims=True))
     side = 2.0 + 0.36 * len(names)
     figure = Figure(figsize=(side + 0.4, side))
@@ -455,13 +415,9 @@ def class_weights(
     weights: Mapping[str, Sequence[float]],
     title: str,
 ) -> Figure:
-    """Weights of the classes, the most frequent class first.
+    """Weights of the classes, the one with the most training pixels first.
 
-    Args:
-        names: of the classes, C of them.
-        pixels: [C] training pixels of each class.
-        weights: {scheme: [C], from 0}; zeros are left out of the logarithmic axis.
-        title: above the axes.
+    `weights` is {scheme: [C], from 0}; zeros are left out of the logarithmic axis.
     """
     order, shares = _by_frequency(pixels)
     figure = Figure(figsize=(5.5, 3.7))
@@ -483,20 +439,15 @@ def class_weights(
 
 @plots.styled
 def class_pixels(names: Sequence[str], pixels: Sequence[float], title: str) -> Figure:
-    """Horizontal bars of each class' share of the pixels, the largest on top.
+    """Bars of each class' share of the pixels in percent, the largest on top.
 
     The axis is logarithmic: a rare class may have a hundred-thousandth of them.
-
-    Args:
-        names: of the classes, C of them.
-        pixels: [C] pixels of each class, from 0; a class without any has no bar.
-        title: what is drawn, with its unit, percent.
     """
     order, shares = _by_frequency(pixels)
     figure = Figure(figsize=(5.5, max(2.4, 0.9 + 0.22 * len(names))))
     axes = figure.subplots()
     least = min(shares[shares > 0], default=1.0) / 3
-    rows = np.arange(len(names))
+    rows = range(len(names))
     axes.barh(rows, np.maximum(shares, least) - least, 0.74, least, color=COLOURS[0])
     axes.set_xscale("log")
     axes.set_xlim(least, 250)  # room for the largest one's number
@@ -510,11 +461,11 @@ def class_pixels(names: Sequence[str], pixels: Sequence[float], title: str) -> F
     return figure
 
 
-def _by_frequency(pixels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _by_frequency(pixels: Sequence[float]) -> tuple[list[int], np.ndarray]:
     """Ids of the classes, the most frequent one first, and their shares in percent."""
     counts = np.asarray(pixels, dtype=float)
     order = np.argsort(-counts, kind="stable")
-    return order, 100 * counts[order] / max(1.0, counts.sum())
+    return order.tolist(), 100 * counts[order] / max(1.0, counts.sum())
 
 
 def _class_rows(axes, names: Sequence[str], title: str) -> None:

@@ -64,7 +64,7 @@ class Interval:
 def paired_difference(
     ours: Mapping[int, np.ndarray],
     base: Mapping[int, np.ndarray],
-    groups: Sequence[int],
+    groups: Sequence[int] | np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = 0,
     classes: Sequence[int] | None = None,
@@ -186,7 +186,8 @@ def _score(
     ids = range(counts.shape[-1]) if classes is None else classes
     is_foreground = np.array(ids) > 0
     counts = counts[..., list(ids)].astype(np.float64)
-    return SCORES[metric](*np.moveaxis(counts, -2, 0), is_foreground)
+    hits, true, said = np.moveaxis(counts, -2, 0)
+    return SCORES[metric](hits, true, said, is_foreground)
 
 
 def _mean_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def _blocks(views: Sequence[StageView], context: Context, folder: Path) -> list:
         f"{context.dataset}, scale {context.scale}, {seeds} per arm; {done} of "
         f"{wording.count(len(runs), 'run')} done."
     )
-    blocks = [Paragraph(facts, "source")]
+    blocks: list = [Paragraph(facts, "source")]
     sources = " ".join(view.stage.source for view in views)
     for name, document in wording.DOCUMENTS.items():
         if name in sources:
@@ -139,16 +139,14 @@ def _contents(views: Sequence[StageView]) -> Table:
     rows = []
     for view in views:
         result, base = view.result, view.base.name
-        gain, interval = "", ""
+        winner, gain, interval = view.titles.get(result.winner or "", ""), "", ""
         if result.winner not in (None, base):
             gain = wording.points(scores.difference(result, result.winner, base))
             interval = tables.bracketed(view.interval(result.winner, base))
         miou = scores.mean_score(result, result.winner, "miou")
         cells = [
             Cell(view.stage.name, link=view.anchor(), small=view.stage.question),
-            Cell(
-                view.titles.get(result.winner, ""), small=tables.certainty(view.lead())
-            ),
+            Cell(winner, small=tables.certainty(view.lead())),
             Cell(wording.percent(miou)),
             Cell(gain, small=interval),
         ]

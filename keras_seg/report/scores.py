@@ -5,20 +5,17 @@ An arm's number is the mean over its seeds that are done; NaN is what has no val
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from keras_seg import backend, plots
-from keras_seg.ablation.protocol import Arm, ArmResult, StageResult
+from keras_seg.ablation.protocol import ArmResult, StageResult
 from keras_seg.report import intervals
 from keras_seg.report.intervals import Interval
 from keras_seg.runs import folder
-from keras_seg.runs.folder import PerImage
 
-
-def base(result: StageResult) -> Arm:
-    """The arm the others are compared with: the stage's first."""
-    return result.arms[0]
+# Runs and arms
 
 
 def all_done(result: StageResult) -> list[ArmResult]:
@@ -28,7 +25,7 @@ def all_done(result: StageResult) -> list[ArmResult]:
 
 def done(result: StageResult, name: str) -> list[ArmResult]:
     """The runs of one arm that are done."""
-    return [run for run in result.of(name) if run.state == "done"]
+    return [run for run in all_done(result) if run.arm.name == name]
 
 
 def rival(result: StageResult) -> str | None:
@@ -36,19 +33,23 @@ def rival(result: StageResult) -> str | None:
 
     None where it has no result.
     """
-    if result.winner != base(result).name:
-        return base(result).name if done(result, base(result).name) else None
-    others = [
-        arm.name
-        for arm in result.arms
-        if arm.name != result.winner and done(result, arm.name)
-    ]
-    return max(others, key=lambda n: mean_score(result, n, "miou"), default=None)
+    first = result.arms[0].name
+    if result.winner != first:
+        return first if done(result, first) else None
+    others = {run.arm.name for run in all_done(result)} - {first}
+    names = [arm.name for arm in result.arms if arm.name in others]
+    return max(names, key=lambda n: mean_score(result, n, "miou"), default=None)
 
 
-def score(result: ArmResult, key: str) -> float:
+def metrics(run: ArmResult) -> Mapping[str, Any]:
+    """metrics.json of a run that is done."""
+    assert run.metrics is not None, f"{run.run} is not done"
+    return run.metrics
+
+
+def score(run: ArmResult, key: str) -> float:
     """A number of the summary of a run that is done."""
-    value = result.metrics["summary"].get(key)
+    value = metrics(run)["summary"].get(key)
     return math.nan if value is None else float(value)
 
 
@@ -70,6 +71,21 @@ def mean_score(result: StageResult, name: str | None, key: str) -> float:
 def difference(result: StageResult, name: str | None, other: str | None) -> float:
     """Mean mIoU of one arm minus that of another, in 0..1."""
     return mean_score(result, name, "miou") - mean_score(result, other, "miou")
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of the values that are not NaN; NaN where none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; NaN for fewer than two values."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
+
+
+# Numbers from counts per image
 
 
 def interval(
@@ -98,64 +114,47 @@ def interval(
     Raises:
         StorageError: a file of counts is damaged.
     """
-    runs = [done(result, arm) for arm in (name, other)]
-    arms = [{run.seed: _per_image(run) for run in listed} for listed in runs]
-    counts = [each for arm in arms for each in arm.values()]
-    if not all(arms) or any(each is None for each in counts):
+    runs = [done(result, arm) if arm else [] for arm in (name, other)]
+    if not all(runs):
         return None
-    metrics = [run.metrics for listed in runs for run in listed]
-    for one, each in zip(metrics, counts):
-        if (
-            one["split"] != metrics[0]["split"]
-            or one.get("scored_ids") != metrics[0].get("scored_ids")
-            or each.ids != counts[0].ids
-            or not np.array_equal(each.truth, counts[0].truth)
-        ):
-            return None
-    split = metrics[0]["split"]
-    groups = intervals.groups_of(counts[0].ids, sequences.get(split, {}))
+    first = metrics(runs[0][0])
+    split, classes = first["split"], first.get("scored_ids")
+    known: folder.PerImage | None = None
+    arms: list[dict[int, np.ndarray]] = [{}, {}]
+    for arm, listed in zip(arms, runs):
+        for run in listed:
+            scored, counts = metrics(run), _per_image(run)
+            if counts is None:
+                return None
+            known = known or counts
+            if (scored["split"], scored.get("scored_ids")) != (split, classes):
+                return None
+            if counts.ids != known.ids or not np.array_equal(counts.truth, known.truth):
+                return None
+            arm[run.seed] = _stacked(counts)
+    assert known is not None
+    groups = intervals.groups_of(known.ids, sequences.get(split, {}))
     if groups.max(initial=0) == 0:
         return None
-    ours, others = ({seed: _stacked(arm[seed]) for seed in arm} for arm in arms)
-    classes = metrics[0].get("scored_ids")
     return intervals.paired_difference(
-        ours, others, groups, classes=classes, metric=metric
+        arms[0], arms[1], groups, classes=classes, metric=metric
     )
 
 
-def _stacked(counts: PerImage) -> np.ndarray:
-    """int64 [3, N, C]."""
-    return np.stack([counts.intersection, counts.truth, counts.predicted])
-
-
-def _per_image(result: ArmResult) -> PerImage | None:
-    """The counts behind the scores of a run that is done."""
-    # Scores of another split or size name it; metrics.json does not.
-    full_size = result.metrics.get("full_size")
-    split = None if full_size is None else result.metrics["split"]
-    counts = folder.read_per_image(result.run, split, bool(full_size))
-    if counts is None:
-        return None
-    hits = np.diag(confusion(result))
-    ids = result.metrics.get("scored_ids") or range(len(hits))
-    expected = np.where(np.isin(np.arange(len(hits)), ids), hits, 0)
-    return counts if np.array_equal(counts.intersection.sum(0), expected) else None
-
-
-def batch_iou(result: ArmResult, batch: int = 16) -> float:
+def batch_iou(run: ArmResult, batch: int = 16) -> float:
     """Mean over batches of the mean IoU of the classes present in each (VOC07).
 
     Args:
-        result: a run that is done.
+        run: one that is done.
         batch: images of each, in the order of the split.
 
     Returns:
         NaN where the run has no counts per image.
     """
-    counts = _per_image(result)
+    counts = _per_image(run)
     if counts is None:
         return math.nan
-    ids = result.metrics.get("scored_ids")
+    ids = metrics(run).get("scored_ids")
     arrays = _stacked(counts)[..., slice(None) if ids is None else list(ids)]
     ious = []
     for first in range(0, len(counts.ids), batch):
@@ -165,32 +164,47 @@ def batch_iou(result: ArmResult, batch: int = 16) -> float:
     return mean(ious)
 
 
+def _stacked(counts: folder.PerImage) -> np.ndarray:
+    """int64 [3, N, C]."""
+    return np.stack([counts.intersection, counts.truth, counts.predicted])
+
+
+def _per_image(run: ArmResult) -> folder.PerImage | None:
+    """The counts behind the scores of a run that is done."""
+    # Only an evaluation states its size; the other scores are those of metrics.json.
+    full_size = metrics(run).get("full_size")
+    split = None if full_size is None else metrics(run)["split"]
+    counts = folder.read_per_image(run.run, split, bool(full_size))
+    if counts is None:
+        return None
+    hits = np.diag(confusion(run))
+    ids = metrics(run).get("scored_ids") or range(len(hits))
+    expected = np.where(np.isin(np.arange(len(hits)), ids), hits, 0)
+    return counts if np.array_equal(counts.intersection.sum(0), expected) else None
+
+
+# Numbers of classes
+
+
+def confusion(run: ArmResult) -> np.ndarray:
+    """int64 [C, C] of a run that is done, rows = truth."""
+    return np.asarray(metrics(run)["confusion"], dtype=np.int64)
+
+
 def per_class(result: StageResult, name: str, key: str) -> list[float]:
     """[C]: mean over the seeds that have a value."""
-    runs = [numbers(run.metrics["per_class"][key]) for run in done(result, name)]
-    return [mean(values) for values in zip(*runs)]
+    runs = [metrics(run)["per_class"][key] for run in done(result, name)]
+    numbers = [[math.nan if one is None else one for one in run] for run in runs]
+    return [mean(values) for values in zip(*numbers)]
 
 
-def confusion(result: ArmResult) -> np.ndarray:
-    """int64 [C, C] of a run that is done, rows = truth."""
-    return np.asarray(result.metrics["confusion"], dtype=np.int64)
-
-
-def numbers(values: Sequence[float | None]) -> list[float]:
-    """JSON's null as NaN."""
-    return [math.nan if value is None else float(value) for value in values]
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean of the values that are not NaN; NaN where none is."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def spread(values: Sequence[float]) -> float:
-    """Standard deviation of a sample; NaN for fewer than two values."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
+def grouped_accuracy(
+    result: StageResult, name: str, groups: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    """{group: accuracy} of an arm: means over its classes, then over seeds."""
+    grouped = _metrics_module().grouped_accuracy
+    runs = [grouped(confusion(run), groups) for run in done(result, name)]
+    return {group: mean([run[group] for run in runs]) for group in groups}
 
 
 def left_right_confusion(
@@ -210,23 +224,12 @@ def left_right_confusion(
     return float(swapped / found) if found else math.nan
 
 
-def gap(result: ArmResult) -> float:
+def gap(run: ArmResult) -> float:
     """Training minus validation mIoU at the step that was kept."""
-    for row in result.history:
-        if row["step"] == result.metrics["step"]:
+    for row in run.history:
+        if row["step"] == metrics(run)["step"]:
             return row.get("train_miou", math.nan) - row.get("val_miou", math.nan)
     return math.nan
-
-
-def grouped_accuracy(
-    result: StageResult, name: str, groups: Mapping[str, Sequence[int]]
-) -> dict[str, float]:
-    """{group: accuracy} of an arm: means over its classes, then over seeds."""
-    runs = [
-        _metrics().grouped_accuracy(confusion(run), groups)
-        for run in done(result, name)
-    ]
-    return {group: mean([run[group] for run in runs]) for group in groups}
 
 
 def floors(
@@ -253,8 +256,8 @@ def floors(
     def scored(prediction):
         matrix = np.zeros((len(truth), len(truth)), np.int64)
         matrix[np.arange(len(truth)), prediction] = truth
-        classes = runs[0].metrics.get("scored_ids")
-        return _metrics().summary(matrix, classes=classes)
+        classes = metrics(runs[0]).get("scored_ids")
+        return _metrics_module().summary(matrix, classes=classes)
 
     common = int(pixels.argmax())
     found = [(f"every pixel “{class_names[common]}”", scored(common))]
@@ -265,7 +268,7 @@ def floors(
     return found
 
 
-def _metrics():
+def _metrics_module() -> Any:
     """keras_seg.metrics, which imports Keras."""
     backend.configure()
     from keras_seg import metrics

@@ -104,11 +104,11 @@ def joint_sheet(
     if labels.num_classes != targets.PARTS + 1:
         number = labels.num_classes
         raise UsageError(f"It needs SURREAL's 25 classes; the data have {number}.")
-    if any(example.joints is None for example in examples):
-        raise UsageError("It needs 24 joints for each image; the data have none.")
     rows, distances = [], []
     for example in examples:
         joints, centroids = example.joints, targets.part_centroids(example.label)
+        if joints is None:
+            raise UsageError("It needs 24 joints for each image; the data have none.")
         distances.append(np.hypot(*(joints - centroids).T) / len(example.label))
         joint_dots, dots = (joints, JOINT_COLOUR), (centroids, CENTROID_COLOUR)
         pictures = [

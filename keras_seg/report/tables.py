@@ -70,7 +70,7 @@ COSTS = (
     Column(
         "gflop",
         "GFLOP",
-        lambda run: run.metrics.get("gflop", math.nan),
+        lambda run: scores.metrics(run).get("gflop", math.nan),
         wording.three_digits,
         min,
     ),
@@ -429,7 +429,8 @@ def _heat_cells(view: StageView, values: Sequence[float], key: str) -> list[Cell
 def scores_rows(view: StageView, folder: Path) -> list[dict]:
     """One row for each run with all its numbers as they are, then the floors."""
     result, names = view.result, view.context.labels.names
-    keys = [key for run in scores.all_done(result) for key in run.metrics["summary"]]
+    finished = scores.all_done(result)
+    keys = [key for run in finished for key in scores.metrics(run)["summary"]]
     keys = list(dict.fromkeys(keys))
     more = [one for one in columns(view) if one.name not in keys]
     printed = dict.fromkeys(key for arm in view.arms for key in arm.published)
@@ -442,7 +443,9 @@ def scores_rows(view: StageView, folder: Path) -> list[dict]:
         row |= {key: scores.score(run, key) if done else "" for key in keys}
         row |= {one.name: one.value(run) if done else "" for one in more}
         for kind in CLASS_SCORES:
-            of_classes = run.metrics["per_class"][kind] if done else [""] * len(names)
+            of_classes = [""] * len(names)
+            if done:
+                of_classes = scores.metrics(run)["per_class"][kind]
             row |= {f"{kind} {name}": value for name, value in zip(names, of_classes)}
         row |= _difference_fields(view, arm)
         is_winner = arm.name == result.winner

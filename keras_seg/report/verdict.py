@@ -73,9 +73,9 @@ def claims_note(view: StageView, found: Sequence[Finding]) -> str:
 def _answer(view: StageView) -> str:
     """Which arm won, and by how much."""
     result, titles, base = view.result, view.titles, view.base
-    winner = titles[result.winner]
+    winner = titles[result.winner or ""]
     miou = wording.percent(scores.mean_score(result, result.winner, "miou"))
-    split = scores.all_done(result)[0].metrics.get("split", result.stage.split)
+    split = scores.metrics(scores.all_done(result)[0]).get("split", result.stage.split)
     score = f"{SPLITS.get(split, split)} mIoU"
     rival = scores.rival(result)
     if len(titles) == 1:
@@ -112,7 +112,7 @@ def _certainty(view: StageView) -> str:
         )
     spreads = [
         scores.spread(scores.of_seeds(result, name, "miou"))
-        for name in (result.winner, rival)
+        for name in (result.winner or "", rival)
     ]
     if any(math.isnan(spread) for spread in spreads):
         return "With one seed per arm, small differences may be chance."

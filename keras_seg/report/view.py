@@ -50,8 +50,9 @@ class Panel:
     """Arms of a stage that belong in one picture (`Stage.panels`).
 
     Attributes:
-        name: ends the names of its files: "panel1" for the first one declared.
-        title: as declared.
+        name: ends the names of its files: "panel1" for the first one declared, ""
+            for that of all arms.
+        title: as declared, or "".
         labels: {name of an arm: what it is called here} of all its arms.
         drawn: those of `labels` to draw: all, or where they are many the best ones.
         styles: {label: (colour, dash)} of those to draw, all different. Panels that
@@ -83,7 +84,7 @@ class StageView:
     def __init__(self, result: StageResult, context: Context):
         self.result, self.stage, self.context = result, result.stage, context
         self.arms = result.arms
-        self.base = scores.base(result)
+        self.base = result.arms[0]
         self.titles = {arm.name: arm.title for arm in self.arms}
         self.finished = [arm for arm in self.arms if scores.done(result, arm.name)]
         labels = context.labels
@@ -117,11 +118,8 @@ class StageView:
         """Where links to the stage lead."""
         return f"stage-{self.stage.name}"
 
-    def drawn(self) -> list[Arm]:
-        """The arms to draw: all, or where they are many the base and the best ones."""
-        return self._first_and_best(self.arms)
-
     def _first_and_best(self, arms: Sequence[Arm]) -> list[Arm]:
+        """The arms to draw: all, or where they are many the first and the best ones."""
         if len(arms) <= MOST_LABELS:
             return list(arms)
         ranked = sorted(
@@ -134,11 +132,15 @@ class StageView:
     def styles(self) -> dict[str, tuple]:
         """{title: (colour, dash)} of all arms, those to be drawn all different."""
         given = {arm.title: arm.colour for arm in self.arms if arm.colour}
-        titles = dict.fromkeys(arm.title for arm in (*self.drawn(), *self.arms))
+        drawn = self._first_and_best(self.arms)
+        titles = dict.fromkeys(arm.title for arm in (*drawn, *self.arms))
         return arm_colours(list(titles), self.base.title, given)
 
     def panels(self) -> list[Panel]:
-        """The stage's panels that have an arm; [] where it declares none."""
+        """The stage's panels that have an arm; one of all arms if it declares none."""
+        if not self.stage.panels:
+            drawn = {arm.name: arm.title for arm in self._first_and_best(self.arms)}
+            return [Panel("", "", self.titles, drawn, self.styles())]
         panels, arms = [], {arm.name: arm for arm in self.arms}
         for number, (title, declared) in enumerate(self.stage.panels.items(), 1):
             # An arm may be left out, as one whose pretrained weights are not there.

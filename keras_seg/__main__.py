@@ -16,6 +16,7 @@ keras-seg VERB --help lists the options of each.
 import argparse
 import inspect
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -408,6 +409,22 @@ def ablate(argv: list[str]) -> int:
     return study.main(argv)
 
 
+def summary(argv: list[str]) -> int:
+    """Print the table of networks: paper, parameters, GFLOP, stride, heads."""
+    parser = _parser("summary", summary)
+    parser.add_argument(
+        "--markdown", action="store_true", help="the table as in the README"
+    )
+    args = parser.parse_args(argv)
+    from keras_seg import backend
+    from keras_seg.nets import summary as table
+
+    backend.configure()
+    logging.disable(logging.WARNING)  # of random weights: there are none here
+    print((table.markdown if args.markdown else table.text)(table.rows()))
+    return 0
+
+
 VERBS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
     {
         "prepare": prepare,
@@ -418,6 +435,7 @@ VERBS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "predict": predict,
         "export": export,
         "ablate": ablate,
+        "summary": summary,
     }
 )
 

@@ -1,4 +1,4 @@
-"""ablations/run.py, tools/train.py, tools/evaluate.py as a user meets them."""
+"""ablations/run.py as a user meets it."""
 
 import json
 import subprocess
@@ -12,8 +12,6 @@ from keras_seg import storage
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "ablations" / "run.py"
-TRAIN = ROOT / "tools" / "train.py"
-EVALUATE = ROOT / "tools" / "evaluate.py"
 
 
 def call(script, *arguments, cwd=None):
@@ -136,30 +134,3 @@ def test_a_stage_from_any_directory_and_again(shapes, tmp_path):
     assert again.returncode == 0
     assert "1 of 1 runs are done" in again.stderr
     assert (folder / "tables" / "final.csv").read_bytes() == table
-
-
-def test_train_and_evaluate(shapes, tmp_path):
-    arguments = ("--net", "hourglass", "--data", shapes, "--size", "24", "40")
-    arguments += ("--knob", "stacks=1", "--knob", "depth=1", "--knob", "features=8")
-    arguments += ("--knob", "stem=4", "--batch", "4", "--epochs", "1")
-    arguments += ("--val-every", "2", "--augment", "mirror,rotate", "--swap-lr")
-    done = call(TRAIN, *arguments, "--out", "run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert config["steps"] == 3  # 10 images, 4 a step
-    assert config["augment"]["mirror"] == 0.5
-    assert config["augment"]["swap_lr"] is True
-    again = call(TRAIN, *arguments, "--out", "run", "--lr", "1", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "error: setting lr: 1.0; expected 0.01 as in" in again.stderr
-    for extra in ((), ("--full-size",)):
-        scored = call(EVALUATE, "run", "--split", "test", *extra, cwd=tmp_path)
-        assert scored.returncode == 0, scored.stderr
-        assert scored.stdout.splitlines()[-1].startswith("test: mIoU 0.")
-        assert scored.stdout.splitlines()[-1].endswith(", 3 images")
-    for name in ("test.json", "test-full-size.json"):
-        written = json.loads((tmp_path / "run" / "evaluation" / name).read_text())
-        assert sum(map(sum, written["confusion"])) > 0
-    missing = call(EVALUATE, "nowhere", cwd=tmp_path)
-    assert missing.returncode == 2
-    assert len(missing.stderr.splitlines()) == 1

@@ -5,6 +5,7 @@ and the command line calls the same.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import weakref
@@ -250,41 +251,38 @@ def batches(
     Returns:
         tf.data.Dataset of (float32 images [B, H, W, 3], {head: its target}).
     """
-    built, height_width = _built(net), net.input_shape[1:3]
-    samples = pipeline.Samples(_opened(data), split, height_width)
-    shared = {
-        "batch": batch,
-        "preprocess": nets.get(built.settings.name).preprocess,
-        "heads": _heads(built),
-        "joint_targets": "centroid" if samples.joints is None else "surreal",
-        "workers": workers,
-    }
+    built = _built(net)
+    samples = pipeline.Samples(_opened(data), split, net.input_shape[1:3])
+    settings = built.settings
+    feed = pipeline.Feed(
+        samples,
+        batch=batch,
+        preprocess=nets.get(settings.name).preprocess,
+        heads=nets.heads(settings.name, built.num_classes, **settings.knobs),
+        joints="centroid" if samples.joints is None else "surreal",
+        workers=workers,
+    )
     if split != "train":
-        return pipeline.evaluation_batches(samples, **shared)
+        return feed.evaluation().dataset()
     if isinstance(augment, Mapping):
         augment = Augment(**augment)
-    shared |= {"seed": seed, "augment": augment or Augment()}
-    return _epochs(samples, shared)
+    return _epochs(feed, seed, augment or Augment())
 
 
-def _epochs(samples: pipeline.Samples, shared: dict[str, Any]) -> "tf.data.Dataset":
+def _epochs(feed: pipeline.Feed, seed: int, augment: Augment) -> "tf.data.Dataset":
     """The training batches of one epoch; of the next one each time it is iterated."""
     import tensorflow as tf
 
-    length = math.ceil(len(samples) / shared["batch"])
-    starts = iter(range(0, 1 << 62, length))
+    length = math.ceil(len(feed.samples) / feed.batch)
+    starts = itertools.count(0, length)
 
-    def epoch(start: int):
-        return pipeline.numpy_training_batches(
-            samples, start_step=start, stop_step=start + length, **shared
-        )
+    def epoch(start: int) -> pipeline.Batches:
+        return feed.training(seed, augment, start, start + length)
 
-    signature = tf.nest.map_structure(
-        lambda array: tf.TensorSpec(array.shape, array.dtype), next(epoch(0))
-    )
     return (
         tf.data.Dataset.from_generator(
-            lambda: epoch(next(starts)), output_signature=signature
+            lambda: iter(epoch(next(starts))),
+            output_signature=epoch(0).dataset().element_spec,
         )
         .apply(tf.data.experimental.assert_cardinality(length))
         .prefetch(pipeline.PREFETCHED)
@@ -299,10 +297,6 @@ def _built(net: "keras.Model") -> _Built:
             "keras_seg.build and load its weights into it."
         )
     return _BUILT[net]
-
-
-def _heads(built: _Built) -> dict[str, Any]:
-    return nets.heads(built.settings.name, built.num_classes, **built.settings.knobs)
 
 
 # Settings

@@ -1,0 +1,267 @@
+"""The commands train and evaluate, and what all of `keras-seg` shares."""
+
+import json
+import re
+import subprocess
+import sys
+
+import evaluate
+import numpy as np
+import pytest
+import train
+
+from keras_seg import command_line
+from keras_seg.__main__ import VERBS, call, check_body_parts, print_groups
+from keras_seg.config import FORMAT_1, from_dict, settings
+from keras_seg.data.augment import AUGMENTATIONS
+from keras_seg.data.surreal import LABELS
+from keras_seg.errors import UsageError
+from keras_seg.nets import NETS
+from keras_seg.runs import face
+
+
+def run(main, *words) -> int:
+    return command_line.run(main, [str(word) for word in words])
+
+
+def test_train_and_evaluate(shapes, tmp_path, capsys):
+    folder = tmp_path / "run"
+    words = ["--net", "hourglass", "--data", shapes, "--size", 24, 40, "--out", folder]
+    words += ["--knob", "stacks=1", "--knob", "depth=1", "--set", "net.features=8"]
+    words += ["--knob", "stem=4", "--batch", 4, "--epochs", 1, "--threads", 2]
+    words += ["--val-every", 2, "--augment", "mirror,rotate", "--swap-lr"]
+    assert run(train.main, *words) == 0
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert config["steps"] == 3  # 10 images, 4 a step
+    assert config["augment"]["mirror"] == 0.5
+    assert config["augment"]["swap_lr"] is True
+    assert config["net"]["features"] == 8
+    capsys.readouterr()
+    assert run(train.main, *words, "--lr", 1) == 2
+    assert "optimizer.lr" in capsys.readouterr().err
+    for extra in ([], ["--full-size"]):
+        arguments = (folder, "--split", "test", "--threads", 2, *extra)
+        assert run(evaluate.main, *arguments) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("test: mIoU 0.")
+        assert last.endswith(", 3 images")
+    for name in ("test.json", "test-full-size.json"):
+        written = json.loads((folder / "evaluation" / name).read_text())
+        assert sum(map(sum, written["confusion"])) > 0
+    assert run(evaluate.main, tmp_path / "nowhere") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Calls the command, but trains nothing; gives (the Config, other arguments)."""
+    calls = []
+    monkeypatch.setattr(face, "train", lambda **given: calls.append(given))
+
+    def trained(*words):
+        assert run(train.main, "--data", "D", "--out", "O", *words) == 0
+        given = calls.pop()
+        return from_dict({"steps": 1} | given.pop("config")), given
+
+    return trained
+
+
+FILE = {
+    "net": {"name": "hourglass", "stacks": 2, "depth": 3},
+    "data": {"size": [32, 64], "batch": 4, "pad": True},
+    "augment": {"mirror": 0.3, "rotate": 5.0, "swap_lr": True},
+    "optimizer": {"name": "adam", "lr": 0.1},
+    "loss": {"weights": "w1"},
+    "steps": 7,
+}
+
+
+@pytest.fixture(params=["parts", "format 1", "run"])
+def file(request, tmp_path):
+    """FILE as --config takes it: by parts, without parts, a run's config.json."""
+    values = FILE
+    if request.param == "format 1":
+        values = {
+            "net": "hourglass",
+            "knobs": {"stacks": 2, "depth": 3},
+            **{"size": [32, 64], "batch": 4, "pad": True, "augment": FILE["augment"]},
+            **{"optimizer": "adam", "lr": 0.1, "class_weights": "w1", "steps": 7},
+        }
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps({"config": values} if request.param == "run" else values)
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("", {}),
+        ("--set augment.swap_lr=false", {"augment": {"swap_lr": False}}),
+        ("--set augment.mirror=0.5", {"augment": {"mirror": 0.5}}),
+        ("--augment mirror,noise", {"augment": {"mirror": 0.5, "noise": 10.0}}),
+        ("--set data.pad=false", {"data": {"pad": False}}),
+        ("--knob stacks=1", {"net": {"stacks": 1}}),
+        ("--set net.stacks=1 --net hourglass", {"net": {"stacks": 1}}),
+        ("--lr 0.003 --steps 9", {"optimizer": {"lr": 0.003}, "steps": 9}),
+        ("--lr 1 --set optimizer.lr=2", {"optimizer": {"lr": 2.0}}),
+        ("--class-weights w2 --loss ce", {"loss": {"name": "ce", "weights": "w2"}}),
+        ("--size 64 96 --batch 2", {"data": {"size": (64, 96), "batch": 2}}),
+        ("--net icnet --set seed=3", {"net": "icnet", "seed": 3}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_is_set_overrides_the_files_value_and_nothing_else(
+    words, changes, file, trained
+):
+    found, _ = trained("--config", file, *words.split())
+    assert found == from_dict(FILE).changed(**changes)
+
+
+def test_every_setting_has_a_short_form_that_sets_it(trained):
+    """What a field of format 1 was called is still an option."""
+    values = {"schedule": "step", "optimizer": "adam", "precision": "mixed_bfloat16"}
+    values |= {"loss": "dice", "class_weights": "w2", "strategy": "direct"}
+    values |= {"normalise": "weights", "weight_occurrences": "images"}
+    values |= {"decay_on": "all", "bn_mode": "full", "joint_targets": "centroid"}
+    values |= {"preprocess": "unit", "lr": 0.5, "bn_start": 200, "momentum": 0.5}
+    by_path = {path: hint for path, hint, *_ in settings()}
+    old = {name: path for name, path in FORMAT_1.items() if path in by_path}
+    words = ["--net", "icnet", "--size", "32", "64"]
+    expected = {"steps": "7", "seed": "7"}
+    for name, path in old.items():
+        flag = f"--{name.replace('_', '-')}"
+        if by_path[path] is bool:
+            words.append(flag)
+        elif name not in ("size", "init_weights_sha256", "val_every"):
+            expected[name] = str(
+                values.get(name, "0.25" if by_path[path] is float else 7)
+            )
+    for name, value in expected.items():
+        words += [f"--{name.replace('_', '-')}", value]
+    config, _ = trained(*words)
+    for name, path in old.items():
+        part, _, field = path.partition(".")
+        found = getattr(getattr(config, part), field)
+        if by_path[path] is bool:
+            assert found is True, name
+        elif name in expected:
+            assert str(found) == expected[name], name
+
+
+def test_what_is_no_setting_goes_to_the_run(trained):
+    words = ["--net", "icnet", "--size", 32, 64, "--threads", 3, "--restart"]
+    _, given = trained(*words, "--epochs", 2, "--checkpoint-every", 5)
+    assert (given["threads"], given["restart"], given["epochs"]) == (3, True, 2)
+    assert (given["checkpoint_every"], given["allow_inexact"]) == (5, False)
+    assert (str(given["data"]), str(given["out"])) == ("D", "O")
+
+
+def test_augmentations_are_settings_by_name():
+    assert train.augment_of([], False) == {}
+    assert train.augment_of(["mirror"], True) == {"mirror": 0.5, "swap_lr": True}
+    for name in AUGMENTATIONS:
+        from_dict({**FILE, "augment": train.augment_of([name], False)})
+    with pytest.raises(UsageError, match="mirorr is unknown.*mirror, scale, rotate"):
+        train.augment_of(["mirorr"], False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "net and size and steps must be given: --net NET, --size H W, --steps"),
+        ("--net icent --size 32 64 --steps 1", "no network 'icent'.*icnet"),
+        ("--net icnet --size 32 65 --steps 1", "32 x 65.* 32 x 96"),
+        ("--net icnet --size 32 64 --steps 1 --lr fast", "optimizer.lr is 'fast'"),
+        ("--net icnet --size 32 64 --steps 1 --set lr=1", "'lr'.*optimizer.lr"),
+        ("--net icnet --size 32 64 --steps 1 --set lr", "'lr' is no setting"),
+        ("--net icnet --size 32 64 --steps 1 --epochs 1", "--steps and --epochs"),
+        ("--net icnet --size 32 64 --steps 1 --knob a=1", "no knob 'a'"),
+        ("--net icnet --size 32 64 --steps 1 --init-weights gone", "gone"),
+        ("--config gone.json", "gone.json"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_sentence_and_leaves_nothing(
+    words, message, shapes, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    assert run(train.main, "--data", shapes, "--out", out, *words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line), line
+    assert not out.exists()
+
+
+def test_the_settings_are_listed_with_default_choices_and_meaning(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        run(train.main, "--settings")
+    assert leaving.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = {line.split("=")[0].split()[0] for line in lines}
+    assert shown >= {path for path, *_ in settings()}
+    assert any(line.startswith('optimizer.name="sgd" ') for line in lines)
+    (net,) = (line for line in lines if line.startswith("net.name "))
+    assert all(name in net for name in NETS)
+    (weights,) = (line for line in lines if line.startswith("loss.weights="))
+    assert "(none, w1, w2, median, voc07)" in weights
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        run(call, verb, "--help")
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+def test_another_verb_is_named_beside_those_there_are(capsys):
+    assert run(call, "trian") == 2
+    assert "no command 'trian'. Commands: prepare, verify" in capsys.readouterr().err
+
+
+def test_the_list_of_verbs_answers_without_numpy():
+    script = """
+import sys
+from keras_seg.__main__ import main
+code = main(["--help"])
+print(code, sorted({"numpy", "cv2", "keras", "tensorflow"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "0 []"
+    for verb in VERBS:
+        assert any(line.startswith(f"    keras-seg {verb} ") for line in lines), verb
+
+
+def test_groups_of_published_multiplicities(capsys):
+    """A group's value is the mean of its members' recalls (BODY Table 2)."""
+    confusion = np.zeros((25, 25), np.int64)
+    recalls = np.zeros(25)
+    recalls[[1, 4, 7, 10]] = 0.9, 0.8, 0.5, 0.2  # torso: 60 %
+    recalls[[2, 3]] = 0.3, 0.4  # upper legs: 35 %
+    for class_id, recall in enumerate(recalls):
+        size = 10 * (class_id + 1)  # a merged class would weigh by size
+        confusion[class_id, class_id] = round(recall * size)
+        confusion[class_id, 16] += size - round(recall * size)
+    confusion[13] = 0  # no neck
+    print_groups(
+        {"confusion": confusion.tolist(), "summary": {"mean_accuracy": 0.1875}}
+    )
+    lines = dict(
+        line.rsplit(" accuracy ", 1) for line in capsys.readouterr().out.splitlines()
+    )
+    found = {name.strip(): value for name, value in lines.items()}
+    assert len(found) == 14
+    assert found["Torso"] == "60.00 %"
+    assert found["U.Legs"] == "35.00 %"
+    assert found["Head"] == "100.00 %"
+    assert found["Neck"] == "absent"
+    assert found["All Classes"] == "18.75 %"
+
+
+def test_groups_need_the_classes_they_are_made_of():
+    check_body_parts(list(LABELS.names))
+    with pytest.raises(UsageError, match="groups13 needs .* 25 classes.* has 2"):
+        check_body_parts(["road", "sky"])

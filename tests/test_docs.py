@@ -6,13 +6,14 @@ import json
 import re
 import shlex
 import subprocess
+import sys
+import types
 from dataclasses import MISSING
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from keras_seg import command_line, config, study
+from keras_seg import command_line, config, data, study
 from keras_seg.__main__ import VERBS, call
 from keras_seg.data import prepare
 from keras_seg.errors import INTERRUPTED_EXIT_CODES, KerasSegError
@@ -232,7 +233,7 @@ def test_the_loss_of_the_example_passes_the_tests_of_every_loss():
     names = dict(vars(test_losses.losses))
     exec(code, names)
     added = eval(f"{{{line}}}", names)["poly1"]
-    losses = SimpleNamespace(**names)
+    losses = types.SimpleNamespace(**names)
     loss, oracle = eval(f"{{{row}}}", vars(test_losses) | {"losses": losses})["poly1"]
     assert type(added.build(config.LossSettings(name="poly1"), None)) is type(loss)
     others = {"scale": 1, "true": 0, "unknown": 4, "label_size": (7, 9), "size": (3, 4)}
@@ -257,6 +258,27 @@ def test_the_weighting_of_the_example_passes_its_row(monkeypatch):
     added = dict(class_weights.WEIGHTINGS) | eval(f"{{{line}}}", names)
     monkeypatch.setattr(class_weights, "WEIGHTINGS", added)
     test_class_weights.test_from_counts(*eval(row.strip().rstrip(",")))
+
+
+def test_the_dataset_of_the_example_passes_its_row(tmp_path, capsys, monkeypatch):
+    import miniatures
+    import test_data
+
+    code, line, miniature, row = example("dataset")
+    module = types.ModuleType("keras_seg.data.cracks")
+    exec(code, module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    added = dict(data.DATASETS) | eval(f"{{{line}}}")
+    monkeypatch.setattr(data, "DATASETS", added)
+    monkeypatch.setattr(prepare, "DATASETS", added)
+    names = dict(vars(miniatures))
+    exec(miniature, names)
+    names = vars(test_data) | {"miniatures": types.SimpleNamespace(**names)}
+    rows = test_data.ROWS | eval(f"{{{row}}}", names)
+    monkeypatch.setattr(test_data, "ROWS", rows)
+    test_data.test_labels_are_those_of_the_raw_files("cracks", tmp_path / "labels")
+    capsys.readouterr()
+    test_data.test_prepare_verify_show_and_train("cracks", tmp_path / "all", capsys)
 
 
 if __name__ == "__main__":

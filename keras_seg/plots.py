@@ -59,12 +59,7 @@ TICK_CHARACTERS = 30  # of a line of a name beside an axis
 
 @styled
 def save_curves(history: Rows, path: Path) -> None:
-    """Draw loss and mIoU of one run over its steps as a PNG.
-
-    Args:
-        history: lines of history.csv with "step", "loss", "val_loss", "train_miou"
-            and "val_miou"; may be empty, NaN where there is no number.
-        path: replaced as a whole.
+    """Draw loss and mIoU of one run, the lines of history.csv, as a PNG.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -97,7 +92,7 @@ def save_samples(
         samples: "image" uint8 [N, H, W, 3], "label" and "prediction" uint8 [N, H, W]
             with 255 = ignored, and "ids" str [N].
         palette, names: of the classes, in id order.
-        path: replaced as a whole.
+        path: of the file, which is replaced.
 
     Raises:
         StorageError: the disk is full or not writable.

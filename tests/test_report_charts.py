@@ -334,14 +334,19 @@ def test_a_panel_has_no_more_arms_than_can_be_told_apart(tmp_path):
     assert classes_in(grid) == best
 
 
-def test_a_panel_keeps_the_colours_that_arms_name(tmp_path):
-    arms = [dataclasses.replace(ARMS[0], colour=plots.COLOURS[0]), *ARMS[1:3]]
-    panels = {"one": {"arm1": "a", "arm2": "b", "arm0": "c"}}
+@pytest.mark.parametrize(
+    "panels", [{}, {"one": {"arm1": "a", "arm2": "b", "arm0": "c"}}]
+)
+def test_arms_are_drawn_in_the_colours_they_name(tmp_path, panels):
+    """The first arm of a panel is the one in ink."""
+    colours = {"arm0": plots.COLOURS[0]} if panels else {"arm1": plots.COLOURS[0]}
+    arms = [dataclasses.replace(a, colour=colours.get(a.name, "")) for a in ARMS[:3]]
 
     (panel,) = view_of(tmp_path, arms, panels=panels).panels()
 
-    colours = (plots.INK, plots.COLOURS[1], plots.COLOURS[0])
-    assert tuple(panel.styles[label][0] for label in "abc") == colours
+    given = {name: panel.styles[label][0] for name, label in panel.labels.items()}
+    base = "arm1" if panels else "arm0"
+    assert given == {base: plots.INK, **colours, "arm2": plots.COLOURS[1]}
 
 
 @pytest.mark.parametrize("count", [8, 12])

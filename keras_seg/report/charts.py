@@ -113,23 +113,16 @@ def arm_curves(
     percent = not _is_loss(column)
     shown = [arm for arm in named if arm in histories][: plots.MOST_LABELS]
     rest = [arm for arm in histories if arm not in shown]
-    drawn = [(f"{len(rest)} other arms", RULE, "-", rest)] if rest else []
-    drawn += [(arm, *styles[arm], [arm]) for arm in shown]
-    lines = [
-        (
-            *(colour, dash),
-            [
-                plots.points(rows, column, percent)
-                for arm in arms
-                for rows in histories[arm]
-            ],
-        )
-        for _, colour, dash, arms in drawn
-    ]
+    lines = []
+    for arm in rest + shown:  # the grey ones below the others
+        colour, dash = styles[arm] if arm in shown else (RULE, "-")
+        runs = [plots.points(rows, column, percent) for rows in histories[arm]]
+        lines.append((colour, dash, runs))
     figure = Figure()
     plots.draw_lines(figure.subplots(), title, lines, percent)
-    entries = [(name, colour, dash) for name, colour, dash, _ in drawn]
-    plots.line_legend(figure, entries[1:] + entries[:1] if rest else entries)
+    entries = [(arm, *styles[arm]) for arm in shown]
+    entries += [(f"{len(rest)} other arms", RULE, "-")] if rest else []
+    plots.line_legend(figure, entries)
     return figure
 
 
@@ -175,12 +168,9 @@ def curves_together(
 
 @plots.styled
 def _loss_and_miou(title: str, lines: Sequence[tuple], entries: Sequence) -> Figure:
-    """Columns of histories on two axes, the loss on the left, the mIoU on the right.
+    """The loss on the left axis, the mIoU on the right one.
 
-    Args:
-        title: above the axes.
-        lines: (colour, dash, marker, column, histories).
-        entries: of the legend.
+    `lines` are (colour, dash, marker, column, histories), `entries` the legend's.
     """
     figure, losses = Figure(), []
     left = figure.subplots()
@@ -190,9 +180,9 @@ def _loss_and_miou(title: str, lines: Sequence[tuple], entries: Sequence) -> Fig
         for rows in histories:
             steps, values = plots.points(rows, column, percent)
             losses += [] if percent else values
-            marker = marker or ("o" if len(steps) == 1 else "")
-            style = {"color": colour, "linestyle": dash, "marker": marker}
-            (right if percent else left).plot(steps, values, linewidth=1.5, **style)
+            dot = marker or ("o" if len(steps) == 1 else "")
+            axes, style = right if percent else left, {"linestyle": dash, "marker": dot}
+            axes.plot(steps, values, color=colour, linewidth=1.5, **style)
     plots.set_title(left, title)
     left.set_ylabel("loss")
     left.grid(axis="y")
@@ -233,10 +223,9 @@ def _pictures(view: StageView, name: str, labels: Mapping[str, str]) -> Pictures
     """Columns of the arms in `labels` ({name: title}); None if there are no samples."""
     samples = {}
     for arm, label in labels.items():
-        runs = scores.done(view.result, arm)
-        found = _read_samples(runs[0].run) if runs else None
-        if found is not None:
-            samples[label] = found
+        for run in scores.done(view.result, arm)[:1]:
+            if (found := _read_samples(run.run)) is not None:
+                samples[label] = found
     if not samples:
         return None
     first = next(iter(samples.values()))
@@ -246,11 +235,8 @@ def _pictures(view: StageView, name: str, labels: Mapping[str, str]) -> Pictures
         predictions = dict(zip(map(str, one["ids"]), one["prediction"]))
         maps.append([predictions.get(each) for each in ids])
     rows = []
-    for each, image, *labels_of_row in zip(ids, first["image"], *maps):
-        painted = [
-            None if label is None else plots.paint(label, view.palette)
-            for label in labels_of_row
-        ]
+    for each, image, *line in zip(ids, first["image"], *maps):
+        painted = [m if m is None else plots.paint(m, view.palette) for m in line]
         rows.append((each, [image, *painted]))
     known = [label for column in maps for label in column if label is not None]
     names = view.context.labels.names

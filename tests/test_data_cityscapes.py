@@ -29,7 +29,8 @@ def test_34_ids_of_which_19_are_scored(tmp_path):
 def test_label_spaces_follow_the_official_table():
     ids, train_ids = (cityscapes.LABELS[space] for space in ("ids", "train_ids"))
     assert (ids.num_classes, train_ids.num_classes) == (34, 19)
-    for class_id, train_id in enumerate(cityscapes.TRAIN_IDS):
+    for class_id in range(34):
+        train_id = cityscapes.IDS["train_ids"][class_id]
         assert train_id == TRAIN_IDS.get(class_id, 255)
         if train_id != 255:
             assert ids.names[class_id] == train_ids.names[train_id]

@@ -216,7 +216,7 @@ BAD = {
     "class list too short": (
         "labels",
         png_of(np.full((16, 20), 3, np.uint8)),
-        r"class id 3 in 320 pixels.* 0 to 2 \(3 classes\), 255",
+        "class id 3 in 320 pixels. Its ids must be 0 to 2, or 255",
     ),
     "size": ("labels", png_of(np.zeros((16, 19), np.uint8)), "16 x 19 .*but its image"),
     "16-bit mask": ("labels", png_of(np.zeros((16, 20), np.uint16)), "a 16-bit mask"),

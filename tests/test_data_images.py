@@ -255,14 +255,14 @@ def test_masks_without_ids_are_refused(name, pixels, reason, tmp_path):
 
 
 def test_map_ids_names_value_and_count():
-    table = [5, 6] + [-1] * 253 + [255]
+    ids = {0: 5, 1: 6, 2: 0, 9: 1, 255: 255}
     label = np.array([[0, 1, 255], [1, 0, 0]], np.uint8)
-    mapped = images.map_ids(label, table, "m.png", "0, 1 or 255")
+    mapped = images.map_ids(label, ids, "m.png")
     np.testing.assert_array_equal(mapped, [[5, 6, 255], [6, 5, 5]])
     label[0, 1:] = 7
-    message = "m.png has class id 7 in 2 pixels. Its ids must be 0, 1 or 255"
+    message = "m.png has class id 7 in 2 pixels. Its ids must be 0 to 2, or 9, or 255."
     with pytest.raises(DataError, match=message):
-        images.map_ids(label, table, "m.png", "0, 1 or 255")
+        images.map_ids(label, ids, "m.png")
 
 
 @pytest.mark.parametrize(

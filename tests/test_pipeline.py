@@ -407,7 +407,7 @@ def damage_size(folder):
 
 
 FAULTS = [
-    (damage_file, r"4\.png is truncated"),
+    (damage_file, r"4\.png is damaged \(truncated"),
     (damage_label, r"4_label\.png has class id 9 in 6 pixels.* 0 to 4, or 255"),
     (damage_size, r"4_label\.png has 36 x 20 pixels, but its image 37 x 20"),
 ]

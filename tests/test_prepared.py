@@ -468,7 +468,7 @@ def link_away(place):
         (edit_meta(scored_ids=[True]), "scored_ids"),
         (edit_meta(scored_ids="12"), "scored_ids"),
         (lambda out: (out / "manifest.csv").unlink(), "manifest.csv"),
-        (edit_manifest("split,id", "id,split"), "manifest.csv has another header"),
+        (edit_manifest("split,id", "id,split"), "manifest.csv.*another header"),
         (edit_manifest("train,a,a.png", "train,a,../a.png"), "line 2 has image"),
         (
             edit_manifest("train,a,a.png", "train,../a,a.png"),
@@ -508,7 +508,7 @@ def test_damaged_files_are_named_on_reading(kind, tmp_path):
     whole = sample.image.read_bytes()
     for short in (whole[:-20], whole[: len(whole) // 2], whole[:-1], b""):
         sample.image.write_bytes(short)
-        with pytest.raises(DataError, match=f"a.{kind} is truncated"):
+        with pytest.raises(DataError, match=f"a.{kind} is damaged .truncated"):
             read_image(sample.image)
     sample.image.write_bytes(b"\0" * 99 + whole[-12:])
     with pytest.raises(DataError, match=f"a.{kind} is damaged"):
@@ -570,7 +570,7 @@ def test_joints_that_changed_are_refused(out):
     joints = open_prepared(out).joints("val")
     assert hash_joints(joints) != hash_joints(joints[::-1])
     np.savez(out / "joints" / "val.npz", joints=joints[::-1])
-    with pytest.raises(DataError, match="val.npz differs from its SHA-256"):
+    with pytest.raises(DataError, match="val.npz is damaged .another SHA-256"):
         open_prepared(out).joints("val")
     (out / "joints" / "val.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="val.npz is damaged"):

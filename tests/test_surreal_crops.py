@@ -41,7 +41,7 @@ def test_beyond_the_frame_images_repeat_and_labels_are_background():
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     label = np.arange(1, 25, dtype=np.uint8).reshape(4, 6)
     square = Square(-2, -1, 8)
-    cut = crop(image, square, "edge")
+    cut = crop(image, square)
     assert cut.shape == (8, 8, 3)
     for row in range(8):
         for column in range(8):
@@ -49,8 +49,8 @@ def test_beyond_the_frame_images_repeat_and_labels_are_background():
             np.testing.assert_array_equal(cut[row, column], image[place])
     expected = np.zeros((8, 8), np.uint8)
     expected[2:6, 1:7] = label
-    np.testing.assert_array_equal(crop(label, square, 0), expected)
-    inner = crop(label, Square(1, 2, 3), 0)
+    np.testing.assert_array_equal(crop(label, square, fill=0), expected)
+    inner = crop(label, Square(1, 2, 3), fill=0)
     np.testing.assert_array_equal(inner, label[1:4, 2:5])
 
 

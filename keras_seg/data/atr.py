@@ -5,9 +5,7 @@ Liang et al. 2015. The release has no split lists. See datasets/atr.md.
 
 from pathlib import Path
 
-import numpy as np
-
-from keras_seg.data import Option, images, raw
+from keras_seg.data import Option, raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.voc import palette
 from keras_seg.data.writer import Options
@@ -24,8 +22,6 @@ LABELS = LabelSpec(
 )
 # CO-CNN's split is 16,000 / 700 / 1,000.
 VAL_SHARE, TEST_SHARE = 700 / 17_700, 1_000 / 17_700
-
-_TABLE = [*range(LABELS.num_classes)] + [-1] * (256 - LABELS.num_classes)
 
 OPTIONS = (
     Option(
@@ -50,10 +46,4 @@ def prepare(
     src = raw.source_folder(src)
     pairs = raw.pairs_of_folders(src / "JPEGImages", src / "SegmentationClassAug")
     pairs = raw.split_pairs(pairs, VAL_SHARE, TEST_SHARE)
-    return raw.prepare_pairs(
-        src, out, "atr", LABELS, pairs, _read_label, options, square=square
-    )
-
-
-def _read_label(path: Path) -> np.ndarray:
-    return images.map_ids(images.read_raw_label(path), _TABLE, path, "0 to 17")
+    return raw.prepare_pairs(src, out, "atr", LABELS, pairs, options, square=square)

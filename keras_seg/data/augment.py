@@ -6,7 +6,7 @@ that an image is resampled once: bilinearly, filled with 0, and its label by nea
 filled with 255. A label therefore never gets an id that it did not have.
 
 Pixel centres have whole coordinates, (0, 0) is the centre of the top left pixel.
-Sources: BODY 3.1 and its code, CITY section 3, VOC07 4c (specification 5.7).
+Sources: BODY 3.1 and its code, CITY section 3, VOC07 4c.
 """
 
 from collections.abc import Mapping

@@ -7,13 +7,11 @@ frames are in train. See datasets/camvid.md.
 
 from pathlib import Path
 
-import numpy as np
-
-from keras_seg.data import images, raw
+from keras_seg.data import raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError
-from keras_seg.labels import IGNORE_ID, LabelSpec
+from keras_seg.labels import LabelSpec
 
 LABELS = LabelSpec(
     names=(
@@ -27,9 +25,7 @@ LABELS = LabelSpec(
         *((64, 0, 128), (64, 64, 0), (0, 128, 192)),
     ),
 )
-VOID_ID = 11
-
-_TABLE = [*range(LABELS.num_classes), IGNORE_ID] + [-1] * (256 - VOID_ID - 1)
+IDS = raw.kept_ids(LABELS, void=[11])
 
 
 def prepare(
@@ -48,7 +44,7 @@ def prepare(
         if split != "test" or (src / "test.txt").exists()
         for pair in _listed(src, split)
     ]
-    return raw.prepare_pairs(src, out, "camvid", LABELS, pairs, _read_label, options)
+    return raw.prepare_pairs(src, out, "camvid", LABELS, pairs, options, ids=IDS)
 
 
 def _listed(src: Path, split: str) -> list[raw.RawPair]:
@@ -65,8 +61,3 @@ def _listed(src: Path, split: str) -> list[raw.RawPair]:
         sequence = image.stem.partition("_")[0]  # 0001TP_006690
         pairs.append(raw.RawPair(split, image.stem, image, label, sequence=sequence))
     return pairs
-
-
-def _read_label(path: Path) -> np.ndarray:
-    label = images.read_raw_label(path)
-    return images.map_ids(label, _TABLE, path, "0 to 10, or 11 (void)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data import Option, images, raw
+from keras_seg.data import Option, raw
 from keras_seg.data.matlab import read_mat
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.voc import palette
@@ -25,8 +25,6 @@ _NAMES = (
     "wedges"
 ).split()
 LABELS = LabelSpec(names=tuple(_NAMES), palette=palette(len(_NAMES)))
-
-_TABLE = [*range(LABELS.num_classes)] + [-1] * (256 - LABELS.num_classes)
 
 OPTIONS = (
     Option(
@@ -59,14 +57,14 @@ def prepare(
         raise DataError(f"{annotations} has no files 0001.mat, 0002.mat, ...")
     pairs = raw.split_pairs(pairs, val_share=0.1, test_share=0.1)
     return raw.prepare_pairs(
-        src, out, "ccp", LABELS, pairs, _read_label, options, square=square
+        src, out, "ccp", LABELS, pairs, options, read_mask=_read_mask, square=square
     )
 
 
-def _read_label(path: Path) -> np.ndarray:
+def _read_mask(path: Path) -> np.ndarray:
     label = read_mat(path, "groundtruth")
     if label.dtype != np.uint8 or label.ndim != 2:
         raise DataError(
             f"groundtruth in {path} is {label.dtype} {label.shape}, not uint8 [H, W]."
         )
-    return images.map_ids(label, _TABLE, path, "0 to 58")
+    return label

@@ -6,12 +6,9 @@ snippet of video, so images count as independent; the cities of val are too few 
 resampled instead. See datasets/cityscapes.md.
 """
 
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from keras_seg.data import Option, images, raw
+from keras_seg.data import Option, raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError
@@ -55,8 +52,6 @@ CLASSES = (
     (32, "motorcycle", 17, (0, 0, 230)),
     (33, "bicycle", 18, (119, 11, 32)),
 )
-TRAIN_IDS = tuple(train_id for _, _, train_id, _ in CLASSES)  # of ids 0..33
-
 _SCORED = [row for row in CLASSES if row[2] != IGNORE_ID]
 SCORED_IDS = tuple(row[0] for row in _SCORED)  # of the 34: those with a trainId
 LABELS = {
@@ -65,10 +60,9 @@ LABELS = {
     )
     for space, rows in (("ids", CLASSES), ("train_ids", _SCORED))
 }
-_NOT_ALLOWED = [-1] * (255 - len(CLASSES))
-_TABLES = {
-    "ids": [*range(len(CLASSES)), *_NOT_ALLOWED, IGNORE_ID],
-    "train_ids": [*TRAIN_IDS, *_NOT_ALLOWED, IGNORE_ID],
+IDS = {  # 255: license plate
+    "ids": raw.kept_ids(LABELS["ids"], void=[255]),
+    "train_ids": {row[0]: row[2] for row in CLASSES} | {255: IGNORE_ID},
 }
 _IMAGE_END, _LABEL_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
@@ -102,8 +96,8 @@ def prepare(
         "cityscapes34" if label_space == "ids" else "cityscapes",
         LABELS[label_space],
         pairs,
-        partial(_read_label, label_space=label_space),
         options,
+        ids=IDS[label_space],
         scored_ids=SCORED_IDS if label_space == "ids" else None,
     )
 
@@ -128,10 +122,3 @@ def _pairs(src: Path, split: str) -> list[raw.RawPair]:
         )
         for frame, city in sorted(frames.items())
     ]
-
-
-def _read_label(path: Path, label_space: str) -> np.ndarray:
-    label = images.read_raw_label(path)
-    return images.map_ids(
-        label, _TABLES[label_space], path, "0 to 33, or 255 (license plate)"
-    )

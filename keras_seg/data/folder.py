@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from keras_seg.data import Option, images, raw, voc
 from keras_seg.data.prepared import SPLIT_ORDER, Prepared
 from keras_seg.data.writer import Options
@@ -80,13 +78,10 @@ def prepare(
     """
     src = raw.source_folder(src)
     labels, colours = _labels(classes, palette, flip_pairs)
-    count = labels.num_classes
-    table = [*range(count)] + [-1] * (255 - count) + [IGNORE_ID]
+    ids = raw.kept_ids(labels, void=[IGNORE_ID])
     if void is not None:
-        _add_void(void, table, colours)
+        _add_void(void, ids, colours)
     pairs = _split(_in_sequences(_find(src), group_by))
-    allowed = f"0 to {count - 1} ({count} classes), 255, or --void"
-    read = partial(_read_label, table=table, colours=colours, allowed=allowed)
     settings = {
         "classes": labels.names,
         "palette": palette,
@@ -94,7 +89,18 @@ def prepare(
         "flip_pairs": labels.flip_pairs,
         "group_by": group_by,
     }
-    return raw.prepare_pairs(src, out, "folder", labels, pairs, read, options, settings)
+    read_mask = partial(images.read_raw_label, colours=colours)
+    return raw.prepare_pairs(
+        src,
+        out,
+        "folder",
+        labels,
+        pairs,
+        options,
+        ids=ids,
+        read_mask=read_mask,
+        settings=settings,
+    )
 
 
 def _labels(
@@ -129,11 +135,10 @@ def _colour(option: str, text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _add_void(void: str, table: list[int], colours: dict | None) -> None:
+def _add_void(void: str, ids: dict[int, int], colours: dict | None) -> None:
     if re.fullmatch("[0-9]{1,3}", void) and int(void) <= IGNORE_ID:
-        if table[int(void)] == int(void) < IGNORE_ID:
+        if ids.setdefault(int(void), IGNORE_ID) != IGNORE_ID:
             raise UsageError(f"--void {void} is the id of a class.")
-        table[int(void)] = IGNORE_ID
     elif colours is None:
         raise UsageError(
             f"--void {void} is not an id up to 255. A colour needs --palette."
@@ -195,9 +200,3 @@ def _in_sequences(
         return name
 
     return [replace(pair, sequence=sequence(pair.id)) for pair in pairs]
-
-
-def _read_label(
-    path: Path, table: Sequence[int], colours: dict | None, allowed: str
-) -> np.ndarray:
-    return images.map_ids(images.read_raw_label(path, colours), table, path, allowed)

@@ -132,21 +132,28 @@ def read_raw_label(
     return label
 
 
-def map_ids(
-    label: np.ndarray, table: Sequence[int], path: Path, allowed: str
-) -> np.ndarray:
-    """Raw ids [H, W] through a table [256] (-1: not allowed): uint8 [H, W].
+def map_ids(label: np.ndarray, ids: Mapping[int, int], path: Path) -> np.ndarray:
+    """Raw ids uint8 [H, W] to class ids uint8 [H, W] by {raw id: class id}.
 
-    DataError names the value, the count of its pixels, the file and what is allowed.
+    DataError, naming `path`, where another id is in the label.
     """
-    ids = np.asarray(table, np.int16)
-    present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
-    for value in present[ids[present] < 0]:
-        count = np.count_nonzero(label == value)
+    table = np.full(256, -1, np.int16)
+    table[list(ids)] = list(ids.values())
+    counts = np.bincount(label.ravel(), minlength=256)
+    for value in np.flatnonzero(counts * (table < 0)):
         raise DataError(
-            f"{path} has class id {value} in {count} pixels. Its ids must be {allowed}."
+            f"{path} has class id {value} in {counts[value]} pixels. Its ids must be "
+            f"{_listed(sorted(ids))}."
         )
-    return cv2.LUT(label, ids.astype(np.uint8))
+    return cv2.LUT(label, table.astype(np.uint8))
+
+
+def _listed(ids: Sequence[int]) -> str:
+    """Ascending ids in words: 0 to 10, or 255."""
+    ends = [i for i in ids if i + 1 not in ids]
+    starts = [i for i in ids if i - 1 not in ids]
+    runs = [str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends)]
+    return ", or ".join(runs)
 
 
 def pad_to_square(array: np.ndarray, fill: int = 0) -> np.ndarray:

@@ -392,24 +392,3 @@ def _heatmaps(
         # A pixel's centre is at a whole number, at every resolution.
         targets.draw_heatmaps((one + 0.5) / stride - 0.5, size, out)
     return maps
-
-
-# Until every caller uses Feed
-
-
-def training_batches(
-    samples, *, seed, augment, start_step, stop_step, joint_targets="surreal", **feed
-):
-    feed = Feed(samples, joints=joint_targets, **feed)
-    return feed.training(seed, augment, start_step, stop_step).dataset()
-
-
-def evaluation_batches(samples, *, joint_targets="surreal", **feed):
-    return Feed(samples, joints=joint_targets, **feed).evaluation().dataset()
-
-
-def numpy_training_batches(
-    samples, *, seed, augment, start_step, stop_step, joint_targets="surreal", **feed
-):
-    feed = Feed(samples, joints=joint_targets, **feed)
-    return iter(feed.training(seed, augment, start_step, stop_step))

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import cv2
 import numpy as np
@@ -174,13 +174,11 @@ class Prepared:
         try:
             joints = storage.read_arrays(path)["joints"]
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
+            raise damaged(path, error) from None
         if hash_joints(joints) != self.meta["joints"][split]:
-            raise DataError(f"{path} differs from its SHA-256 in {META}. {_AGAIN}")
+            raise damaged(path, f"another SHA-256 than in {META}")
         if joints.shape[0] != len(samples):
-            raise DataError(
-                f"{path} has {len(joints)} rows for {len(samples)} samples. {_AGAIN}"
-            )
+            raise damaged(path, f"{len(joints)} rows for {len(samples)} samples")
         return joints
 
 
@@ -207,10 +205,8 @@ def open_prepared(folder: str | Path) -> Prepared:
         listed = len(samples.get(split, ()))
         counted = meta["splits"].get(split, {}).get("samples", 0)
         if not listed == counted > 0:
-            raise DataError(
-                f"{folder / MANIFEST} lists {listed} samples of split {split}, {META} "
-                f"{counted}. Both must be equal and at least 1. {_AGAIN}"
-            )
+            found = f"{listed} samples of split {split}, in {META} {counted}"
+            raise damaged(folder / MANIFEST, found)
     _check_files(folder, samples)
     size = meta["image_size"]
     return Prepared(
@@ -247,9 +243,7 @@ def read_label(path: Path) -> np.ndarray:
     """
     label = _read(path, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
-        raise DataError(
-            f"{path} is {label.dtype} {label.shape}, not 8-bit class ids. {_AGAIN}"
-        )
+        raise damaged(path, f"{label.dtype} {label.shape}, not 8-bit class ids")
     return label
 
 
@@ -260,11 +254,11 @@ def _read(path: Path, flags: int) -> np.ndarray:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     # OpenCV makes up what a truncated JPEG lacks. What we write ends with its marker.
     if not content.endswith(_END_OF_FILE[Path(path).suffix]):
-        raise DataError(f"{path} is truncated at {len(content)} bytes. {_AGAIN}")
+        raise damaged(path, f"truncated at {len(content)} bytes")
     _check_pixels(path, content)
     array = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if array is None:
-        raise DataError(f"{path} is damaged: it cannot be decoded. {_AGAIN}")
+        raise damaged(path, "it cannot be decoded")
     return array
 
 
@@ -274,11 +268,14 @@ def _check_pixels(path: Path, content: bytes) -> None:
         with Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as image:
             width, height = image.size
     except Exception as error:  # Pillow raises many kinds on damaged files
-        raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
+        raise damaged(path, error) from None
     if width * height > MAX_PIXELS:
-        raise DataError(
-            f"{path} has {width} x {height} pixels; {MAX_PIXELS} are allowed."
-        )
+        raise damaged(path, f"{width} x {height} pixels; {MAX_PIXELS} are allowed")
+
+
+def damaged(path: Path, reason: object) -> DataError:
+    """The error of a file that is not as it was prepared."""
+    return DataError(f"{path} is damaged ({reason}). {_AGAIN}")
 
 
 def is_safe_id(text: str) -> bool:
@@ -384,10 +381,6 @@ _META_KEYS = {
 def read_meta(folder: Path) -> dict[str, Any]:
     """meta.json of a prepared folder; DataError where it is missing or damaged."""
     path = folder / META
-
-    def refuse(reason: object) -> NoReturn:
-        raise DataError(f"{path} is damaged ({reason}). {_AGAIN}") from None
-
     try:
         meta = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -395,29 +388,29 @@ def read_meta(folder: Path) -> dict[str, Any]:
             f"{path} is missing. A folder of datasets/prepare.py has one."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        refuse(error)
+        raise damaged(path, error) from None
     version = meta.get("format_version") if isinstance(meta, dict) else None
     if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path} has format version {version}, not {FORMAT_VERSION}. {_AGAIN}"
-        )
+        has = f"{path} has format version {version}, not {FORMAT_VERSION}."
+        raise DataError(f"{has} {_AGAIN}")
     for key, kind in _META_KEYS.items():
         if key not in meta or not isinstance(meta[key], kind):
-            refuse(f"field {key}")
+            raise damaged(path, f"field {key}")
     num_classes = len(meta["classes"])
     for split, counts in meta["splits"].items():
         for key in ("pixels", "images", "presence_pixels"):
             if not _are_counts(counts, key, num_classes):
-                refuse(f"splits.{split}.{key} is not {num_classes} counts")
+                raise damaged(path, f"splits.{split}.{key} is not {num_classes} counts")
         for key in ("samples", "ignored", "total"):
             if not _is_count(counts.get(key)):
-                refuse(f"splits.{split}.{key} is not a count")
+                raise damaged(path, f"splits.{split}.{key} is not a count")
     size = meta["image_size"]
     if size is not None and not (len(size) == 2 and all(map(_is_count, size))):
-        refuse(f"image_size {size} is not a height and a width")
+        raise damaged(path, f"image_size {size} is not a height and a width")
     scored_ids = meta.get("scored_ids")
     if scored_ids is not None and not _are_ids(scored_ids, num_classes):
-        refuse(f"scored_ids {scored_ids} are not ascending ids below {num_classes}")
+        found = f"scored_ids {scored_ids} are not ascending ids below {num_classes}"
+        raise damaged(path, found)
     return meta
 
 
@@ -452,7 +445,7 @@ def _label_spec(path: Path, meta: Mapping[str, Any]) -> LabelSpec:
             tuple((int(left), int(right)) for left, right in meta["flip_pairs"]),
         )
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
+        raise damaged(path, error) from None
 
 
 def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
@@ -461,28 +454,22 @@ def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, strict=True))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} is damaged ({error}). {_AGAIN}") from None
+        raise damaged(path, error) from None
     fields = tuple(rows[0]) if rows else ()
     if fields not in (MANIFEST_FIELDS, _OLDER_FIELDS):
-        raise DataError(
-            f"{path} has another header than {','.join(MANIFEST_FIELDS)}. {_AGAIN}"
-        )
+        raise damaged(path, f"another header than {','.join(MANIFEST_FIELDS)}")
     samples = []
     for number, row in enumerate(rows[1:], start=2):
         try:
             samples.append(_sample(folder, row, fields))
         except ValueError as error:
-            raise DataError(
-                f"{path} is damaged: line {number} has {error}. {_AGAIN}"
-            ) from None
+            raise damaged(path, f"line {number} has {error}") from None
     samples.sort(key=sort_key)
     splits: dict[str, list[Sample]] = {}
     for sample in samples:
         same_split = splits.setdefault(sample.split, [])
         if same_split and same_split[-1].id == sample.id:
-            raise DataError(
-                f"{path} lists {sample.split}/{sample.id} more than once. {_AGAIN}"
-            )
+            raise damaged(path, f"{sample.split}/{sample.id} more than once")
         same_split.append(sample)
     return {split: tuple(listed) for split, listed in splits.items()}
 
@@ -527,14 +514,10 @@ def _check_files(folder: Path, samples: Mapping[str, Sequence[Sample]]) -> None:
                 with os.scandir(directory) as entries:
                     links = {entry.name: entry.is_symlink() for entry in entries}
             except OSError as error:
-                raise DataError(
-                    f"{directory} cannot be read: {error.strerror}. {_AGAIN}"
-                ) from None
+                raise damaged(directory, error.strerror) from None
             for path in (getattr(sample, kind) for sample in listed):
                 if path.name not in links:
-                    raise DataError(
-                        f"{path} is missing, but {MANIFEST} lists it. {_AGAIN}"
-                    )
+                    raise DataError(f"{path} is missing. {_AGAIN}")
                 if links[path.name]:
                     _check_inside(path, root)
 

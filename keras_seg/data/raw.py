@@ -14,7 +14,7 @@ from keras_seg.data import images
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import AnyItem, NewSample, Options, write_prepared
 from keras_seg.errors import DataError, UsageError
-from keras_seg.labels import LabelSpec
+from keras_seg.labels import IGNORE_ID, LabelSpec
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,21 @@ def check_file(path: Path, root: Path) -> None:
         raise DataError(f"{path} is a link that leads out of --src.")
 
 
+def kept_ids(labels: LabelSpec, void: Iterable[int] = ()) -> dict[int, int]:
+    """{raw id: class id} where masks have the classes' own ids, and `void` ones."""
+    return dict(enumerate(range(labels.num_classes))) | dict.fromkeys(void, IGNORE_ID)
+
+
 def prepare_pairs(
     src: Path,
     out: str | Path,
     dataset: str,
     labels: LabelSpec,
     pairs: Sequence[RawPair],
-    read_label: Callable[[Path], np.ndarray],
     options: Options,
+    *,
+    ids: Mapping[int, int] | None = None,
+    read_mask: Callable[[Path], np.ndarray] = images.read_raw_label,
     settings: Mapping[str, object] | None = None,
     square: bool = False,
     scored_ids: Sequence[int] | None = None,
@@ -196,19 +203,21 @@ def prepare_pairs(
     Args:
         src: the raw folder; links that lead out of it are refused.
         pairs: in the order of the splits' lists, which `options.limit` cuts.
-        read_label: path of a mask -> class ids uint8 [H, W]; DataError if it is bad.
+        ids: {raw id: class id, or 255 to ignore it}; None is `kept_ids(labels)`.
+            Other ids in a mask are an error.
+        read_mask: path of a mask -> raw ids uint8 [H, W]; DataError if it is bad.
         settings: the dataset's own options.
         square: pad image and label with 0 to a square before resizing.
         scored_ids: as for `write_prepared`.
     """
     pairs = first_of_each_split(mark_duplicates(pairs), options.limit)
-    root = src.resolve()
+    root, ids = src.resolve(), kept_ids(labels) if ids is None else ids
     return write_prepared(
         out,
         dataset,
         labels,
         pairs,
-        partial(_convert, root, read_label, options.size, square),
+        partial(_convert, root, read_mask, ids, options.size, square),
         options,
         {**(settings or {}), "square": square, "source": _fingerprint(src, pairs)},
         scored_ids=scored_ids,
@@ -233,7 +242,8 @@ def _fingerprint(src: Path, pairs: Sequence[RawPair]) -> str:
 
 def _convert(
     root: Path,
-    read_label: Callable[[Path], np.ndarray],
+    read_mask: Callable[[Path], np.ndarray],
+    ids: Mapping[int, int],
     size: tuple[int, int] | None,
     square: bool,
     pair: RawPair,
@@ -243,7 +253,7 @@ def _convert(
     for path in (pair.image, pair.label):
         check_file(path, root)
     raw = images.read_raw_image(pair.image)
-    label = read_label(pair.label)
+    label = images.map_ids(read_mask(pair.label), ids, pair.label)
     image, content = raw.pixels, raw.content
     if image.shape[:2] != label.shape:
         raise DataError(

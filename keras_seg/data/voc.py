@@ -6,13 +6,11 @@ See datasets/voc.md.
 
 from pathlib import Path
 
-import numpy as np
-
-from keras_seg.data import Option, images, raw
+from keras_seg.data import Option, raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
-from keras_seg.labels import IGNORE_ID, LabelSpec
+from keras_seg.labels import LabelSpec
 
 YEARS = ("2007", "2012")
 IMAGES, MASKS = "JPEGImages", "SegmentationClass"
@@ -39,8 +37,7 @@ _NAMES = (
 ).split()
 LABELS = LabelSpec(names=tuple(_NAMES), palette=palette(len(_NAMES)))
 
-_TABLE = [*range(LABELS.num_classes)] + [-1] * (255 - LABELS.num_classes) + [IGNORE_ID]
-
+IDS = raw.kept_ids(LABELS, void=[255])  # the boundaries of objects
 OPTIONS = (Option("year", "needed where --src has both years", choices=YEARS),)
 
 
@@ -63,9 +60,7 @@ def prepare(
     for split in ("train", "val"):
         if not any(pair.split == split for pair in pairs):
             raise DataError(f"{folder / LISTS / split}.txt is missing.")
-    return raw.prepare_pairs(
-        folder, out, f"voc{year}", LABELS, pairs, _read_label, options
-    )
+    return raw.prepare_pairs(folder, out, f"voc{year}", LABELS, pairs, options, ids=IDS)
 
 
 def listed_pairs(folder: Path) -> list[raw.RawPair]:
@@ -107,8 +102,3 @@ def _year_folder(src: Path, year: str | None) -> Path:
     if len(found) > 1:
         raise UsageError(f"{src} has both years. Choose one with --year.")
     return src / f"VOC{found[0]}"
-
-
-def _read_label(path: Path) -> np.ndarray:
-    label = images.read_raw_label(path)
-    return images.map_ids(label, _TABLE, path, "0 to 20, or 255 (boundary)")

@@ -103,18 +103,14 @@ class NewSample:
 
 @dataclass(frozen=True)
 class _Record:
-    """A sample that was written, and its line of the manifest."""
+    """A sample that was written."""
 
     split: str
     id: str
-    image: str  # file name
-    image_sha256: str
-    label_sha256: str
-    height: int
-    width: int
+    size: tuple[int, int]
+    row: Mapping[str, object]  # of the manifest
     pixels: np.ndarray  # int64 [C + 1], from `label_pixels`
     joints: np.ndarray | None
-    sequence: str
 
 
 def write_prepared(
@@ -136,10 +132,9 @@ def write_prepared(
             then left as it is).
         dataset: its name.
         labels: its classes.
-        items: what to convert, whole splits (`options.limit` is the caller's). Or a
-            function that finds them, for datasets where that takes long: called only
-            if there is something to do, with the folder in the making, where it may
-            leave files of its own (those that `prepared.ENTRIES` names).
+        items: what to convert, already cut to `options.limit`. Or a function that finds
+            them, where that takes long: called only if there is something to do, with
+            the folder in the making, where it may leave files of `prepared.ENTRIES`.
         convert: gives the samples of an item; DataError rejects the item. Picklable
             where `each` needs that.
         options: see `Options`.
@@ -198,8 +193,8 @@ def write_prepared(
         records.sort(key=sort_key)
         _check_splits(records, {"train", *(item.split for item in items)})
         joints = _write_joints(stage, records)
-        rows = [{key: getattr(r, key) for key in MANIFEST_FIELDS} for r in records]
-        storage.write_table(stage / MANIFEST, rows)
+        storage.write_table(stage / MANIFEST, [record.row for record in records])
+        sizes = {record.size for record in records}
         meta = {
             "format_version": FORMAT_VERSION,
             "dataset": dataset,
@@ -207,7 +202,7 @@ def write_prepared(
             "palette": labels.palette,
             "flip_pairs": labels.flip_pairs,
             **scored,
-            "image_size": _common_size(records),
+            "image_size": sizes.pop() if len(sizes) == 1 else None,
             "splits": {
                 split: count_pixels([r.pixels for r in records if r.split == split])
                 for split in dict.fromkeys(record.split for record in records)
@@ -280,19 +275,15 @@ def _convert_one(
     except DataError as error:
         return error
     # Only now: an item that turns out to be bad leaves no file.
-    for record, image, label in encoded:
-        for kind, name, content in (
-            ("images", record.image, image),
-            ("labels", f"{record.id}.png", label),
-        ):
-            folder = stage / kind / record.split
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
-    return [record for record, _, _ in encoded]
+    for _, files in encoded:
+        for name, content in files.items():
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            (stage / name).write_bytes(content)
+    return [record for record, _ in encoded]
 
 
-def _encode(sample: NewSample, num_classes: int) -> tuple[_Record, bytes, bytes]:
-    """The sample's record and its two files; DataError where it is not a good one."""
+def _encode(sample: NewSample, num_classes: int) -> tuple[_Record, dict[str, bytes]]:
+    """The sample's record and {name: content} of its files; DataError if it is bad."""
     for text in (sample.split, sample.id):
         if not is_safe_id(text):
             raise DataError(f"The id {text!r} is not the name of a visible file.")
@@ -311,20 +302,17 @@ def _encode(sample: NewSample, num_classes: int) -> tuple[_Record, bytes, bytes]
                 f"its label's size {label.shape}."
             )
         image = encode_png(image) if sample.format == "png" else encode_jpeg(image)
-    encoded_label = encode_png(label)
-    record = _Record(
-        split=sample.split,
-        id=sample.id,
-        image=f"{sample.id}.{sample.format}",
-        image_sha256=hashlib.sha256(image).hexdigest(),
-        label_sha256=hashlib.sha256(encoded_label).hexdigest(),
-        height=label.shape[0],
-        width=label.shape[1],
-        pixels=pixels,
-        joints=sample.joints,
-        sequence=sample.sequence,
-    )
-    return record, image, encoded_label
+    (height, width), encoded_label = label.shape, encode_png(label)
+    hashes = (hashlib.sha256(content).hexdigest() for content in (image, encoded_label))
+    file = f"{sample.id}.{sample.format}"
+    row = (sample.split, sample.id, file, *hashes, height, width, sample.sequence)
+    row = dict(zip(MANIFEST_FIELDS, row, strict=True))
+    size = height, width
+    record = _Record(sample.split, sample.id, size, row, pixels, sample.joints)
+    return record, {
+        f"images/{sample.split}/{file}": image,
+        f"labels/{sample.split}/{sample.id}.png": encoded_label,
+    }
 
 
 def _check_splits(records: Sequence[_Record], splits: Iterable[str]) -> None:
@@ -335,11 +323,6 @@ def _check_splits(records: Sequence[_Record], splits: Iterable[str]) -> None:
     for one, other in zip(records, records[1:]):
         if sort_key(one) == sort_key(other):
             raise DataError(f"The id {one.split}/{one.id} is used more than once.")
-
-
-def _common_size(records: Sequence[_Record]) -> tuple[int, int] | None:
-    sizes = {(record.height, record.width) for record in records}
-    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _write_joints(stage: Path, records: Sequence[_Record]) -> dict[str, str]:

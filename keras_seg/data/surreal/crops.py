@@ -1,7 +1,6 @@
 """Square crops around a person: box, crop, and joints that follow (BODY 2.2)."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -53,28 +52,20 @@ def _start(first: int, end: int, side: int, length: int) -> int:
     return min(max((first + end - side) // 2, min(0, room)), max(0, room))
 
 
-def crop(array: np.ndarray, square: Square, pad: Literal["edge"] | int) -> np.ndarray:
+def crop(array: np.ndarray, square: Square, fill: int | None = None) -> np.ndarray:
     """The square of [H, W, ...]: [side, side, ...].
 
-    Args:
-        array: image or label.
-        square: what to cut.
-        pad: what fills the part beyond the frame: "edge" repeats the border, a number
-            is that value.
+    Beyond the frame the border is repeated, or there is `fill`.
     """
-    height, width = array.shape[:2]
-    beyond = [
-        (max(0, -start), max(0, start + square.side - length))
-        for start, length in ((square.top, height), (square.left, width))
-    ]
-    inside = array[
-        max(0, square.top) : square.top + square.side,
-        max(0, square.left) : square.left + square.side,
-    ]
-    widths = beyond + [(0, 0)] * (array.ndim - 2)
-    if pad == "edge":
-        return np.pad(inside, widths, "edge")
-    return np.pad(inside, widths, constant_values=pad)
+    places = np.arange(square.side)
+    rows, columns = places + square.top, places + square.left
+    inner_rows = rows.clip(0, array.shape[0] - 1)
+    inner_columns = columns.clip(0, array.shape[1] - 1)
+    cut = array[np.ix_(inner_rows, inner_columns)]
+    if fill is not None:
+        cut[rows != inner_rows] = fill
+        cut[:, columns != inner_columns] = fill
+    return cut
 
 
 def crop_and_resize(
@@ -98,8 +89,8 @@ def crop_and_resize(
         uint8 [h, w, 3], uint8 [h, w], float32 [J, 2].
     """
     return (
-        resize_image(crop(image, square, "edge"), size),
-        resize_label(crop(label, square, 0), size),
+        resize_image(crop(image, square), size),
+        resize_label(crop(label, square, fill=0), size),
         move_joints(joints, square, size),
     )
 

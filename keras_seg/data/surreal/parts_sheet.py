@@ -18,14 +18,9 @@ def write_parts_sheet(
     columns: int = 6,
     blocks: int = 2,
 ) -> None:
-    """Write a PNG of up to columns * blocks samples, spread over the split's ids.
+    """Write a PNG of up to columns * blocks samples, evenly spread over the split.
 
-    Args:
-        prepared: with square images.
-        path: of the PNG.
-        split: whose samples.
-        columns: samples side by side.
-        blocks: rows of samples, each an image above its label.
+    A block is a row of images, which are square, above a row of their labels.
     """
     samples = prepared.samples(split)
     count = min(columns * blocks, len(samples))

@@ -66,14 +66,7 @@ def find_items(
         if len(bad) > options.skip_bad:
             # Refused anyway: list what is bad without hours of conversion.
             return [SelectedClip(clip, (), bad.get(clip)) for clip in clips]
-        rows = select_frames(
-            pools(indexed, settings.leaky_test),
-            dict(zip(SPLITS, settings.frames)),
-            settings.every,
-            dict(zip(SPLITS, settings.clusters)),
-            settings.seed,
-            settings.method,
-        )
+        rows = select_frames(pools(indexed, settings.leaky_test), settings)
     rows = raw.first_of_each_split(rows, options.limit)
     _check_unique(rows)
     write_selection(stage / SELECTION, src, rows)
@@ -93,32 +86,24 @@ def _check_unique(rows: Sequence[SelectedFrame]) -> None:
 
 def select_frames(
     pools: Mapping[str, Sequence[IndexedClip]],
-    counts: Mapping[str, int | None],
-    every: int,
-    clusters: Mapping[str, int],
-    seed: int,
-    method: str,
+    settings: Settings,
 ) -> list[SelectedFrame]:
     """Choose frames of each split, sorted by split and id.
 
     Args:
         pools: {split: clips}.
-        counts: {split: how many}; None takes all, 0 none. Where there are fewer than
-            wanted, all are taken, with a note.
-        every: see `frame_step`.
-        clusters: {split: number of clusters}.
-        seed: of the selection.
-        method: see `pose_selection.select`.
+        settings: `frames`, `every`, `clusters`, `seed` and `method` count. Where there
+            are fewer frames than wanted, all are taken, with a note.
 
     Raises:
         DataError: frames are wanted of a split that has none.
     """
     chosen = []
     for number, split in enumerate(SPLITS):
-        pool, count = pools[split], counts[split]
+        pool, count = pools[split], settings.frames[number]
         if count == 0 or (count is None and not pool):
             continue
-        step = frame_step(pool, count, every)
+        step = frame_step(pool, count, settings.every)
         places = [
             (place, frame)
             for place, indexed in enumerate(pool)
@@ -139,9 +124,9 @@ def select_frames(
         selection = select(
             standardised(pose_features(joints)),
             len(places) if count is None else count,
-            clusters[split],
-            np.random.default_rng([seed, number]),
-            method,
+            settings.clusters[number],
+            np.random.default_rng([settings.seed, number]),
+            settings.method,
         )
         frames = [
             SelectedFrame(pool[places[i][0]].clip, places[i][1] + 1, int(cluster))

@@ -639,7 +639,7 @@ def test_claims_are_held_against_the_runs(claimed):
 def test_what_no_document_says_stands_apart(claimed):
     folder, stage, page = claimed
     for text in ((folder / f"report.{end}").read_text() for end in ("html", "md")):
-        said, asked = "What the document says", "What we ask besides"
+        said, asked = "Claims of the document", "Our hypotheses"
         assert text.count(said) == text.count(asked) == 1
         ours = text.index("The labels put right, it helps")
         claim = text.index("W2 is like none", text.index(said))
@@ -658,8 +658,8 @@ def test_many_hypotheses_are_counted_and_the_document_says_nothing(tmp_path, und
 
     assert "Our own 5 hypotheses: 5 × not run." in answer(stage)
     text = (tmp_path / "report.md").read_text()
-    assert "# What we ask\n" in text
-    assert "document says" not in text
+    assert "# Our hypotheses\n" in text
+    assert "Claims of the document" not in text
 
 
 def test_damaged_counts_are_named_and_the_report_is_written(tmp_path, undrawn):

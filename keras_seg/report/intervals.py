@@ -23,7 +23,7 @@ class Interval:
 
     Attributes:
         difference: mean score of our seeds minus that of the base's, in -1..1.
-        low, high: the difference lies between them in `level` of the resamples.
+        low, high: bounds of the middle `level` of the resampled differences.
         level: 0..1.
         images, groups: how many images, in how many groups that were drawn as one.
         seeds: the lesser number of seeds of the two arms; one is not resampled.

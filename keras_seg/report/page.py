@@ -195,11 +195,10 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
 
 def _claims(view: StageView, found: Sequence[claims.Finding]) -> list[Details]:
     said, asked = split_by_source(found)
-    asked_title = "What we ask besides" if said else "What we ask"
     note = [Paragraph(text, "note")] if (text := claims_note(view, found)) else []
     return [
         Details(title, [tables.claims_table(view, some), *note])
-        for title, some in (("What the document says", said), (asked_title, asked))
+        for title, some in (("Claims of the document", said), ("Our hypotheses", asked))
         if some
     ]
 

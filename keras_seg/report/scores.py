@@ -103,7 +103,7 @@ def interval(
     Args:
         result: of the stage.
         name, other: the arms; the interval is of the first minus the second.
-        sequences: {split: {image id: sequence}}, as of `Prepared.sequences`.
+        sequences: {split: {image id: sequence}}, from `Prepared.sequences`.
         metric: one of `intervals.SCORES`.
 
     Returns:

@@ -1,0 +1,421 @@
+"""How sure a difference between two arms is, over new images and new trainings.
+
+A score such as the mIoU is a ratio over the whole data set. It is linearised: each
+image gets an influence, the derivative of the score by the image's weight (the
+infinitesimal jackknife: Jaeckel 1972; Efron 1982). From then on a score is a mean over
+images, and a study a table of trainings by groups of images, both drawn at random:
+
+    value[training, group] = arm + training + group + training x group
+
+All arms share the groups; trainings (seeds) are independent between arms, which is
+conservative where arms share a seed and with it some luck. Intervals use the variance
+components of this table and a t quantile, because seeds are few. Knows NumPy and SciPy
+only; `tools/coverage.py` shows what the intervals cover.
+
+Shapes: N images, G groups of them, S trainings of an arm, C classes.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from keras_seg.report.grouping import FEWEST_GROUPS, Grouping
+from keras_seg.report.intervals import SCORES
+
+LEVEL = 0.95
+HOLDS, FAILS, OPEN = "holds", "fails", "open"
+SEEMS_TO_HOLD, SEEMS_TO_FAIL = "seems to hold", "seems to fail"
+
+
+# Scores and influences
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The scores of an arm's trainings and what each image contributes to them.
+
+    Attributes:
+        scores: float64 [S].
+        influences: float64 [S, N], the change of a training's score per share of
+            weight added to an image. They sum to 0 over the images.
+    """
+
+    scores: np.ndarray
+    influences: np.ndarray
+
+    def log(self) -> "Measured":
+        """Of the logarithm of the score: differences become ratios (delta method)."""
+        return Measured(np.log(self.scores), self.influences / self.scores[:, None])
+
+
+def measure(
+    counts: np.ndarray, classes: Sequence[int] | None = None, metric: str = "miou"
+) -> Measured:
+    """Scores and influences of an arm's trainings.
+
+    Args:
+        counts: [S, 3, N, C] pixels of intersection, truth and prediction.
+        classes: ids that are evaluated; None is all.
+        metric: one of `intervals.SCORES`.
+    """
+    if metric not in SCORES:
+        raise ValueError(f"metric {metric!r} is none of {sorted(SCORES)}")
+    by_image = np.moveaxis(np.asarray(counts, np.float64), -2, -3)  # [S, N, 3, C]
+    total = by_image.sum(axis=-3)  # [S, 3, C]
+    step = 1e-4  # central differences: the error is of the order of its square
+    above = score(total[:, None] + step * by_image, classes, metric)
+    below = score(total[:, None] - step * by_image, classes, metric)
+    return Measured(score(total, classes, metric), (above - below) / (2 * step))
+
+
+def score(
+    counts: np.ndarray, classes: Sequence[int] | None = None, metric: str = "miou"
+) -> np.ndarray:
+    """float64 [...]: a score of counts [..., 3, C]; NaN where there is no pixel."""
+    ids = range(counts.shape[-1]) if classes is None else classes
+    is_foreground = np.array(ids) > 0
+    hits, true, said = np.moveaxis(counts[..., list(ids)], -2, 0)
+    return SCORES[metric](hits, true, said, is_foreground)
+
+
+# One comparison
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two arms' expected scores.
+
+    Attributes:
+        difference: mean over our trainings minus that over the base's.
+        error: its standard error, over new images and, with several seeds, trainings.
+        freedom: degrees of freedom of the error.
+        independent: independent observations that the images are worth.
+        images, groups: number of images and of groups.
+        kind: of the groups, as in `Grouping`.
+        seeds: trainings of ours and of the base.
+        of_groups: variance of the difference over draws of groups, the interaction with
+            the trainings included.
+        of_seeds: variance of each arm's mean over draws of trainings, as it shows in
+            these images, the interaction included; 0 for one seed.
+        of_interaction: the interaction's part in each of the two, for each arm.
+        parts: {what is drawn: contributions}: uncorrelated parts of the difference's
+            deviation, whose squares sum to error**2; "images" [G] and of each arm [S].
+        shares: [G] the groups' shares of the difference; they sum to it.
+    """
+
+    difference: float
+    error: float
+    freedom: float
+    independent: float
+    images: int
+    groups: int
+    kind: str
+    seeds: tuple[int, int]
+    of_groups: float
+    of_seeds: tuple[float, float]
+    of_interaction: tuple[float, float]
+    parts: Mapping[str, np.ndarray] = field(repr=False)
+    shares: np.ndarray = field(repr=False)
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The difference lies between the two in `level` of studies like this."""
+        half = float(self.error * stats.t.ppf((1 + level) / 2, self.freedom))
+        return self.difference - half, self.difference + half
+
+    def p_value(self, null: float = 0.0, side: str = "two-sided") -> float:
+        """Chance of a difference this far from `null` if that is the true one.
+
+        Args:
+            null: of the difference.
+            side: "two-sided", or "above" or "below": which alternative is tested.
+        """
+        if self.error == 0:
+            above, below = self.difference <= null, self.difference >= null
+            by_side = {"above": above, "below": below, "two-sided": above and below}
+            return float(by_side[side])
+        t = (self.difference - null) / self.error
+        if side == "two-sided":
+            return float(2 * stats.t.sf(abs(t), self.freedom))
+        return float(stats.t.sf(t if side == "above" else -t, self.freedom))
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether there is enough to call anything clear: groups and seeds."""
+        return min(self.seeds) > 1 and self.independent >= FEWEST_GROUPS
+
+    @property
+    def is_clear(self) -> bool:
+        return self.is_conclusive and self.p_value() <= 1 - LEVEL
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self, self.p_value())
+
+    @property
+    def basis(self) -> str:
+        """What the interval covers, a clause."""
+        drawn = f"{self.images} images"
+        if self.kind == "sequences":
+            drawn += f" of {self.groups} sequences"
+        elif self.kind == "blocks":
+            drawn += f" of video, worth {self.independent:.0f} independent ones"
+        if min(self.seeds) == 1:
+            return f"covers the choice of {drawn}, not the randomness of training"
+        ours, base = self.seeds
+        seeds = f"{ours}" if ours == base else f"{ours} and {base}"
+        return f"covers the choice of {drawn} and the randomness of {seeds} seeds"
+
+    @property
+    def wins(self) -> float:
+        """Chance that a new training of ours beats one of the base on new images.
+
+        On as many images of this population; a t approximation that includes how
+        uncertain the difference is. NaN with one seed.
+        """
+        if min(self.seeds) == 1:
+            return math.nan
+        new = self.variance((1, 1), 1.0)
+        spread = math.sqrt(self.error**2 + new)
+        if spread == 0:
+            return 0.5 if self.difference == 0 else float(self.difference > 0)
+        return float(stats.t.cdf(self.difference / spread, self.freedom))
+
+    def variance(self, seeds: tuple[int, int], times: float) -> float:
+        """Of the difference, with so many seeds and so many times the images."""
+        return sum(self._terms(seeds, times))
+
+    def _terms(self, seeds: tuple[int, int], times: float) -> list[float]:
+        """Variance of the groups, interaction included, and of each arm's seeds."""
+        new = [have / want for have, want in zip(self.seeds, seeds)]
+        groups = max(self.of_groups - sum(self.of_interaction), 0.0)
+        groups += sum(part * ratio for part, ratio in zip(self.of_interaction, new))
+        pure = [max(a - b, 0.0) for a, b in zip(self.of_seeds, self.of_interaction)]
+        return [groups / times, *(part * ratio for part, ratio in zip(pure, new))]
+
+    def power(self, seeds: tuple[int, int], times: float, level: float = LEVEL):
+        """Chance that such a study finds this difference clear, if it is the true one.
+
+        Args:
+            seeds: trainings of each arm.
+            times: how many times as many images.
+            level: of the interval.
+        """
+        if min(*seeds, *self.seeds) < 2 or self.independent * times < FEWEST_GROUPS:
+            return 0.0
+        if self.error == 0:
+            return float(self.difference != 0)
+        terms = self._terms(seeds, times)
+        freedoms = (self.groups * times - 1, seeds[0] - 1, seeds[1] - 1)
+        freedom = sum(terms) ** 2 / sum(t**2 / f for t, f in zip(terms, freedoms))
+        effect = abs(self.difference) / math.sqrt(sum(terms))
+        found = stats.nct.sf(stats.t.ppf((1 + level) / 2, freedom), freedom, effect)
+        return float(np.nan_to_num(found))
+
+
+def compare(
+    ours: Measured,
+    base: Measured,
+    grouping: Grouping,
+    names: tuple[str, str] = ("ours", "base"),
+) -> Comparison:
+    """How much better one arm is than another, and how sure that is.
+
+    Trainings and groups are crossed random effects (Owen 2007); the base and ours share
+    the groups. The variance over groups and that over trainings both contain the
+    interaction, which is therefore subtracted once. The sum is not let fall below the
+    variance over groups. Degrees of freedom: Satterthwaite 1946, Welch 1947.
+
+    Args:
+        ours, base: of the same images and metric.
+        grouping: of the images.
+        names: of the two arms, by which comparisons know that they share trainings.
+
+    Raises:
+        ValueError: fewer than two groups.
+    """
+    if grouping.groups < 2:
+        raise ValueError("one group of images; an interval needs at least two")
+    arms = (ours, base)
+    tables = [grouping.sums(arm.influences) for arm in arms]  # [S, G] each
+    difference = float(ours.scores.mean() - base.scores.mean())
+    deviations = tables[0].mean(axis=0) - tables[1].mean(axis=0)  # [G]
+    of_groups = grouping.factor * float((deviations**2).sum())
+    seeds = (len(ours.scores), len(base.scores))
+    of_seeds = of_interaction = (0.0, 0.0)
+    if min(seeds) > 1:
+        of_seeds = (_of_mean(ours.scores), _of_mean(base.scores))
+        of_interaction = (
+            _interaction(tables[0], grouping),
+            _interaction(tables[1], grouping),
+        )
+    excess = max(sum(of_seeds) - sum(of_interaction), 0.0)
+    variance = of_groups + excess
+    freedom = grouping.groups - 1.0
+    if excess > 0:
+        terms = [of_groups**2 / freedom]
+        terms += [part**2 / (number - 1) for part, number in zip(of_seeds, seeds)]
+        freedom = max(variance**2 / sum(terms), min(seeds) - 1.0)
+    parts = {"images": deviations * math.sqrt(grouping.factor)}
+    for name, arm, number, sign in zip(names, arms, seeds, (1, -1)):
+        if excess > 0:
+            scale = sign * math.sqrt(excess / sum(of_seeds) / (number * (number - 1)))
+            parts[name] = scale * (arm.scores - arm.scores.mean())
+    sizes = np.bincount(grouping.numbers)
+    return Comparison(
+        difference=difference,
+        error=math.sqrt(variance),
+        freedom=freedom,
+        independent=grouping.independent,
+        images=len(grouping.numbers),
+        groups=grouping.groups,
+        kind=grouping.kind,
+        seeds=seeds,
+        of_groups=of_groups,
+        of_seeds=of_seeds,
+        of_interaction=of_interaction,
+        parts=parts,
+        shares=difference * sizes / sizes.sum() + deviations,
+    )
+
+
+def _of_mean(scores: np.ndarray) -> float:
+    """Variance of the mean of independent scores [S]."""
+    return float(scores.var(ddof=1)) / len(scores)
+
+
+def _interaction(table: np.ndarray, grouping: Grouping) -> float:
+    """Of trainings and groups [S, G]: its part of the variance of the arm's mean."""
+    seeds = len(table)
+    rest = table - table.mean(axis=0)  # rows sum to 0 as they are
+    return grouping.factor * float((rest**2).sum()) / (seeds * (seeds - 1))
+
+
+def verdict(comparison: Comparison, p: float) -> str:
+    """A difference in words, by its (adjusted) p-value."""
+    if p > 1 - LEVEL:
+        return "open"
+    side = "ahead" if comparison.difference > 0 else "behind"
+    if comparison.independent < FEWEST_GROUPS:
+        return f"{side} on these images, which are too few to tell"
+    if min(comparison.seeds) == 1:
+        return f"{side} on these images; another start may turn it around"
+    return f"clearly {side}"
+
+
+# Claims
+
+
+def region(expected: str, margin: float) -> tuple[float, float]:
+    """The differences of which a claim is true.
+
+    Args:
+        expected: "higher", "lower", "same", "not higher" or "not lower".
+        margin: differences up to it do not matter to the last three.
+    """
+    return {
+        "higher": (0.0, math.inf),
+        "lower": (-math.inf, 0.0),
+        "same": (-margin, margin),
+        "not higher": (-math.inf, margin),
+        "not lower": (-margin, math.inf),
+    }[expected]
+
+
+def judge(comparison: Comparison, low: float, high: float) -> str:
+    """Whether the true difference lies between `low` and `high`.
+
+    It does (or does not) if one-sided tests at both bounds say so: the two one-sided
+    tests of equivalence (Schuirmann 1987), at 5 % each, where both bounds are finite or
+    allow a margin; at 2.5 % where a bound is 0, as everywhere in the report. A factor
+    is judged by the comparison of `Measured.log` and the logarithms of its bounds.
+
+    Returns:
+        HOLDS, FAILS, OPEN; SEEMS_TO_HOLD or SEEMS_TO_FAIL where there are too few
+        seeds or images for more.
+    """
+    error = 1 - LEVEL
+    alpha = error / 2 if 0 in (low, high) else error
+    holds = (
+        max(comparison.p_value(low, "above"), comparison.p_value(high, "below"))
+        <= alpha
+    )
+    fails = (
+        min(comparison.p_value(low, "below"), comparison.p_value(high, "above"))
+        <= alpha
+    )
+    return in_words(comparison, holds, fails)
+
+
+def in_words(comparison: Comparison, holds: bool, fails: bool) -> str:
+    """HOLDS, FAILS or OPEN; SEEMS_TO_... where there is too little for more."""
+    if not (holds or fails):
+        return OPEN
+    if not comparison.is_conclusive:
+        return SEEMS_TO_HOLD if holds else SEEMS_TO_FAIL
+    return HOLDS if holds else FAILS
+
+
+# What would decide
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What would make a difference clear, were it the true one.
+
+    Attributes:
+        seeds: of each arm, with the images there are; None if no number would do.
+        images: with the seeds there are; None if no number would do.
+        both: (seeds, images), both more by the same factor; None if that is too many.
+    """
+
+    seeds: int | None
+    images: int | None
+    both: tuple[int, int] | None
+
+
+def needed(
+    comparison: Comparison, power: float = 0.8, most: float = 1000.0
+) -> Needed | None:
+    """The study that finds this difference clear with a chance of `power`.
+
+    None with one seed, whose spread is unknown: train at least two.
+
+    Args:
+        comparison: with several seeds.
+        power: 0..1.
+        most: no more than so many times the seeds or images are considered.
+    """
+    if min(comparison.seeds) == 1:
+        return None
+    least, images = max(comparison.seeds), comparison.images
+
+    def enough(seeds: float, times: float) -> bool:
+        number = math.ceil(seeds * least)
+        return comparison.power((number, number), times) >= power
+
+    times = _smallest(lambda f: comparison.power(comparison.seeds, f) >= power, most)
+    seeds = _smallest(lambda f: enough(f, 1.0), most)
+    both = _smallest(lambda f: enough(f, f), most)
+    return Needed(
+        seeds=None if seeds is None else math.ceil(seeds * least),
+        images=None if times is None else math.ceil(times * images),
+        both=None
+        if both is None
+        else (math.ceil(both * least), math.ceil(both * images)),
+    )
+
+
+def _smallest(is_enough: Callable[[float], bool], most: float) -> float | None:
+    """The smallest factor in 1..most that is enough, to a thousandth; None if none."""
+    if not is_enough(most):
+        return None
+    low, high = 1.0, most
+    if is_enough(low):
+        return low
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high

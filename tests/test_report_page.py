@@ -550,6 +550,17 @@ def test_nothing_temporary_is_left(written):
     assert not list(written.rglob(".tmp-*"))
 
 
+def test_equal_results_give_equal_reports(tmp_path, undrawn):
+    results = [done(tmp_path, ARM, POOR), done(tmp_path, WEIGHTED, GOOD)]
+    contents = []
+    for _ in range(2):
+        written_page(tmp_path, results)
+        files = [tmp_path / name for name in ("report.html", "report.md")]
+        contents.append([path.read_bytes() for path in files])
+
+    assert contents[0] == contents[1]
+
+
 # Intervals and claims
 
 

@@ -1,6 +1,6 @@
 """Intervals of a stage's differences: read from run folders, None where they cannot be.
 
-The interval's numbers are in test_bootstrap.py.
+The interval's numbers are in test_report_intervals.py.
 """
 
 from dataclasses import replace

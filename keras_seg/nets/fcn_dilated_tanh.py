@@ -30,6 +30,7 @@ DILATED_DECODER = ((512, 5, 0), (256, 5, 0), (128, 3, 1))  # ..., output padding
 PLAIN_DECODER = (64, 32, 32)
 
 _conv = partial(blocks.conv, use_bias=True, initializer=INIT)
+_deconv = partial(blocks.deconv, use_bias=True, initializer=INIT)
 
 
 def build(
@@ -67,16 +68,7 @@ def build(
         )(x)
         x = _tanh_bn(x, f"dec{i}")
     for i, filters in enumerate(PLAIN_DECODER, 4):
-        x = blocks.deconv(
-            x,
-            filters * filter_scale,
-            3,
-            f"dec{i}",
-            strides=1,
-            padding=1,
-            use_bias=True,
-            initializer=INIT,
-        )
+        x = _deconv(x, filters * filter_scale, 3, f"dec{i}", strides=1, padding=1)
         x = _tanh_bn(x, f"dec{i}")  # [B, H, W, filters]
     logits = blocks.head(x, num_classes, "classifier", initializer=INIT)
     return keras.Model(image, {"logits": logits}, name="fcn_dilated_tanh")

@@ -51,12 +51,10 @@ def build(
     encoder = keras.applications.ResNet50(
         include_top=False, weights=None, input_shape=input_shape
     )
-    if freeze:
-        encoder.trainable = False
-        # training=False holds for good: fitting does not update the statistics either.
-        x = encoder(image, training=False)  # [B, H/32, W/32, 2048]
-    else:
-        x = encoder(image)  # [B, H/32, W/32, 2048]
+    encoder.trainable = not freeze
+    # training=False is part of the graph: fitting does not update the statistics.
+    x = encoder(image, training=False) if freeze else encoder(image)
+    # [B, H/32, W/32, 2048]
     for i, filters in enumerate(DECODER, 6):
         x = _deconv(x, filters * filter_scale, 3, f"deconv{i}")
         # [B, H/2^(10-i), W/2^(10-i), filters]

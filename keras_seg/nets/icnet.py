@@ -63,7 +63,7 @@ def build(
     image = keras.Input(input_shape, name="image")
 
     # The half-resolution branch, down to 1/16; the quarter-resolution branch shares it
-    # up to conv3_1 and goes on at 1/32.
+    # up to conv3_1, then continues at 1/32.
     x = blocks.resize(image, height // 2, width // 2, "data_sub2")  # [B, H/2, W/2, 3]
     x = _conv_bn_relu(x, 32 * fs, 3, "conv1_1_3x3_s2", strides=2)  # [B, H/4, W/4, 32]
     x = _conv_bn_relu(x, 32 * fs, 3, "conv1_2_3x3")

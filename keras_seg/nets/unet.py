@@ -15,6 +15,8 @@ bilinearly and its output convolution always has batch norm. Batch norm 0.99, 1e
 normal kernels (CLOTH states neither).
 """
 
+from functools import partial
+
 import keras
 from keras import layers
 
@@ -24,6 +26,9 @@ INIT = "he_normal"
 NORM = {"momentum": 0.99, "epsilon": 1e-3}
 FILTERS = (64, 128, 256, 512)
 BOTTLENECK = 1024
+
+_conv = partial(blocks.conv, initializer=INIT)
+_deconv = partial(blocks.deconv, use_bias=True, initializer=INIT)
 
 
 def build(
@@ -62,14 +67,8 @@ def build(
 
     for i, filters in reversed(list(enumerate(FILTERS, 1))):
         skip = _attention_gate(skips[i], x, f"gate{i}") if attention else skips[i]
-        x = blocks.deconv(
-            x,
-            filters * filter_scale,
-            2,
-            f"dec{i}_up",
-            use_bias=True,
-            initializer=INIT,
-        )  # [B, H/2^(i-1), W/2^(i-1), filters]
+        x = _deconv(x, filters * filter_scale, 2, f"dec{i}_up")
+        # [B, H/2^(i-1), W/2^(i-1), filters]
         if batch_norm:
             x = blocks.bn_relu(x, f"dec{i}_up", **NORM)
         x = layers.Concatenate(name=f"dec{i}_concat")([skip, x])
@@ -83,14 +82,7 @@ def build(
 def _block(x, filters, name, batch_norm):
     """Two 3x3 convolutions."""
     for j in (1, 2):
-        x = blocks.conv(
-            x,
-            filters,
-            3,
-            f"{name}_conv{j}",
-            use_bias=not batch_norm,
-            initializer=INIT,
-        )
+        x = _conv(x, filters, 3, f"{name}_conv{j}", use_bias=not batch_norm)
         if batch_norm:
             x = blocks.bn_relu(x, f"{name}_conv{j}", **NORM)
         else:
@@ -105,19 +97,14 @@ def _attention_gate(skip, gating, name):
     """
     height, width, channels = skip.shape[1:]
     inner = channels // 2
-    theta = blocks.conv(
-        skip, inner, 2, f"{name}_theta", strides=2, use_bias=False, initializer=INIT
-    )  # [B, h, w, C/2]
-    phi = _conv_1x1(gating, inner, f"{name}_phi")
+    theta = _conv(skip, inner, 2, f"{name}_theta", strides=2, use_bias=False)
+    # [B, h, w, C/2]
+    phi = _conv(gating, inner, 1, f"{name}_phi", use_bias=True)
     x = layers.Add(name=f"{name}_add")([theta, phi])
     x = blocks.relu(x, f"{name}_relu")
-    x = _conv_1x1(x, 1, f"{name}_psi")  # [B, h, w, 1]
+    x = _conv(x, 1, 1, f"{name}_psi", use_bias=True)  # [B, h, w, 1]
     x = layers.Activation("sigmoid", name=f"{name}_sigmoid")(x)
     x = blocks.resize(x, height, width, f"{name}_resize")  # [B, 2h, 2w, 1]
     x = layers.Multiply(name=f"{name}_multiply")([skip, x])
-    x = _conv_1x1(x, channels, f"{name}_out")
+    x = _conv(x, channels, 1, f"{name}_out", use_bias=True)
     return blocks.batch_norm(x, f"{name}_out_bn", **NORM)
-
-
-def _conv_1x1(x, filters, name):
-    return blocks.conv(x, filters, 1, name, use_bias=True, initializer=INIT)

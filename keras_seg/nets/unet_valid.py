@@ -15,6 +15,8 @@ PyTorch's defaults) after every convolution and transposed convolution; biases
 everywhere; Glorot uniform kernels.
 """
 
+from functools import partial
+
 import keras
 from keras import layers, ops
 
@@ -28,6 +30,8 @@ BOTTLENECK = 1024
 # block after it.
 DECODER = {4: (1024, 0, 512), 3: (512, 1, 256), 2: (256, 0, 128), 1: (128, 0, 64)}
 BORDER = 32  # the logits of H - 64 are the middle of the image
+
+_conv = partial(blocks.conv, use_bias=True, initializer=INIT)
 
 
 def build(
@@ -89,15 +93,7 @@ def build(
 def _block(x, filters, padding, name):
     """Two 3x3 convolutions with ReLU and batch norm."""
     for j in (1, 2):
-        x = blocks.conv(
-            x,
-            filters,
-            3,
-            f"{name}_conv{j}",
-            padding=padding,
-            use_bias=True,
-            initializer=INIT,
-        )
+        x = _conv(x, filters, 3, f"{name}_conv{j}", padding=padding)
         x = blocks.relu_bn(x, f"{name}_conv{j}", **NORM)
     return x
 

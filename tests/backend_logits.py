@@ -25,11 +25,9 @@ def outputs(name, size, knobs):
             value = rng.uniform(0.5, 1.5, weight.shape)
         weight.assign(value.astype("float32"))
     image = np.random.default_rng(1).normal(0, 50, (1, *size, 3)).astype("float32")
-    heads = model(image, training=False)
     main = nets.inference_model(model)(image, training=False)["logits"]
-    return {f"{name}/{head}": np.asarray(tensor) for head, tensor in heads.items()} | {
-        f"{name}/main": np.asarray(main)
-    }
+    heads = model(image, training=False) | {"main": main}
+    return {f"{name}/{head}": np.asarray(tensor) for head, tensor in heads.items()}
 
 
 def main(cases: Path, out: Path) -> None:

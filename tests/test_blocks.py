@@ -4,19 +4,23 @@ import keras
 import naive_convolution
 import numpy as np
 import pytest
+from outlines import random_weights
 
 from keras_seg.nets import blocks
 
+BIASED = {"use_bias": True, "initializer": "zeros"}
 
-def with_random_weights(make, size):
-    """A model of one convolution on [2, *size, 3], its kernel, its bias, an image."""
-    rng = np.random.default_rng(0)
+
+def check(block, naive, size, kernel_size, options):
+    """The block and the loop give equal outputs for [2, *size, 3]."""
     image = keras.Input((*size, 3))
-    options = {"use_bias": True, "initializer": "zeros", "name": "layer"}
-    model = keras.Model(image, make(image, **options))
-    kernel, bias = (rng.normal(size=w.shape) for w in model.get_weights())
-    model.set_weights([kernel, bias])
-    return model, kernel, bias, rng.normal(size=(2, *size, 3)).astype("float32")
+    model = keras.Model(
+        image, block(image, 4, kernel_size, "layer", **BIASED, **options)
+    )
+    weights = random_weights(model)
+    values = np.random.default_rng(1).normal(size=(2, *size, 3)).astype("float32")
+    expected = naive(values, *weights, *options.values())
+    np.testing.assert_allclose(model(values), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -32,20 +36,8 @@ def with_random_weights(make, size):
 )
 @pytest.mark.parametrize("size", [(8, 11), (7, 10)])
 def test_padding_by_number_is_pytorchs(size, kernel_size, strides, padding, dilation):
-    model, kernel, bias, image = with_random_weights(
-        lambda x, **options: blocks.conv(
-            x,
-            4,
-            kernel_size,
-            strides=strides,
-            padding=padding,
-            dilation=dilation,
-            **options,
-        ),
-        size,
-    )
-    expected = naive_convolution.conv(image, kernel, bias, strides, padding, dilation)
-    np.testing.assert_allclose(model(image), expected, atol=1e-5)
+    options = {"strides": strides, "padding": padding, "dilation": dilation}
+    check(blocks.conv, naive_convolution.conv, size, kernel_size, options)
 
 
 @pytest.mark.parametrize(
@@ -54,33 +46,11 @@ def test_padding_by_number_is_pytorchs(size, kernel_size, strides, padding, dila
 )
 @pytest.mark.parametrize("size", [(4, 7), (5, 6)])
 def test_deconv_is_pytorchs(size, kernel_size, strides, padding, output_padding):
-    model, kernel, bias, image = with_random_weights(
-        lambda x, **options: blocks.deconv(
-            x,
-            4,
-            kernel_size,
-            strides=strides,
-            padding=padding,
-            output_padding=output_padding,
-            **options,
-        ),
-        size,
-    )
-    expected = naive_convolution.deconv(
-        image, kernel, bias, strides, padding, output_padding
-    )
-    np.testing.assert_allclose(model(image), expected, atol=1e-5)
+    options = {"strides": strides, "padding": padding, "output_padding": output_padding}
+    check(blocks.deconv, naive_convolution.deconv, size, kernel_size, options)
 
 
 def test_deconv_refuses_what_cropping_cannot_give():
     image = keras.Input((4, 4, 3))
     with pytest.raises(ValueError, match="output_padding <= padding"):
-        blocks.deconv(
-            image,
-            4,
-            2,
-            output_padding=1,
-            use_bias=True,
-            initializer="zeros",
-            name="layer",
-        )
+        blocks.deconv(image, 4, 2, "layer", output_padding=1, **BIASED)

@@ -24,10 +24,8 @@ def test_original_form_predicts_at_a_quarter_of_the_resolution():
     [({}, 16), ({"depth": 6}, 64), ({"stem_stride": 2, "stem_pool": True}, 64)],
 )
 def test_size_is_a_multiple_of_what_is_halved(knobs, stride):
-    assert nets.padded_size("hourglass", (1, stride + 1), **knobs) == (
-        stride,
-        2 * stride,
-    )
+    size = nets.padded_size("hourglass", (1, stride + 1), **knobs)
+    assert size == (stride, 2 * stride)
 
 
 # Coarse-to-fine targets (BODY Fig. 14).
@@ -43,14 +41,16 @@ def test_each_level_is_a_function_of_every_finer_one():
 
 def test_levels_of_some_parts():
     # SURREAL ids: 2 right thigh, 11 right toes, 13 neck, 16 head, 23 right fingers.
-    def at(level):
-        return [hourglass.LEVELS[level][part] for part in (0, 2, 11, 13, 16, 23)]
-
-    assert at(2) == [0, 1, 1, 1, 1, 1]
-    assert at(5) == [0, 4, 4, 2, 1, 3]
-    assert at(7) == [0, 5, 6, 2, 1, 4]
-    assert at(10) == [0, 7, 9, 3, 1, 6]
-    assert at(13) == [0, 3, 12, 5, 1, 11]
+    parts = (0, 2, 11, 13, 16, 23)
+    levels = {k: [of[part] for part in parts] for k, of in hourglass.LEVELS.items()}
+    assert levels == {
+        2: [0, 1, 1, 1, 1, 1],
+        5: [0, 4, 4, 2, 1, 3],
+        7: [0, 5, 6, 2, 1, 4],
+        10: [0, 7, 9, 3, 1, 6],
+        13: [0, 3, 12, 5, 1, 11],
+        25: list(parts),
+    }
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,19 @@ def test_joint_branch_leaves_after_the_stack_asked_for():
     assert any(tensor is merge for tensor in entering)
 
 
+def name(weight):
+    """The same for the plain units and those that are recomputed."""
+    return weight.path.replace("/", "_")
+
+
 def test_rematerialisation_changes_no_result():
     knobs = {"stacks": 2, "depth": 2, "features": 16, "stem": 8}
     plain = nets.build("hourglass", (16, 24, 3), 4, **knobs)
     remat = nets.build("hourglass", (16, 24, 3), 4, **knobs, remat=True)
     rng = np.random.default_rng(0)
-    values = {w.path: w + 0.1 * rng.random(w.shape) for w in plain.weights}
-    by_name = {path.replace("/", "_"): value for path, value in values.items()}
-    for weight in plain.weights:
-        weight.assign(values[weight.path])
-    for weight in remat.weights:
-        weight.assign(by_name[weight.path.replace("/", "_")])
+    values = {name(w): w + 0.1 * rng.random(w.shape) for w in plain.weights}
+    for weight in plain.weights + remat.weights:
+        weight.assign(values[name(weight)])
     image = rng.normal(size=(2, 16, 24, 3)).astype("float32")
     np.testing.assert_allclose(
         remat(image)["logits"], plain(image)["logits"], rtol=1e-5, atol=1e-5
@@ -115,10 +117,8 @@ def test_rematerialisation_changes_no_result():
             loss = sum(tf.reduce_mean(tensor**2) for tensor in outputs.values())
         weights = model.trainable_weights
         gradients = tape.gradient(loss, [w.value for w in weights])
-        result = dict(zip([w.path.replace("/", "_") for w in weights], gradients))
-        for weight in model.non_trainable_weights:
-            result[weight.path.replace("/", "_")] = weight.value
-        return result
+        statistics = {name(w): w.value for w in model.non_trainable_weights}
+        return dict(zip(map(name, weights), gradients)) | statistics
 
     expected, found = gradients_and_statistics(plain), gradients_and_statistics(remat)
     assert set(found) == set(expected)

@@ -20,24 +20,12 @@ def test_jax_gives_tensorflows_logits(tmp_path):
         pytest.skip("JAX is not installed")
     cases = {name: (row.small, row.small_knobs) for name, row in ROWS.items()}
     (tmp_path / "cases.json").write_text(json.dumps(cases))
-    subprocess.run(
-        [
-            sys.executable,
-            Path(backend_logits.__file__),
-            tmp_path / "cases.json",
-            tmp_path / "jax.npz",
-        ],
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-        check=True,
-    )
+    command = [sys.executable, Path(backend_logits.__file__)]
+    command += [tmp_path / "cases.json", tmp_path / "jax.npz"]
+    subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "jax"}, check=True)
     with np.load(tmp_path / "jax.npz") as jax:
         for name, (size, knobs) in cases.items():
             expected = backend_logits.outputs(name, size, knobs)
             for head, logits in expected.items():
-                np.testing.assert_allclose(
-                    jax[head],
-                    logits,
-                    rtol=0,
-                    atol=1e-4 * np.abs(logits).max(),
-                    err_msg=head,
-                )
+                atol = 1e-4 * np.abs(logits).max()
+                np.testing.assert_allclose(jax[head], logits, 0, atol, err_msg=head)

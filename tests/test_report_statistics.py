@@ -487,6 +487,19 @@ def test_a_stable_choice_needs_no_correction():
         assert corrected.error == pytest.approx(plain.error)
     second = winner.find_winner(arms | {"base": arms["best"]}, "base", alone(40))
     assert (second.name, second.over_base) == ("base", None)
+    with pytest.raises(ValueError, match="two arms"):
+        winner.find_winner({"base": arms["base"]}, "base", alone(40))
+
+
+def test_the_step_is_chosen_on_other_images():
+    """Two steps, either good on one half; the halves decide against each other."""
+    half = np.repeat([90.0, 10.0], 20)
+    steps = np.stack([counts_of(half), counts_of(half[::-1])])
+    same = np.stack([counts_of(np.full(40, 50.0))] * 2)
+    found = winner.find_winner({"a": [steps], "b": [same]}, "b", alone(40))
+    assert found.over_runner_up.difference == pytest.approx(0)
+    # Without a tenth, the step that is bad there looks better
+    assert found.corrected_over_base.difference < -0.3
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -30,7 +30,7 @@ from keras_seg.report import families, grouping, statistics
 COUNTS = Path(__file__).with_name("coverage.npz")
 TRUTH_TRAININGS = 1000  # that the expected score is averaged over
 PILOT = 400  # studies from which the standard error is taken
-BATCH_VALUES = 2_000_000  # counts that are in memory at once
+BATCH_VALUES = 100_000  # counts in memory at once: what fits a cache
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Setting:
         different: whether the arms differ in which images they are good at.
         effect: true difference of the second arm and the base, in standard errors.
         arms: all but the second equal the base in their expected score.
+        ratio: of the spread of the other arms' trainings to that of the base's.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Setting:
     different: bool = False
     effect: float = 0.0
     arms: int = 2
+    ratio: float = 1.0
 
 
 SETTINGS = (
@@ -68,6 +70,8 @@ SETTINGS = (
     Setting("50 images, other arm", different=True),
     Setting("50 images, other arm, seeds vary a third", spread=1 / 3, different=True),
     Setting("50 images, other arm, seeds vary a tenth", spread=0.1, different=True),
+    Setting("50 images, other arm varies half as much", different=True, ratio=1 / 2),
+    Setting("50 images, other arm varies a third as much", different=True, ratio=1 / 3),
     Setting("50 images, 2 seeds", seeds=(2, 2)),
     Setting("50 images, 5 and 3 seeds", seeds=(5, 3), different=True),
     Setting("50 images, 5 seeds", seeds=(5, 5), spread=1 / 3, different=True),
@@ -133,8 +137,9 @@ class Population:
     def counts(self, rng, drawn, seeds: int, setting: Setting, arm: int, gain: float):
         """float64 [B, S, 3, N, C] of trainings of an arm on drawn images [B, N]."""
         mean = self.other if arm and setting.different else self.mean
+        spread = setting.spread * (setting.ratio if arm else 1)
         basis = np.concatenate(
-            [mean[:, None], setting.spread * self.deviations], axis=1
+            [mean[:, None], spread * self.deviations], axis=1
         )  # [P, 1 + K, 3, C]
         studies, images = drawn.shape
         _, size, _, classes = basis.shape
@@ -154,9 +159,12 @@ class Population:
     def gain(self, setting: Setting, difference: float) -> float:
         """By which an arm's hits must grow to be so much better than the base."""
         wanted = self.expected(setting, 0, 0.0) + difference
-        return optimize.brentq(
-            lambda gain: self.expected(setting, 1, gain) - wanted, -0.9, 3, xtol=1e-5
+        found = optimize.root_scalar(
+            lambda gain: self.expected(setting, 1, gain) - wanted,
+            bracket=(-0.9, 3.0),
+            xtol=1e-5,
         )
+        return found.root
 
 
 def possible(counts: np.ndarray, gain: float) -> np.ndarray:

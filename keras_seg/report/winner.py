@@ -51,80 +51,80 @@ def find_winner(
         base: the arm that the others are compared with.
         grouping: of the images.
         classes, metric: as in `measure`.
+
+    Raises:
+        ValueError: fewer than two arms.
     """
-    names = list(arms)
-    runs = {
+    if len(arms) < 2:
+        raise ValueError("a winner needs at least two arms")
+    counts = {  # [K, 3, N, C] of each training
         name: [np.asarray(c if np.ndim(c) == 4 else [c], np.float64) for c in listed]
         for name, listed in arms.items()
     }
-    measured = {
-        name: [measure(counts, classes, metric) for counts in listed]
-        for name, listed in runs.items()
+    steps = {  # [K] and [K, N] of each training
+        name: [measure(c, classes, metric) for c in listed]
+        for name, listed in counts.items()
     }
-    kept = {
-        name: [int(np.argmax(each.scores)) for each in listed]
-        for name, listed in measured.items()
-    }
-    plain = {
-        name: Measured(
-            np.array([each.scores[k] for each, k in zip(measured[name], kept[name])]),
-            np.stack(
-                [each.influences[k] for each, k in zip(measured[name], kept[name])]
-            ),
-        )
-        for name in names
-    }
-    best = sorted(names, key=lambda name: -plain[name].scores.mean())
-    trainings = min(len(listed) for listed in runs.values())
-    images = len(grouping.numbers)
-    values = {
-        role: np.zeros((trainings, images)) for role in ("first", "second", "base")
-    }
-    folds = np.array_split(np.arange(grouping.groups), FOLDS)
+    kept = {name: _at_best_step(listed) for name, listed in steps.items()}
+    first, second = sorted(kept, key=lambda name: -kept[name].scores.mean())[:2]
+
+    trainings = min(len(listed) for listed in counts.values())
+    left_out = np.zeros((3, trainings, len(grouping.numbers)))  # first, second, base
     choices = []
-    for fold in folds:
+    for fold in np.array_split(np.arange(grouping.groups), FOLDS):
         out = np.isin(grouping.numbers, fold)
         if not out.any():
             continue
-        without = {  # [S, K] of each arm, without the fold
-            name: np.array(
-                [score(c[:, :, ~out].sum(axis=2), classes, metric) for c in listed]
-            )
-            for name, listed in runs.items()
+        rest = {  # scores [K] of each training, without the fold
+            name: [score(c[:, :, ~out].sum(axis=2), classes, metric) for c in listed]
+            for name, listed in counts.items()
         }
         for training in range(trainings):
-            ranking = sorted(
-                names, key=lambda name: -_mean_without(without[name].max(1), training)
-            )
-            choices.append(ranking[0])
-            for role, name in zip(values, (ranking[0], ranking[1], base)):
-                step = int(np.argmax(without[name][training]))
-                run = measured[name][training]
-                values[role][training, out] = (
-                    run.scores[step] + images * run.influences[step, out]
-                )
-    first, second, of_base = (_from_values(table) for table in values.values())
+            chosen = sorted(rest, key=lambda name: -_without(rest[name], training))[:2]
+            choices.append(chosen[0])
+            for role, name in enumerate((*chosen, base)):
+                step = int(np.argmax(rest[name][training]))
+                values = _by_image(steps[name][training], step)
+                left_out[role, training, out] = values[out]
+    of_first, of_second, of_base = (_from_values(values) for values in left_out)
+
+    over_base = None
+    if first != base:
+        over_base = compare(kept[first], kept[base], grouping, (first, base))
     return Winner(
-        name=best[0],
-        runner_up=best[1],
-        over_base=None
-        if best[0] == base
-        else compare(plain[best[0]], plain[base], grouping, (best[0], base)),
-        over_runner_up=compare(
-            plain[best[0]], plain[best[1]], grouping, (best[0], best[1])
-        ),
-        corrected_over_base=compare(first, of_base, grouping),
-        corrected_over_runner_up=compare(first, second, grouping),
+        name=first,
+        runner_up=second,
+        over_base=over_base,
+        over_runner_up=compare(kept[first], kept[second], grouping, (first, second)),
+        corrected_over_base=compare(of_first, of_base, grouping),
+        corrected_over_runner_up=compare(of_first, of_second, grouping),
         chosen={name: choices.count(name) / len(choices) for name in set(choices)},
     )
 
 
-def _mean_without(values: np.ndarray, left_out: int) -> float:
-    """The mean of all values but one; of all where there is no other."""
-    return float(np.delete(values, left_out).mean() if len(values) > 1 else values[0])
+def _at_best_step(trainings: Sequence[Measured]) -> Measured:
+    """Of the trainings of an arm, each measured at several steps."""
+    best = [int(np.argmax(each.scores)) for each in trainings]
+    return Measured(
+        np.array([each.scores[step] for each, step in zip(trainings, best)]),
+        np.stack([each.influences[step] for each, step in zip(trainings, best)]),
+    )
+
+
+def _without(scores: Sequence[np.ndarray], training: int) -> float:
+    """The mean of all trainings but one, at their best steps; of one if it is alone."""
+    best = [each.max() for each in scores]
+    others = best[:training] + best[training + 1 :]
+    return float(np.mean(others or best))
+
+
+def _by_image(measured: Measured, step: int) -> np.ndarray:
+    """[N]: what each image says of the score; their mean is the score."""
+    influences = measured.influences[step]
+    return measured.scores[step] + len(influences) * influences
 
 
 def _from_values(values: np.ndarray) -> Measured:
-    """From what each image says of the score [S, N]."""
+    """From what each image says of the scores [S, N]."""
     scores = values.mean(axis=1)
     return Measured(scores, (values - scores[:, None]) / values.shape[1])

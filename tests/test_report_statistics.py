@@ -283,6 +283,15 @@ def test_one_image_has_no_interval():
         compare(mean_score([[1, 2, 3]]), mean_score([[1, 2, 2]]), one)
 
 
+def test_what_is_left_of_the_correlation_widens_the_interval():
+    """Four blocks that contribute 1, -1, 2 and -2, inflated 1.5 times."""
+    blocks = grouping.Grouping(np.repeat(np.arange(4), 3), "blocks", 6.0, 1.5)
+    values = 4 * np.repeat([1.0, -1.0, 2.0, -2.0], 3)[None]
+    found = compare(mean_score(values), mean_score(values * 0), blocks)
+    assert found.error**2 == pytest.approx(1.5 * 4 / (4 - 1.5) * (1 + 1 + 4 + 4))
+    assert found.freedom == 3
+
+
 # Claims
 
 

@@ -29,7 +29,6 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "JointHeatmaps": "keras_seg.losses",
         "WithErrorPenalty": "keras_seg.losses",
         "ConfusionMatrix": "keras_seg.metrics",
-        "ImageCounts": "keras_seg.metrics",
     }
 )
 

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import math
+import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -273,6 +274,8 @@ def _epochs(feed: pipeline.Feed, seed: int, augment: Augment) -> "tf.data.Datase
     """The training batches of one epoch; of the next one each time it is iterated."""
     import tensorflow as tf
 
+    # Keras' remark that it does not shuffle a tf.data.Dataset: this one shuffles.
+    warnings.filterwarnings("ignore", "`shuffle=True` was passed", UserWarning)
     length = math.ceil(len(feed.samples) / feed.batch)
     starts = itertools.count(0, length)
 

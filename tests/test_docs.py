@@ -29,8 +29,8 @@ DOCUMENTS = ("BODY", "CLOTH", "CITY", "ATTN", "VOC07")
 # References that no reader can follow, and phrases that are no English
 FORBIDDEN = "|".join(
     [
-        "[Ss]pec [0-9]|[Dd]ecision [0-9]|so-manieth",
-        r"\bsitting|\bgo(es|ing)? on (to|at|with)",
+        "[Ss]pec [0-9]|[Dd]ecision [0-9]|so-maniet[h]",
+        r"\b[s]itting|\bgo(es|ing)? on (to|at|with)",
         r"performance\.md|reliability\.md|/work/",
     ]
 )

@@ -226,8 +226,13 @@ def ids_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     count = max(1, RESIZED_VALUES // (size[0] * size[1]))
     ids, best = np.zeros(size, np.uint8), np.full(size, -np.inf, np.float32)
     for first in range(0, logits.shape[-1], count):
-        part = logits[..., first : first + count]
-        part = np.asarray(keras.ops.image.resize(part, size, "bilinear"))
+        resized = keras.ops.image.resize(
+            logits[..., first : first + count],
+            size,
+            interpolation="bilinear",
+            data_format="channels_last",
+        )
+        part = np.asarray(resized)
         largest = part.max(-1)
         is_better = largest > best
         ids[is_better] = first + part.argmax(-1)[is_better]

@@ -5,6 +5,8 @@ hold some inputs back on purpose, which a busy machine does by chance.
 """
 
 import itertools
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -70,3 +72,27 @@ def added(terms, held):
     with tf.control_dependencies([total]):
         later = [tf.reduce_sum(terms[k]) for k in held]
     return total, later
+
+
+def test_threads_that_cannot_be_changed_any_more_are_said_once(capsys):
+    """As in a notebook that has used TensorFlow; the run's record tells, too."""
+    for _ in range(2):
+        backend.start(0, 7)
+    assert backend.fingerprint()["threads"] == 2
+    errors = capsys.readouterr().err
+    assert errors.count("keeps its 2 threads. For 7 threads, restart") == 1
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_the_environment_is_set_before_tensorflow_only(imported, monkeypatch):
+    names = ("TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    if not imported:
+        monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setenv("GRPC_VERBOSITY", "INFO")
+    backend.set_environment()
+    onednn, level, grpc = (os.environ.get(name) for name in names)
+    assert (onednn, level, grpc) == (
+        (None, None, "INFO") if imported else ("1", "3", "INFO")
+    )

@@ -1,12 +1,15 @@
-"""Losses: oracle numbers of the specification (section 3), PyTorch, NumPy loops."""
+"""Losses against numbers by hand, PyTorch and NumPy loops."""
+
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import oracles
 import pytest
 
-from keras_seg import losses
+from keras_seg import losses, nets
 from keras_seg.errors import UsageError
+from keras_seg.nets import NETS
 
 # One pixel, true class 2, and the weights of the counts [900, 60, 30, 10].
 LOGITS = np.array([2.0, 1.0, 0.5, -1.0], "float32").reshape(1, 1, 1, 4)
@@ -154,7 +157,7 @@ def test_two_pixels(loss, expected):
     np.testing.assert_allclose(float(value), expected, rtol=1e-5)
 
 
-def test_dice_of_the_specification():
+def test_dice_by_hand():
     """Two by two pixels and one ignored, whose probabilities must not count."""
     p = [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [0.6, 0.3, 0.1]]
     logits = np.log([*p, [0.98, 0.01, 0.01]]).reshape(1, 1, 5, 3)
@@ -281,22 +284,6 @@ def test_any_dtype(label_dtype, dtype):
     np.testing.assert_allclose(float(value), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ((320, 320), (80, 80)),
-        ((360, 480), (45, 60)),
-        ((75, 101), (32, 32)),
-        ((5, 7), (16, 9)),
-        ((6, 4), (6, 4)),
-    ],
-)
-def test_labels_are_resized_at_half_pixel_centres(old, new):
-    label = np.random.default_rng(0).integers(0, 255, (2, *old))
-    resized = keras.ops.convert_to_numpy(losses.resize_labels(label, *new))
-    np.testing.assert_array_equal(resized, oracles.nearest(label, *new))
-
-
 @every_loss
 @pytest.mark.parametrize("unknown", [4, 254, -1])
 def test_unknown_class_is_not_passed_over(loss, oracle, unknown):
@@ -353,15 +340,8 @@ def test_joint_heatmaps(kind):
     expected = oracles.gradient(oracle, heatmaps.astype(float))
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(gradient[target < 0], 0)
-
-
-@pytest.mark.parametrize("kind", ["sigmoid", "mse"])
-def test_joint_heatmaps_without_a_visible_joint(kind):
-    _, heatmaps = random_heatmaps()
-    value, gradient = value_and_gradient(
-        losses.JointHeatmaps(kind), np.full_like(heatmaps, -1), heatmaps
-    )
-    assert value == 0
+    value, gradient = value_and_gradient(loss, np.full_like(target, -1), heatmaps)
+    assert value == 0  # without a visible joint
     np.testing.assert_array_equal(gradient, 0)
 
 
@@ -426,7 +406,7 @@ def test_trains_every_head_of_a_net(name):
 
 
 def test_icnet_branches_add_up():
-    """0.16 L4 + 0.4 L24 + L of (1.2, 0.9, 0.7) is 1.252 (specification, section 3).
+    """0.16 L4 + 0.4 L24 + L of (1.2, 0.9, 0.7) is 1.252.
 
     Two classes and logits (0, x) give the loss l where x = log(e^l - 1).
     """
@@ -438,15 +418,36 @@ def test_icnet_branches_add_up():
         scale = keras.layers.Rescaling([0.0, np.log(np.exp(value) - 1)], name=head)
         heads[head] = scale(image)
     net = keras.Model(image, heads)
-    net.compile(
-        loss=losses.for_heads(net, CE),
-        loss_weights={head: weight for head, (weight, _) in wanted.items()},
-    )
+    net.compile(**losses.compile_arguments(net))
     label = np.zeros((4, 2, 3), "uint8")
     logs = net.evaluate(
         np.ones((4, 2, 3, 2)), dict.fromkeys(wanted, label), verbose=0, return_dict=True
     )
     np.testing.assert_allclose(logs["loss"], 1.252, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_heads_of_a_net_are_known_by_their_names(name):
+    """Nets that share a builder have the same heads, and no two nets differ in one."""
+    expected = {head: spec.loss_weight for head, spec in nets.heads(name, 4).items()}
+    net = SimpleNamespace(output=dict.fromkeys(expected))
+    assert losses.head_weights(net) == expected
+
+
+def test_an_own_net_is_compiled_with_what_it_is_given():
+    net = two_headed_net(joints=True)
+    found = losses.compile_arguments(net)
+    assert isinstance(found["loss"]["logits"], losses.CrossEntropy)
+    assert found["loss_weights"] == dict.fromkeys(net.output, 1.0)
+    weights = {"logits": 1.0, "sub_logits": 0.5, "joints0_heatmaps": 2.0}
+    found = losses.compile_arguments(
+        net, losses.Dice(), loss_weights=weights, direct_weights=W1
+    )
+    assert isinstance(found["loss"]["sub_logits"], losses.Dice)
+    assert found["loss_weights"] == weights
+    metric = found["metrics"]["logits"]
+    assert (metric.num_classes, metric.resize) == (4, "labels")
+    assert metric.direct_weights == W1
 
 
 def test_heads_of_heatmaps_have_the_joint_loss():

@@ -1,4 +1,4 @@
-"""Input normalisation: values of spec 5.8, by hand and against Keras."""
+"""Input normalisation: values by hand and against Keras."""
 
 import numpy as np
 import pytest

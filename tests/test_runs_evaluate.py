@@ -1,45 +1,108 @@
-"""Scores of a network: which ids count, how a size that does not fit is treated."""
+"""Scores of a network against loops, at the run's size and at the labels' own."""
+
+import dataclasses
 
 import numpy as np
+import oracles
 import pytest
 
+from keras_seg import class_weights, preprocess
 from keras_seg.config import Config
+from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.runs import evaluate as evaluation
 
-KNOBS = {"stacks": 1, "depth": 1, "features": 8, "stem": 4}
+KNOBS = {"name": "hourglass", "stacks": 1, "depth": 1, "features": 8, "stem": 4}
+CONFIG = Config(
+    net=KNOBS,
+    data={"size": (12, 20)},
+    loss={"weights": "w1"},
+    validation={"batch": 4},  # of six images: the last batch is smaller
+    steps=1,
+)
 
 
-def test_only_the_scored_ids_count():
-    """Ids 1 and 2 of three: the pixels of class 0 drop out, false alarms stay."""
-    confusion = np.array([[90, 5, 5], [2, 6, 0], [1, 3, 8]])
-    found = evaluation.scores(confusion, (1, 2))
-    # Class 1: 6 right, 8 true, 6 + 3 predicted on scored pixels; class 2: 8, 12, 8.
-    expected = [6 / (8 + 9 - 6), 8 / (12 + 8 - 8)]
-    assert found["summary"]["miou"] == pytest.approx(np.mean(expected))
-    assert found["per_class"]["iou"][0] is None
-    assert found["scored_ids"] == [1, 2]
-    assert found["confusion"] == confusion.tolist()
-    everything = evaluation.scores(confusion, None)
-    assert everything["per_class"]["iou"][0] == pytest.approx(90 / 103)
+@pytest.fixture(scope="module")
+def prepared(shapes):
+    return open_prepared(shapes)
 
 
-def test_a_size_that_does_not_fit_is_padded_and_cropped_back():
-    config = Config(
-        net={"name": "hourglass", **KNOBS},
-        data={"size": (21, 37), "pad": True},
-        steps=1,
+@pytest.mark.parametrize("strategy", ["outer", "direct"])
+def test_scores_are_those_of_the_definition(strategy, prepared):
+    is_direct = strategy == "direct"
+    config = CONFIG.changed(
+        loss={"strategy": strategy, "direct_at_inference": is_direct}
     )
-    network = evaluation.Network(config, num_classes=5)
-    images = np.random.default_rng(0).integers(0, 256, (2, 21, 37, 3)).astype("uint8")
-    assert network.logits(images).shape == (2, 21, 37, 5)
-    weights = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    network = evaluation.Network(config, 4)
+    samples = network.samples(prepared, "val")
+    batches = []
+    scorer = evaluation.Scorer(network, prepared)
+    scored = scorer.score(samples, on_batch=batches.append)
+    assert batches == [4, 2]
+
+    images, labels, _ = zip(*(samples.plain(k) for k in range(6)))
+    weights = class_weights.inverse_frequency(prepared.counts("train").pixels)
+    on_logits = weights if is_direct else None
+    np.testing.assert_equal(network.direct_weights(prepared), on_logits)
+    metric = network.compile_arguments(prepared)["metrics"]["logits"]
+    np.testing.assert_equal(metric.direct_weights, on_logits)
+    predictions = network.predict(np.stack(images), on_logits)
+    assert_counts(scored, samples.ids, labels, predictions)
+    inputs = preprocess.apply(network.preprocess, np.stack(images))
+    logits = network.net.predict(inputs, verbose=0)["logits"]
+    losses = [
+        oracles.cross_entropy(np.stack(labels[a:b]), logits[a:b], weights, strategy)
+        for a, b in ((0, 4), (4, 6))
+    ]
+    np.testing.assert_allclose(scored.loss, (4 * losses[0] + 2 * losses[1]) / 6, 1e-5)
+
+    # At the size of the label files, whether they are equal or not
+    files = prepared.samples("val")
+    other = dataclasses.replace(files[0], height=files[0].height + 1)
+    labels = [read_label(file.label) for file in files]
+    logits = network.logits(np.stack(images), on_logits)
+    predictions = oracles.bilinear(logits, 24, 40).argmax(-1)
+    for own in (files, (other, *files[1:])):
+        found = evaluation.Scorer(network, prepared, own).score(samples)
+        assert found.loss == scored.loss
+        assert_counts(found, samples.ids, labels, predictions)
+
+
+def assert_counts(scored, ids, labels, predictions):
+    pairs = zip(labels, predictions)
+    matrices = np.stack([oracles.confusion(t, p, 4) for t, p in pairs])
+    np.testing.assert_array_equal(scored.confusion, matrices.sum(0))
+    assert scored.counts.ids == ids
+    np.testing.assert_array_equal(scored.counts.truth, matrices.sum(2))
+    np.testing.assert_array_equal(scored.counts.predicted, matrices.sum(1))
+    diagonals = np.diagonal(matrices, axis1=1, axis2=2)
+    np.testing.assert_array_equal(scored.counts.intersection, diagonals)
+
+
+def test_without_the_joints_of_a_head_there_is_no_loss(prepared):
+    network = evaluation.Network(CONFIG.changed(net={"joints": 24, "stacks": 2}), 4)
+    result, counts = evaluation.evaluate(network, prepared, "val")
+    assert result["loss"] is None
+    assert counts.truth.sum() == np.sum(result["confusion"]) > 0
+
+
+def test_a_size_that_does_not_fit_is_padded_and_cropped_back(prepared):
+    config = CONFIG.changed(data={"size": (21, 37), "pad": True})
+    network = evaluation.Network(config, num_classes=4)
+    samples = network.samples(prepared, "val", limit=2)
+    images, labels, _ = zip(*(samples.plain(k) for k in range(2)))
+    images = np.stack(images)
+    logits = network.logits(images)
+    assert logits.shape == (2, 21, 37, 4)
+    weights = np.array([0.0, 0.0, 0.0, 1.0])
     weighted = network.logits(images, weights)
-    assert not weighted[..., :4].any()
+    assert not weighted[..., :3].any()
     ids = network.predict(images)
     assert ids.dtype == np.uint8
-    np.testing.assert_array_equal(ids, network.logits(images).argmax(-1))
+    np.testing.assert_array_equal(ids, logits.argmax(-1))
+    scored = evaluation.Scorer(network, prepared).score(samples)
+    assert_counts(scored, samples.ids, labels, ids)
 
 
-def test_samples_are_spread_over_the_split():
-    assert evaluation.spread(101, 4) == [12, 37, 63, 88]
-    assert evaluation.spread(3, 4) == [0, 1, 2]
+def test_samples_are_evenly_spaced_over_the_split():
+    assert evaluation.evenly_spaced(101, 4) == [12, 37, 63, 88]
+    assert evaluation.evenly_spaced(3, 4) == [0, 1, 2]

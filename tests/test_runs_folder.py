@@ -1,5 +1,6 @@
-"""Counts per image: equal ones make equal files, damaged files are refused."""
+"""The run folder: whose run it is, counts per image, why a session ended early."""
 
+import json
 import math
 import time
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 from keras_seg import storage
-from keras_seg.errors import StorageError
+from keras_seg.config import Config, to_dict
+from keras_seg.errors import StorageError, UsageError
+from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
 
 HITS = np.array([[0, 9, 70_000], [3, 0, 1]])
@@ -52,7 +55,7 @@ def test_counts_that_cannot_be_are_refused(changes, tmp_path):
     with np.load(path) as archive:
         arrays = dict(archive)
     storage.write_arrays(path, arrays | changes)
-    with pytest.raises(StorageError, match=r"per_image\.npz: damaged"):
+    with pytest.raises(StorageError, match=r"per_image\.npz is damaged"):
         run_folder.read_per_image(tmp_path)
 
 
@@ -60,14 +63,79 @@ def test_a_damaged_file_of_counts_is_refused(tmp_path):
     path = tmp_path / "per_image.npz"
     run_folder.write_per_image(path, COUNTS)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(StorageError, match=r"per_image\.npz: damaged"):
+    with pytest.raises(StorageError, match=r"per_image\.npz is damaged"):
         run_folder.read_per_image(tmp_path)
 
 
 def test_rows_of_an_older_version_lack_columns(tmp_path):
-    path = tmp_path / "history.csv"
-    storage.write_table(path, [{"step": 1}, {"step": 2, "val_f1": 0.25}])
-    assert path.read_text() == "step,val_f1\n1,\n2,0.25\n"
+    storage.write_table(tmp_path / "history.csv", [{"step": 1}, {"step": 2, "f1": 0.5}])
     first, second = run_folder.read_history(tmp_path)
-    assert math.isnan(first["val_f1"])
-    assert second == {"step": 2, "val_f1": 0.25}
+    assert math.isnan(first["f1"])
+    assert second == {"step": 2, "f1": 0.5}
+
+
+DATA = {"dataset": "camvid", "classes": ["Sky", "Road"], "manifest": "9f"}
+OLD = {"net": "hourglass", "size": [64, 96], "steps": 3, "knobs": {"stacks": 2}}
+OLD |= {"class_weights": "w1", "optimizer": "adam", "lr": 0.1, "val_every": 2}
+NEW = Config(
+    net={"name": "hourglass", "stacks": 2},
+    data={"size": (64, 96)},
+    loss={"weights": "w1"},
+    optimizer={"name": "adam", "lr": 0.1},
+    validation={"every": 2},
+    steps=3,
+)
+
+
+def identity(config: Config) -> dict:
+    return {"format": 2, "config": to_dict(config), "data": DATA}
+
+
+def test_a_run_of_format_1_is_compared_and_loaded(tmp_path):
+    old = {"format": 1, "config": OLD, "data": DATA}
+    storage.write_json(tmp_path / "config.json", old)
+    assert run_folder.read_identity(tmp_path) == identity(NEW)
+    assert run_folder.same(tmp_path, identity(NEW))
+    run_folder.check_identity(tmp_path, identity(NEW))
+    other = NEW.changed(optimizer={"lr": 0.2})
+    assert not run_folder.same(tmp_path, identity(other))
+    with pytest.raises(UsageError, match=r"optimizer\.lr is 0\.2, but 0\.1 in"):
+        run_folder.check_identity(tmp_path, identity(other))
+    arrays = {"model/0/kernel": np.ones(3)}
+    checkpoint.save(tmp_path / "best", 2, arrays, old, keep=1)
+    assert run_folder.load_best(tmp_path)[1] == identity(NEW)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"format": 3}, "format 3, but this version of keras_seg reads 1 to 2"),
+        ({}, "format None"),
+        ({"format": 1, "config": {"width": 3}}, "is damaged"),
+        ({"format": 1}, "is damaged"),
+    ],
+)
+def test_an_identity_that_cannot_be_read_is_named(tmp_path, found, words):
+    storage.write_json(tmp_path / "config.json", found)
+    with pytest.raises(StorageError, match=f"config.json .*{words}"):
+        run_folder.read_identity(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [(run_folder.read_environment, "environment.json"), (run_folder.load_best, "best")],
+)
+def test_another_folder_is_no_run(tmp_path, call, words):
+    with pytest.raises(UsageError, match=f"is no run folder: it has no {words}"):
+        call(tmp_path)
+
+
+def test_why_a_session_ended_early_is_one_line(tmp_path):
+    assert run_folder.read_failure(tmp_path) == ""
+    run_folder.write_failure(tmp_path, StorageError("The disk\nis full."))
+    assert run_folder.read_failure(tmp_path) == "The disk is full."
+    with pytest.raises(KeyError), run_folder.failure_recorded(tmp_path):
+        json.loads("{}")["a"]
+    assert run_folder.read_failure(tmp_path).startswith("KeyError: 'a' (folder.py:")
+    assert 'json.loads("{}")["a"]' in (tmp_path / "log.txt").read_text()
+    run_folder.write_failure(tmp_path / "missing", StorageError("The disk is full."))

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_seg.config import from_dict
+from keras_seg.config import Config
 from keras_seg.runs import optimizers
 
 
-def config(**changes):
-    values = {"net": "icnet", "size": (64, 64), "steps": 10, "schedule": "constant"}
-    return from_dict(values | {"lr": 0.1} | changes)
+def config(**optimizer):
+    optimizer = {"lr": 0.1, "schedule": "constant"} | optimizer
+    return Config(net="icnet", data={"size": (64, 64)}, steps=10, optimizer=optimizer)
 
 
 def variables(seed=0):
@@ -60,7 +60,7 @@ def test_weight_decay_is_added_to_the_gradient_of_kernels_only():
 def test_weight_decay_on_all_is_torchs(name):
     torch = pytest.importorskip("torch")
     settings = config(
-        optimizer=name, lr=0.01, weight_decay=0.1, decay_on="all", epsilon=1e-8
+        name=name, lr=0.01, weight_decay=0.1, decay_on="all", epsilon=1e-8
     )
     found = apply(settings, 4)
     parameters = [torch.nn.Parameter(torch.tensor(np.array(v))) for v in variables()]
@@ -82,7 +82,7 @@ def test_weight_decay_on_all_is_torchs(name):
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop"])
 def test_gamma_and_beta_rest_until_bn_start(name):
-    trail = apply(config(optimizer=name, bn_start=2), 4)
+    trail = apply(config(name=name, bn_start=2), 4)
     start = [np.array(v.value) for v in variables()]
     for step, (kernel, bias, gamma, beta) in enumerate(trail):
         assert not np.array_equal(kernel, start[0])

@@ -3,9 +3,10 @@
 The network is a tiny hourglass: batch norm, dropout and two supervised heads.
 """
 
-import re
+import json
 import shutil
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from keras_seg.errors import (
 )
 from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
 from keras_seg.runs.train import Options, evaluate, train
 
 CONFIG = Config(
@@ -40,10 +42,11 @@ CONFIG = Config(
     data={"size": (24, 40), "batch": 3},
     optimizer={"name": "rmsprop", "lr": 0.003, "weight_decay": 1e-4, "bn_start": 4},
     loss={"weights": "w1"},
-    validation={"every": 4, "samples": 4, "batch": 3},
+    validation={"every": 4, "samples": 4, "batch": 2},
     steps=11,
     augment=Augment(mirror=0.5, swap_lr=True, scale=(0.7, 1.4)),
 )
+TINY = CONFIG.changed(net="segnet_basic", data={"size": (12, 20)})
 OPTIONS = Options(threads=2, workers=1, checkpoint_every=3)
 
 
@@ -58,45 +61,61 @@ def uninterrupted(shapes, tmp_path_factory):
 def interrupted(shapes, tmp_path_factory):
     """A run that was asked to stop in step 7, inside its second window."""
     run = tmp_path_factory.mktemp("runs") / "interrupted"
-    with pytest.MonkeyPatch.context() as patch:
-        ask_to_stop_at(patch, 7)
-        with pytest.raises(InterruptedRunError) as caught:
-            train(CONFIG, shapes, run, OPTIONS)
+    with at_step(7, ask_to_stop), pytest.raises(InterruptedRunError) as caught:
+        train(CONFIG, shapes, run, OPTIONS)
     assert caught.value.exit_code == 143
+    assert checkpoint.steps(run / "checkpoints") == [6, 7]
     return run
 
 
-def ask_to_stop_at(patch, step: int) -> None:
-    from keras_seg.runs import loop as fitting
+@pytest.fixture
+def copied(interrupted, tmp_path):
+    run = tmp_path / "elsewhere" / "resumed"
+    shutil.copytree(interrupted, run)
+    return run
 
-    count = fitting._Windows.on_train_batch_end
+
+@contextmanager
+def at_step(step: int, act):
+    """Within this context, `act(run)` is called right after a step was counted."""
+    from keras_seg.runs import loop
+
+    count = loop.Steps.on_train_batch_end
 
     def counted(self, batch, logs=None):
         count(self, batch, logs)
         if self.run.state.step == step:
-            signal.raise_signal(signal.SIGTERM)
+            act(self.run)
 
-    patch.setattr(fitting._Windows, "on_train_batch_end", counted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Steps, "on_train_batch_end", counted)
+        yield
+
+
+def ask_to_stop(run) -> None:
+    signal.raise_signal(signal.SIGTERM)
 
 
 def assert_same_run(found: Path, expected: Path) -> None:
     for name in ("history.csv", "metrics.json", "per_image.npz", "config.json"):
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
-    newest = [checkpoint.load_newest(run / "checkpoints") for run in (found, expected)]
-    assert newest[0][0] == newest[1][0]
-    assert newest[0][1].keys() == newest[1][1].keys()
-    for name, array in newest[0][1].items():
-        np.testing.assert_array_equal(array, newest[1][1][name], err_msg=name)
     best = [run_folder.load_best(run)[0] for run in (found, expected)]
+    assert best[0].keys() == best[1].keys()
     for name, array in best[0].items():
         np.testing.assert_array_equal(array, best[1][name], err_msg=name)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     names = {entry.name for entry in uninterrupted.iterdir()}
     listed = "config.json environment.json history.csv timing.csv metrics.json "
-    listed += "per_image.npz checkpoints best curves.png samples.png log.txt"
+    listed += "per_image.npz best curves.png samples.png log.txt"
     assert names >= set(listed.split())
+    assert "checkpoints" not in names
     assert not [name for name in names if name.startswith(".tmp")]
     history = run_folder.read_history(uninterrupted)
     assert [row["step"] for row in history] == [4, 8, 11]  # the last one is shorter
@@ -117,28 +136,29 @@ def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     assert str(uninterrupted.parent) not in text
 
 
-def test_weights_at_inference_count_in_the_training_scores_too(
-    shapes, tmp_path, monkeypatch
-):
-    from keras_seg.runs.evaluate import Network
-
-    monkeypatch.setattr(Network, "direct_weights", lambda *_: np.zeros(4))
-    config = CONFIG.changed(
-        loss={"strategy": "direct", "direct_at_inference": True}, steps=2
-    )
-    train(config, shapes, tmp_path, OPTIONS)
-    (row,) = run_folder.read_history(tmp_path)
-    # Of equal logits the first class is taken: it is found, the two others are not.
-    assert row["train_mean_accuracy"] == pytest.approx(1 / 3)
-    assert row["val_mean_accuracy"] == pytest.approx(1 / 3)
+def as_format_1(run: Path) -> None:
+    """Rewrite a run's identities as the version before wrote them."""
+    meta = next(run.glob("best/*/meta.json"))
+    record = json.loads(meta.read_text())
+    old = {"net": "hourglass", "size": [24, 40], "steps": 11, "batch": 3, "seed": 0}
+    old["knobs"] = dict(CONFIG.net.knobs)
+    old |= {"optimizer": "rmsprop", "lr": 0.003, "weight_decay": 1e-4, "bn_start": 4}
+    old |= {"class_weights": "w1", "val_every": 4, "val_samples": 4, "val_batch": 2}
+    old["augment"] = {"mirror": 0.5, "swap_lr": True, "scale": [0.7, 1.4]}
+    record["meta"] |= {"format": 1, "config": old}
+    meta.write_text(json.dumps(record))
+    (run / "config.json").write_text(json.dumps(record["meta"]))
 
 
 def test_the_counts_per_image_belong_to_the_scores(uninterrupted, shapes, tmp_path):
+    """Also of a run that the version before wrote."""
     run = tmp_path / "run"
     shutil.copytree(uninterrupted, run)
+    as_format_1(run)
+    assert train(CONFIG, shapes, run, OPTIONS) == run_folder.read_metrics(run)
     prepared = open_prepared(shapes)
-    evaluate(run, shapes, "val")
-    evaluate(run, shapes, "train", full_size=True)
+    evaluate(run, shapes, "val", 2)
+    evaluate(run, shapes, "train", 2, full_size=True)
     assert not list(run.rglob(".tmp-*"))
     places = {
         (None, False): run_folder.read_metrics(run),
@@ -163,98 +183,112 @@ def test_the_counts_per_image_belong_to_the_scores(uninterrupted, shapes, tmp_pa
         "evaluation/val-per-image.npz",
         "evaluation/train-full-size-per-image.npz",
     ]
+    # After training as during it, to the last digit
+    for key in ("loss", "confusion", "summary"):
+        assert places["val", False][key] == places[None, False][key]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    interrupted, uninterrupted, shapes, tmp_path, monkeypatch
+def test_resumed_before_a_damaged_checkpoint_it_has_the_same_bits(
+    copied, uninterrupted, shapes, tmp_path, monkeypatch, capsys
 ):
     """In another folder and time zone, with four loader threads instead of one."""
-    run = tmp_path / "elsewhere" / "resumed"
-    shutil.copytree(interrupted, run)
-    assert checkpoint.steps(run / "checkpoints") == [6, 7]
+    arrays = copied / "checkpoints" / "step-00000007" / "arrays.npz"
+    arrays.write_bytes(arrays.read_bytes()[:-1000])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
-    train(CONFIG, shapes, run, replace(OPTIONS, workers=4, checkpoint_every=None))
-    assert_same_run(run, uninterrupted)
+    train(CONFIG, shapes, copied, replace(OPTIONS, workers=4, checkpoint_every=None))
+    errors = capsys.readouterr().err
+    assert "skipped" in errors
+    assert "resuming at step 6\n" in errors
+    assert_same_run(copied, uninterrupted)
 
 
-def test_a_damaged_checkpoint_costs_steps_but_no_bits(
-    interrupted, uninterrupted, shapes, tmp_path, capsys
-):
-    run = tmp_path / "resumed"
-    shutil.copytree(interrupted, run)
-    arrays = run / "checkpoints" / "step-00000007" / "arrays.npz"
-    arrays.write_bytes(arrays.read_bytes()[:-1000])
-    train(CONFIG, shapes, run, OPTIONS)
-    assert "skipped" in capsys.readouterr().err
-    assert_same_run(run, uninterrupted)
+def test_another_environment_is_refused_unless_allowed(copied, uninterrupted, shapes):
+    """In truth it is the same, so the bits are, too."""
+    for step in checkpoint.steps(copied / "checkpoints"):
+        place = copied / "checkpoints" / f"step-{step:08d}"
+        arrays, meta = checkpoint.load(place)
+        meta["fingerprint"]["cpu"] = "another"
+        checkpoint.save(copied / "checkpoints", step, arrays, meta, 9)
+    before = contents(copied)
+    with pytest.raises(UsageError, match="environment's cpu is .* but 'another' when"):
+        train(CONFIG, shapes, copied, OPTIONS)
+    assert contents(copied) == before
+    train(CONFIG, shapes, copied, replace(OPTIONS, allow_inexact=True))
+    inexact = run_folder.read_environment(copied)["inexact"]
+    assert inexact[0].startswith("cpu: another -> ")
+    assert_same_run(copied, uninterrupted)
 
 
 def test_a_finished_run_is_left_alone(uninterrupted, shapes, capsys):
     before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*")}
     found = train(CONFIG, shapes, uninterrupted, OPTIONS)
     assert found == run_folder.read_metrics(uninterrupted)
-    assert "finished already" in capsys.readouterr().err
+    assert "is finished" in capsys.readouterr().err
     after = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*")}
     assert after == before
 
 
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("changes", "words"),
     [
-        ({"lr": 0.1}, "setting lr: 0.1; expected 0.003 as in"),
-        ({"seed": 1}, "setting seed: 1; expected 0 as in"),
-        ({"augment": Augment()}, "setting augment.mirror: 0.0; expected 0.5 as in"),
+        ({"optimizer": {"lr": 0.1}}, r"optimizer\.lr is 0\.1, but 0\.003 in"),
+        ({"seed": 1}, "seed is 1, but 0 in"),
+        ({"augment": Augment()}, r"augment\.mirror is 0\.0, but 0\.5 in"),
+        ({"data": {"size": (24, 41)}}, r"24 x 4\d"),
+        ({"net": {"width": 3}}, "width"),
+        ({"net": {"joints": 24}}, "joints"),
+        ({"loss": {"name": "dice"}}, "loss.weights is 'w1'.* takes no class weights"),
     ],
-    ids=["lr", "seed", "augment"],
+    ids=["lr", "seed", "augment", "size", "knob", "joints", "loss"],
 )
-def test_another_configuration_is_refused_by_name(interrupted, shapes, changes, line):
-    with pytest.raises(UsageError, match=line):
-        train(replace(CONFIG, **changes), shapes, interrupted, OPTIONS)
+def test_what_is_refused_is_named_and_leaves_nothing(
+    interrupted, shapes, tmp_path, changes, words
+):
+    before = contents(interrupted)
+    config = CONFIG.changed(**changes)
+    is_known_later = bool({"net", "loss", "data"} & set(changes))  # in building it
+    options = replace(OPTIONS, restart=is_known_later)
+    with pytest.raises(UsageError, match=words):
+        train(config, shapes, interrupted, options)
+    assert contents(interrupted) == before
+    if is_known_later:
+        with pytest.raises(UsageError, match=words):
+            train(config, shapes, tmp_path / "new" / "run", OPTIONS)
+        assert not (tmp_path / "new").exists()
+
+
+def test_the_process_of_an_arm_leaves_why_it_was_refused(shapes, tmp_path):
+    values = {"net": "hourglass", "data": {"size": [24, 41]}, "steps": 1}
+    (tmp_path / "wanted.json").write_text(json.dumps(values))
+    words = ["--config", tmp_path / "wanted.json", "--data", shapes, "--out", tmp_path]
+    with pytest.raises(UsageError) as caught:
+        training.main([str(word) for word in words])
+    assert run_folder.read_failure(tmp_path) == str(caught.value)
 
 
 def test_other_data_are_refused(interrupted, tmp_path):
     import miniatures
 
     other = miniatures.shapes(tmp_path / "other", (("train", 9), ("val", 6)))
-    with pytest.raises(UsageError, match=r"setting data\.manifest"):
+    with pytest.raises(UsageError, match=r"data\.manifest is"):
         train(CONFIG, other, interrupted, OPTIONS)
 
 
-def test_another_environment_is_refused_unless_allowed(interrupted, shapes, tmp_path):
-    run = tmp_path / "resumed"
-    shutil.copytree(interrupted, run)
-    for step in checkpoint.steps(run / "checkpoints"):
-        place = run / "checkpoints" / f"step-{step:08d}"
-        arrays, meta = checkpoint.load(place)
-        meta["fingerprint"]["cpu"] = "another"
-        checkpoint.save(run / "checkpoints", step, arrays, meta, 9)
-    with pytest.raises(UsageError, match="environment cpu: .*; expected another"):
-        train(CONFIG, shapes, run, OPTIONS)
-    train(CONFIG, shapes, run, replace(OPTIONS, allow_inexact=True))
-    inexact = run_folder.read_environment(run)["inexact"]
-    assert inexact[0].startswith("cpu: another -> ")
-
-
-def test_no_undamaged_checkpoint_is_no_new_beginning(interrupted, shapes, tmp_path):
-    run = tmp_path / "resumed"
-    shutil.copytree(interrupted, run)
-    for meta in run.glob("checkpoints/*/meta.json"):
+def test_no_undamaged_checkpoint_is_no_new_beginning(copied, shapes):
+    for meta in copied.glob("checkpoints/*/meta.json"):
         meta.write_text("")
     with pytest.raises(StorageError, match="--restart"):
-        train(CONFIG, shapes, run, OPTIONS)
+        train(CONFIG, shapes, copied, OPTIONS)
 
 
 def test_restart_drops_the_run_and_nothing_else(shapes, tmp_path):
-    """--restart in a folder with other files; the diverged run begins anew."""
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "thesis.tex").write_text("mine")
-    (run / "metrics.json").write_text("{}")
-    with pytest.raises(StorageError, match=r"config\.json: missing; expected it"):
-        train(CONFIG, shapes, run, OPTIONS)
-    run_folder.forget(run)
-    assert sorted(entry.name for entry in run.iterdir()) == [".lock", "thesis.tex"]
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(StorageError, match=r"config\.json is missing .* --restart"):
+        train(CONFIG, shapes, tmp_path, OPTIONS)
+    run_folder.forget(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "thesis.tex"]
 
 
 def test_pretrained_weights_are_those_of_the_configuration(shapes, tmp_path):
@@ -262,8 +296,10 @@ def test_pretrained_weights_are_those_of_the_configuration(shapes, tmp_path):
     file.write_bytes(b"weights")
     claimed = CONFIG.changed(net={"init_weights_sha256": "0" * 64})
     for options in (OPTIONS, replace(OPTIONS, init_weights=file)):
-        with pytest.raises(UsageError, match="init_weights: .*SHA-256 000"):
+        with pytest.raises(UsageError, match="SHA-256 000.*--init-weights"):
             train(claimed, shapes, tmp_path / "run", options)
+    with pytest.raises(UsageError, match=r"no\.npz cannot be read"):
+        training.sha256(tmp_path / "no.npz")
     assert not (tmp_path / "run").exists()
 
 
@@ -273,54 +309,90 @@ def test_a_run_is_held_by_one(interrupted, shapes):
 
 
 def test_divergence_is_reported_and_the_last_good_state_kept(shapes, tmp_path):
-    run = tmp_path / "diverged"
     # Exponential growth of the rate: fine at first, hopeless after some steps.
-    config = CONFIG.changed(
-        optimizer={"name": "sgd", "lr": 1e-3, "momentum": 0.0}, validation={"every": 1}
+    config = TINY.changed(
+        optimizer={"name": "sgd", "lr": 1e-3, "momentum": 0.0, "bn_start": 0}
+        | {"schedule": "exponential", "decay_every": 1, "decay_rate": 1e9},
+        validation={"every": 1},
     )
-    config = config.changed(
-        optimizer={"schedule": "exponential", "decay_every": 1, "decay_rate": 1e9}
-    )
-    config = config.changed(optimizer={"bn_start": 0})
     with pytest.raises(DivergedError, match=r"at step \d+") as caught:
-        train(config, shapes, run, replace(OPTIONS, checkpoint_every=1))
+        train(config, shapes, tmp_path, replace(OPTIONS, checkpoint_every=1))
     assert caught.value.exit_code == 4
-    assert str(caught.value) == run_folder.read_failure(run)
-    assert checkpoint.steps(run / "checkpoints")
-    for step in checkpoint.steps(run / "checkpoints"):
-        arrays, _ = checkpoint.load(run / "checkpoints" / f"step-{step:08d}")
+    assert str(caught.value) == run_folder.read_failure(tmp_path)
+    assert checkpoint.steps(tmp_path / "checkpoints")
+    for step in checkpoint.steps(tmp_path / "checkpoints"):
+        arrays, _ = checkpoint.load(tmp_path / "checkpoints" / f"step-{step:08d}")
         assert all(np.isfinite(a).all() for a in arrays.values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(shapes, tmp_path):
+    """Statistics of batch norm, which no loss of a training step shows."""
+
+    def spoil(run):
+        paths = {variable.path: variable for variable in run.net.variables}
+        spoilt = next(v for p, v in paths.items() if p.endswith("moving_variance"))
+        spoilt.assign(np.full(spoilt.shape, np.inf, "float32"))
+
+    with at_step(5, spoil), pytest.raises(DivergedError) as caught:
+        train(TINY, shapes, tmp_path, OPTIONS)
+    assert "moving_variance is not finite at step 6" in str(caught.value)
+    assert "last good checkpoint is that of step 3" in str(caught.value)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3]
 
 
 def test_a_file_that_broke_since_preparation_is_named(shapes, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(shapes, data)
     (data / "images" / "train" / "train4.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="train4.png"):
-        train(CONFIG, data, tmp_path / "run", OPTIONS)
+    with pytest.raises(DataError, match=r"train4\.png"):
+        train(TINY, data, tmp_path / "run", OPTIONS)
+    assert "train4.png" in run_folder.read_failure(tmp_path / "run")
+    assert "traceback" not in storage.read_json(tmp_path / "run" / "failure.json")
 
 
-def test_accumulated_steps_and_a_full_switch_are_gone_on_with(shapes, tmp_path):
+def test_an_unforeseen_error_keeps_its_place_and_traceback(
+    shapes, tmp_path, monkeypatch
+):
+    from keras_seg.runs import loop
+
+    monkeypatch.setattr(loop.Run, "restore", lambda run: len(3))
+    with pytest.raises(TypeError):
+        train(TINY, shapes, tmp_path, OPTIONS)
+    found = storage.read_json(tmp_path / "failure.json")
+    assert (found["exit_code"], found["error"]) == (1, "TypeError")
+    assert "has no len()" in found["reason"]
+    assert "in train" in found["place"]
+    log = (tmp_path / "log.txt").read_text()
+    for text in (log, found["traceback"]):
+        assert text.count("Traceback") == 1
+        assert "run.restore()" in text
+    place = found["place"].partition(" ")[0]
+    reason = f"TypeError: {found['reason']} ({place})"
+    assert run_folder.read_failure(tmp_path) == reason
+    assert place.startswith("loop.py:")
+
+
+def test_accumulated_steps_and_a_full_switch_are_resumed(shapes, tmp_path):
     """Stopped inside a step of three batches, before the switch and after it."""
-    knobs = CONFIG.net.knobs | {"stacks": 1}
-    config = CONFIG.changed(
-        validation={"every": 2}, optimizer={"accumulate": 3}, net={**knobs}, steps=5
+    config = TINY.changed(
+        optimizer={"accumulate": 3, "bn_start": 2, "bn_mode": "full"},
+        validation={"every": 2},
+        steps=5,
     )
-    config = config.changed(optimizer={"bn_start": 2, "bn_mode": "full"})
     whole, run = tmp_path / "whole", tmp_path / "run"
     train(config, shapes, whole, OPTIONS)
     at = {}
     for batch in (4, 11):  # of 15; the switch is at 6
-        with pytest.MonkeyPatch.context() as patch:
-            ask_to_stop_at(patch, batch)
-            with pytest.raises(InterruptedRunError, match=f"at step {batch // 3} by"):
+        with at_step(batch, ask_to_stop):
+            with pytest.raises(InterruptedRunError, match=f"at step {batch // 3};"):
                 train(config, shapes, run, OPTIONS)
         assert checkpoint.steps(run / "checkpoints")[-1] == batch
         at[batch], _ = checkpoint.load(run / "checkpoints" / f"step-{batch:08d}")
     train(config, shapes, run, OPTIONS)
     assert_same_run(run, whole)
     # Batch norm rests until the switch, the rest of the net does not.
-    rests = {"moving_mean": 0.0, "moving_variance": 1.0, "gamma": 1.0, "beta": 0.0}
+    rests = {"moving_mean": 0.0, "moving_variance": 1.0, "gamma": 1.0}
+    rests["beta"] = np.float32(0.001)  # as SegNet-basic starts it
     for kind, initial in rests.items():
         names = [n for n in at[4] if n.startswith("model/") and n.endswith("/" + kind)]
         assert names
@@ -330,32 +402,3 @@ def test_accumulated_steps_and_a_full_switch_are_gone_on_with(shapes, tmp_path):
     biases = [n for n in at[4] if n.startswith("model/") and n.endswith("/bias")]
     assert all((at[4][name] != at[11][name]).any() for name in kernels)
     assert any((at[4][name] != 0).any() for name in biases)  # 0 before the first step
-
-
-def test_weights_that_are_not_finite_are_not_saved(shapes, tmp_path):
-    """Statistics of batch norm, which no loss of a training step shows."""
-    run = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        spoil_at(patch, 5)
-        with pytest.raises(DivergedError) as caught:
-            train(CONFIG, shapes, run, OPTIONS)
-    line = r"model/\d+/.*moving_variance at step 6: not finite; expected a finite"
-    assert re.match(line, str(caught.value))
-    assert "last good checkpoint: step 3" in str(caught.value)
-    assert checkpoint.steps(run / "checkpoints") == [3]
-
-
-def spoil_at(patch, step: int) -> None:
-    """A variance becomes infinite after `step`."""
-    from keras_seg.runs import loop as fitting
-
-    count = fitting._Windows.on_train_batch_end
-
-    def counted(self, batch, logs=None):
-        count(self, batch, logs)
-        if self.run.state.step == step:
-            variables = self.run.net.variables
-            spoilt = next(v for v in variables if v.path.endswith("moving_variance"))
-            spoilt.assign(np.full(spoilt.shape, np.inf, "float32"))
-
-    patch.setattr(fitting._Windows, "on_train_batch_end", counted)

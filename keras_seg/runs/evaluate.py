@@ -84,9 +84,8 @@ class Network:
 
     def compile_arguments(self, prepared: Prepared) -> dict[str, Any]:
         """Losses, their weights and the mIoU (`losses.compile_arguments`)."""
-        settings, weights = self.config.loss, None
-        if settings.weights != "none":
-            weights = class_weights.from_counts(settings, prepared.counts("train"))
+        settings = self.config.loss
+        weights = class_weights.from_counts(settings, prepared.counts("train"))
         joints = {"heatmaps": settings.joint_weight}
         return losses.compile_arguments(
             self.net,
@@ -150,8 +149,8 @@ class Scored:
     """What `Scorer.score` finds.
 
     Attributes:
-        loss: that of training, mean over the images; NaN where the data lack what it
-            needs: joints to train a head on, a training split to weigh classes by.
+        loss: that of training, mean over the images; NaN where the data lack the
+            joints that a head is trained on.
         confusion: int64 [C, C], rows = truth.
         counts: of each image; pixels whose true class is not scored are left out.
     """
@@ -264,9 +263,7 @@ class _Step(keras.Model):
         self.size = network.config.data.size  # without the padding
         self.direct_weights = network.direct_weights(prepared)
         self.counts_inside = counts_inside
-        self.arguments: dict[str, Any] | None = None
-        if network.config.loss.weights == "none" or "train" in prepared.splits:
-            self.arguments = network.compile_arguments(prepared)
+        self.arguments = network.compile_arguments(prepared)
 
     def call(self, inputs):
         image, targets, label = inputs
@@ -282,7 +279,7 @@ class _Step(keras.Model):
         return result | {"logits": logits}
 
     def _loss(self, targets, outputs):
-        if self.arguments is None or set(targets) != set(outputs):
+        if set(targets) != set(outputs):
             return ops.full((), float("nan"))
         weights = self.arguments["loss_weights"]
         return sum(
@@ -337,11 +334,14 @@ def save_samples(
     chosen = evenly_spaced(len(samples), number)
     pairs = [samples.plain(position) for position in chosen]
     images = np.stack([pair[0] for pair in pairs])
+    weights = network.direct_weights(prepared)
+    # One by one: the graph of a single image is what the timing compiles, too.
+    predictions = [network.predict(image[None], weights) for image in images]
     kept = {
         "ids": np.array([samples.ids[position] for position in chosen]),
         "image": images,
         "label": np.stack([pair[1] for pair in pairs]),
-        "prediction": network.predict(images, network.direct_weights(prepared)),
+        "prediction": np.concatenate(predictions),
     }
     storage.write_arrays(run / "samples.npz", kept)
     plots.save_samples(

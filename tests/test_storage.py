@@ -1,0 +1,166 @@
+"""Files and folders: whole or not there at all, held by one, damaged ones named."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+
+from keras_seg import storage
+from keras_seg.errors import LockedError, StorageError, UsageError
+
+
+def names(folder) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def fail_in(context, file: str | None) -> None:
+    """Fail in a context that makes a folder, after writing a file into it."""
+    with context as folder:
+        if file:
+            (folder / file).write_text("half")
+        raise ZeroDivisionError
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "history.csv"
+    storage.write_file(path, "old")
+    storage.write_file(path, b"new")
+    assert path.read_text() == "new"
+    path.with_name("folder").mkdir()
+    with pytest.raises(StorageError, match="folder could not be written: Is a dir"):
+        storage.write_file(path.with_name("folder"), "a file")
+    assert names(tmp_path) == ["folder", "history.csv"]
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    rows = [{"step": 1, "loss": 0.1}, {"step": 2, "loss": math.nan, "miou": 1 / 3}]
+    storage.write_table(tmp_path / "a.csv", rows)
+    assert (tmp_path / "a.csv").read_text() == (
+        "step,loss,miou\n1,0.1,\n2,,0.3333333333333333\n"
+    )
+    first, second = storage.read_table(tmp_path / "a.csv")
+    assert (first["step"], first["miou"], second["loss"]) == ("1", "", "")
+    storage.write_json(tmp_path / "a.json", {"a": [1, None]})
+    assert storage.read_json(tmp_path / "a.json") == {"a": [1, None]}
+    arrays = {"x": np.arange(6).reshape(2, 3), "names": np.array(["a", "bc"])}
+    storage.write_arrays(tmp_path / "a.npz", arrays)
+    found = storage.read_arrays(tmp_path / "a.npz")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+    assert storage.json_sha256({"a": 1}) == storage.json_sha256({"a": 1})
+    assert storage.json_sha256({"a": 1}) != storage.json_sha256({"a": 2})
+    with pytest.raises(ValueError, match="JSON"):
+        storage.write_json(tmp_path / "b.json", {"a": math.nan})
+    assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000, "\udcff"])
+def test_damaged_json_is_named_with_the_way_out(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(StorageError, match=r"metrics\.json is damaged\. .*Delete it\."):
+        storage.read_json(path, "Delete it.")
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    (tmp_path / ".tmp-1-step-00000003").mkdir()
+    (tmp_path / ".tmp-1-history.csv").write_text("half")
+    (tmp_path / ".tmp-2-link").symlink_to(tmp_path)
+    (tmp_path / "history.csv").write_text("whole")
+    storage.sweep(tmp_path)
+    assert names(tmp_path) == ["history.csv"]
+
+
+def test_a_folder_is_held_by_one(tmp_path):
+    with storage.lock(tmp_path / "run"):
+        with pytest.raises(LockedError) as caught, storage.lock(tmp_path / "run"):
+            pass
+    assert caught.value.exit_code == 75
+    with storage.lock(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_that_was_locked_for_nothing_is_removed(tmp_path):
+    run = tmp_path / "new" / "run"
+    with pytest.raises(ZeroDivisionError):
+        fail_in(storage.lock(run), None)
+    assert names(tmp_path) == []
+    with storage.lock(run):
+        (run / "file").write_text("mine")
+    with pytest.raises(ZeroDivisionError):
+        fail_in(storage.lock(run), None)
+    assert names(run) == [".lock", "file"]
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "run").write_text("")
+    for folder in (tmp_path / "run", tmp_path / "run" / "inside"):
+        with pytest.raises(UsageError, match="is a file"), storage.lock(folder):
+            pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError, match="Name a folder that can be"):
+        with storage.lock(tmp_path / "run"):
+            pass
+
+
+def nothing(out):
+    """A check that finds nothing to object to."""
+
+
+def test_a_folder_is_published_whole_and_takes_the_old_ones_place(tmp_path):
+    out = tmp_path / "data"
+    for text in ("old", "new"):
+        with storage.publishing(out, nothing) as new:
+            (new / "file").write_text(text)
+            assert not out.exists() or (out / "file").read_text() == "old"
+    assert (out / "file").read_text() == "new"
+    assert names(tmp_path) == ["data"]
+
+
+def test_an_unfinished_folder_is_never_seen(tmp_path):
+    out = tmp_path / "data"
+    out.mkdir()
+    with storage.publishing(out, nothing) as new:
+        with pytest.raises(LockedError), storage.publishing(out, nothing):
+            pass
+        new.rmdir()
+    with pytest.raises(ZeroDivisionError):
+        fail_in(storage.publishing(out, nothing), "file")
+    assert names(tmp_path) == ["data"]
+    assert names(out) == []
+
+
+def test_a_publisher_killed_between_its_renames_gives_the_old_folder_back(tmp_path):
+    old = tmp_path / ".data.partial" / "old"
+    old.mkdir(parents=True)
+    (old / "file").write_text("old")
+    seen = []
+
+    def check(out):
+        seen.append(out.exists())
+        if seen[-1]:
+            raise UsageError("It must stay.")
+
+    with pytest.raises(UsageError), storage.publishing(tmp_path / "data", check):
+        pass
+    assert seen == [False, True]
+    assert (tmp_path / "data" / "file").read_text() == "old"
+
+
+def test_a_new_folder_replaces_the_old_one_or_leaves_it(tmp_path):
+    place = tmp_path / "checkpoints" / "step-1"
+    with storage.new_folder(place) as new:
+        (new / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        fail_in(storage.new_folder(place), "b")
+    assert names(place) == ["a"]
+    with storage.new_folder(place) as new:
+        (new / "b").write_text("new")
+    assert names(place) == ["b"]
+    assert names(place.parent) == ["step-1"]

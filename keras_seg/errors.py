@@ -14,22 +14,14 @@ class KerasSegError(Exception):
     """Base class; use one of its subclasses.
 
     Args:
-        message: a plain sentence that names the file, field or value that is wrong and
-            the way out. With the other two arguments, the file or field alone.
-        found: what it holds.
-        expected: what would be right: "<message>: <found>; expected <expected>".
+        message: a plain sentence, kept on one line, that names the file, field or value
+            that is wrong and the way out.
     """
 
     exit_code = 1
 
-    def __init__(self, message: object, found: object = None, expected: str = ""):
-        line = f"{message}: {found}; expected {expected}" if expected else str(message)
-        super().__init__(" ".join(line.split()))
-        self.what, self.found, self.expected = str(message), found, expected
-
-    def __reduce__(self) -> tuple:
-        # Exceptions cross process boundaries in the preparation workers.
-        return type(self), (self.what, self.found, self.expected)
+    def __init__(self, message: object):
+        super().__init__(" ".join(str(message).split()))
 
 
 class UsageError(KerasSegError, ValueError):
@@ -82,7 +74,8 @@ class InterruptedRunError(KerasSegError):
         self.exit_code = INTERRUPTED_EXIT_CODES[signal]
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.what, self.signal)
+        # Exceptions cross process boundaries in the preparation workers.
+        return type(self), (str(self), self.signal)
 
 
 class ArmsFailedError(KerasSegError):

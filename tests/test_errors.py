@@ -37,7 +37,6 @@ def test_other_errors_pass_unchanged():
     ("error", "line"),
     [
         (errors.DataError("a.png is  truncated."), "a.png is truncated."),
-        (errors.DataError("a.png", 7, "0 to 4"), "a.png: 7; expected 0 to 4"),
         (errors.InterruptedRunError("Interrupted.", "SIGTERM"), "Interrupted."),
     ],
 )

@@ -106,9 +106,6 @@ def palette_image(ids: np.ndarray, colours: list[int]) -> Image.Image:
     return image
 
 
-VOC_COLOURS = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128]
-
-
 def voc(root: Path, year="2007", counts=(("train", 4), ("val", 3), ("test", 2))):
     """VOCdevkit/VOC20xx with palette masks; images of different sizes."""
     rng = np.random.default_rng(3)
@@ -124,9 +121,8 @@ def voc(root: Path, year="2007", counts=(("train", 4), ("val", 3), ("test", 2)))
             size = (20 + number, 40 - number)
             ids = blobs(rng, size, [*range(21), 255])
             save(photo(rng, size), folder / "JPEGImages" / f"{names[-1]}.jpg")
-            colours = (VOC_COLOURS + [9] * 768)[:765] + [224, 224, 192]
             mask = folder / "SegmentationClass" / f"{names[-1]}.png"
-            save(palette_image(ids, colours), mask)
+            save(palette_image(ids, [9] * 765 + [224, 224, 192]), mask)
             expected[split, names[-1]] = ids
         (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
     return expected
@@ -174,6 +170,13 @@ def folder(root: Path, count=10, num_classes=3, size=(16, 20)) -> dict:
     return expected
 
 
+def publish(
+    out: Path, name: str, labels: LabelSpec, samples: list[NewSample]
+) -> Prepared:
+    """The prepared folder of these samples."""
+    return write_prepared(out, name, labels, samples, lambda s: [s], Options(), {})[0]
+
+
 def bodies(out: Path, counts=(("train", 6), ("val", 4), ("test", 3))) -> Path:
     """A prepared folder with SURREAL's 25 classes and 24 joints; 40 x 48 px."""
     rng = np.random.default_rng(8)
@@ -186,8 +189,7 @@ def bodies(out: Path, counts=(("train", 6), ("val", 4), ("test", 3))) -> Path:
             joints = rng.uniform(0, size[::-1], (24, 2)).astype("float32")
             name = f"{split}{number}"
             samples.append(NewSample(split, name, image, label, joints=joints))
-    write_prepared(out, "bodies", LABELS, samples, lambda s: [s], Options(), {})
-    return out
+    return publish(out, "bodies", LABELS, samples).folder
 
 
 def shapes(out: Path, counts=(("train", 10), ("val", 6), ("test", 3))) -> Path:
@@ -209,5 +211,4 @@ def shapes(out: Path, counts=(("train", 10), ("val", 6), ("test", 3))) -> Path:
             noise = rng.integers(0, 40, (24, 40, 3))
             image = labels.colourise(label) + noise.astype(np.uint8)
             samples.append(NewSample(split, f"{split}{number}", image, label))
-    write_prepared(out, "shapes", labels, samples, lambda s: [s], Options(), {})
-    return out
+    return publish(out, "shapes", labels, samples).folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from keras_seg.data import ccp, matlab
+from keras_seg.data import ccp
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError
 
@@ -45,20 +45,6 @@ def test_bad_masks_are_named(damage, reason, tmp_path):
     with pytest.raises(DataError, match=rf"{path}.*{reason}"):
         ccp.prepare(tmp_path / "raw", tmp_path / "out", Options())
     assert not (tmp_path / "out").exists()
-
-
-def test_decompression_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(matlab, "MAX_BYTES", 1_000_000)
-    path = tmp_path / "bomb.mat"
-    savemat(path, {"groundtruth": np.zeros((2000, 2000), "uint8")}, do_compression=True)
-    assert path.stat().st_size < 10_000
-    with pytest.raises(DataError, match="unpacks to more than 1000000 bytes"):
-        matlab.read_mat(path, "groundtruth")
-    content = bytearray(path.read_bytes())
-    content[200] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DataError):
-        matlab.read_mat(path, "groundtruth")
 
 
 @pytest.mark.real_data

@@ -140,32 +140,24 @@ def test_other_content_is_refused(name, content, reason, tmp_path):
         images.read_raw_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.png", "palette.png", "a.jpg", "progressive.jpg"])
+@pytest.mark.parametrize("name", ["palette.png", "progressive.jpg"])
 def test_any_damage_is_read_or_refused(name, tmp_path):
-    """Never another exception, whatever bytes are changed, lost or doubled."""
-    rng = np.random.default_rng(1)
-    exif = Image.Exif()
+    """Never another exception; test_fuzz.py has the plainer kinds."""
+    rng, path, exif = np.random.default_rng(1), tmp_path / name, Image.Exif()
     exif[0x0112] = 1
     image = Image.fromarray(RGB)
-    if name == "palette.png":
-        image = image.quantize(7)
-    options = {"progressive": True} if name == "progressive.jpg" else {}
-    image.save(tmp_path / name, exif=exif, **options)
-    whole = (tmp_path / name).read_bytes()
+    image = image.quantize(7) if name == "palette.png" else image
+    image.save(path, exif=exif, progressive=True)
+    whole = path.read_bytes()
     refused = 0
     for _ in range(150):
         damaged = bytearray(whole)
         for place in rng.integers(2, len(whole), rng.integers(1, 4)):
             damaged[place] = rng.integers(256)
-        first, last = np.sort(rng.integers(0, len(whole), 2))
-        if rng.random() < 0.3:
-            damaged[first:last] = b""
-        elif rng.random() < 0.3:
-            damaged[first:first] = damaged[first:last]
-        (tmp_path / name).write_bytes(damaged)
+        path.write_bytes(damaged)
         try:
-            images.read_raw_image(tmp_path / name)
-            images.read_raw_label(tmp_path / name)
+            images.read_raw_image(path)
+            images.read_raw_label(path)
         except DataError:
             refused += 1
     assert refused > 50
@@ -176,24 +168,6 @@ def test_missing_and_folder_are_refused(tmp_path):
         images.read_raw_image(tmp_path / "no.png")
     with pytest.raises(DataError, match="directory"):
         images.read_raw_image(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["png", "jpg"])
-def test_decompression_bombs_are_refused_by_their_header(kind, tmp_path, monkeypatch):
-    """Pillow is not even asked to open them."""
-    path = tmp_path / f"a.{kind}"
-    if kind == "png":  # 100 megapixels in 12 kB
-        path.write_bytes(png(10_000, 10_000, 1, 0, b"\0" * (1250 * 10_000)))
-    else:
-        Image.fromarray(RGB).save(path)
-        content = bytearray(path.read_bytes())
-        frame = content.index(b"\xff\xc0")
-        content[frame + 5 : frame + 9] = struct.pack(">HH", 10_000, 10_000)
-        path.write_bytes(content)
-
-    monkeypatch.setattr(Image, "open", None)
-    with pytest.raises(DataError, match="10000 x 10000 pixels; 64000000 are allowed"):
-        images.read_raw_image(path)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

@@ -72,7 +72,7 @@ class Samples:
             pipeline turns it into an error of TensorFlow's: raise this one instead.
 
     Raises:
-        DataError: the split is empty, or it has other joints than SURREAL's 24.
+        DataError: no such split, or it has other joints than SURREAL's 24.
     """
 
     def __init__(
@@ -86,8 +86,6 @@ class Samples:
         cache_bytes: int = CACHE_BYTES,
     ):
         self._files = list(prepared.samples(split))[:limit]
-        if not self._files:
-            raise DataError(f"Split {split} has no images.")
         self.ids = tuple(sample.id for sample in self._files)
         self.labels = prepared.labels
         height, width = size

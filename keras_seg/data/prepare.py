@@ -85,22 +85,16 @@ def main(argv: list[str], program: str = PROGRAM) -> int:
         program: what precedes them, for help texts and meta.json.
     """
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
+    checks = {"verify": verify, "show": show}
     if verb in DATASETS:
         prepare(parse(verb, rest, program))
-    elif verb == "verify":
-        verify(rest, program)
-    elif verb == "show":
-        show(rest, program)
+    elif verb in checks:
+        checks[verb](rest, program)
     else:
-        names = [*DATASETS, "verify", "show"]
-        parser = Parser(
-            prog=program,
-            description=__doc__,
-            epilog=f"{program} NAME --help lists the options of a dataset.",
-        )
-        parser.add_argument(
-            "NAME", choices=names, help=", ".join(names), metavar="NAME"
-        )
+        names = [*DATASETS, *checks]
+        what = f"{', '.join(names)}; NAME --help lists its options"
+        parser = Parser(prog=program, description=__doc__)
+        parser.add_argument("NAME", choices=names, help=what, metavar="NAME")
         parser.parse_args(argv)
     return 0
 

@@ -49,6 +49,11 @@ SPLIT_ORDER = ("train", "val", "test")
 _ID = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")  # one file name
 _SIDE = re.compile(r"[1-9][0-9]{0,8}")  # of an image, in pixels
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_META_KEYS = {
+    **{"dataset": str, "classes": list, "palette": list, "flip_pairs": list},
+    **{"image_size": list | None, "splits": dict, "joints": dict, "request": dict},
+}
+_PER_CLASS = ("pixels", "images", "presence_pixels")  # counts of a split
 _AGAIN = "Prepare the folder again with datasets/prepare.py."
 _END_OF_FILE = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
@@ -152,14 +157,8 @@ class Prepared:
         """The class counts of a split; DataError where there is no such split."""
         self.samples(split)
         counts = self.meta["splits"][split]
-        return ClassCounts(
-            *(
-                np.array(counts[name], np.int64)
-                for name in ("pixels", "images", "presence_pixels")
-            ),
-            ignored=counts["ignored"],
-            total=counts["total"],
-        )
+        pixels, images, presence = (np.array(counts[k], np.int64) for k in _PER_CLASS)
+        return ClassCounts(pixels, images, presence, counts["ignored"], counts["total"])
 
     def joints(self, split: str) -> np.ndarray | None:
         """float32 [N, J, 2], x and y in pixels, in the order of `samples`, or None.
@@ -366,18 +365,6 @@ def hash_manifest(
     return storage.json_sha256(identity)
 
 
-_META_KEYS = {
-    "dataset": str,
-    "classes": list,
-    "palette": list,
-    "flip_pairs": list,
-    "image_size": list | None,
-    "splits": dict,
-    "joints": dict,
-    "request": dict,
-}
-
-
 def read_meta(folder: Path) -> dict[str, Any]:
     """meta.json of a prepared folder; DataError where it is missing or damaged."""
     path = folder / META
@@ -398,14 +385,15 @@ def read_meta(folder: Path) -> dict[str, Any]:
             raise damaged(path, f"field {key}")
     num_classes = len(meta["classes"])
     for split, counts in meta["splits"].items():
-        for key in ("pixels", "images", "presence_pixels"):
-            if not _are_counts(counts, key, num_classes):
+        for key in _PER_CLASS:
+            values = counts.get(key) if isinstance(counts, dict) else None
+            if not _are_counts(values, num_classes):
                 raise damaged(path, f"splits.{split}.{key} is not {num_classes} counts")
         for key in ("samples", "ignored", "total"):
             if not _is_count(counts.get(key)):
                 raise damaged(path, f"splits.{split}.{key} is not a count")
     size = meta["image_size"]
-    if size is not None and not (len(size) == 2 and all(map(_is_count, size))):
+    if size is not None and not _are_counts(size, 2):
         raise damaged(path, f"image_size {size} is not a height and a width")
     scored_ids = meta.get("scored_ids")
     if scored_ids is not None and not _are_ids(scored_ids, num_classes):
@@ -418,23 +406,19 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
-def _are_counts(counts: object, key: str, num_classes: int) -> bool:
-    values = counts.get(key) if isinstance(counts, dict) else None
+def _are_counts(values: object, length: int | None = None) -> bool:
     return (
         isinstance(values, list)
-        and len(values) == num_classes
         and all(map(_is_count, values))
+        and length in (None, len(values))
     )
 
 
 def _are_ids(values: object, num_classes: int) -> bool:
     """Whether it is a list of some class ids, ascending, each once."""
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(type(value) is int and 0 <= value < num_classes for value in values)
-        and values == sorted(set(values))
-    )
+    if not (isinstance(values, list) and values and _are_counts(values)):
+        return False
+    return values == sorted(set(values)) and values[-1] < num_classes
 
 
 def _label_spec(path: Path, meta: Mapping[str, Any]) -> LabelSpec:

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from keras_seg.data.images import resize_image, resize_label
@@ -127,42 +126,34 @@ def _draw_frequencies(axes: Axes, prepared: Prepared, split: str) -> None:
     ]
     bars.sort(key=lambda bar: -bar[1])
     bars.append((f"ignored  {IGNORE_ID}", counts.ignored, IGNORED_COLOUR))
-    present = [pixels / area for _, pixels, _ in bars if pixels]
+    names, pixels, levels = zip(*bars)
+    shares, colours = np.array(pixels) / area, np.array(levels) / 255
+    present = shares[shares > 0]
     highest = max(present) * 4
     lowest = min(min(present) / 2, highest / 100)  # two powers of ten at least
     font = 9 if len(bars) <= 30 else 7
-    for place, (_, pixels, colour) in enumerate(bars):
-        axes.barh(
-            place,
-            max(pixels / area, lowest),
-            height=0.8,
-            color=np.divide(colour, 255),
-            edgecolor="0.4",
-            linewidth=0.5,
-        )
-        share = f"{100 * pixels / counts.total:.3g} %" if pixels else "none"
-        axes.text(
-            max(pixels / area, lowest), place, f" {share}", va="center", fontsize=font
-        )
-        # The legend's patch: a bar may be too short to show its colour.
-        axes.add_patch(
-            Rectangle(
-                (-0.07, place - 0.4),
-                0.05,
-                0.8,
-                transform=axes.get_yaxis_transform(),
-                facecolor=np.divide(colour, 255),
-                edgecolor="0.4",
-                linewidth=0.5,
-                clip_on=False,
-            )
-        )
+    places, widths = range(len(bars)), np.maximum(shares, lowest)
+    edge = {"edgecolor": "0.4", "linewidth": 0.5}
+    axes.barh(places, widths, height=0.8, color=colours, **edge)
+    for place, width, count in zip(places, widths, pixels):
+        share = f"{100 * count / counts.total:.3g} %" if count else "none"
+        axes.text(width, place, f" {share}", va="center", fontsize=font)
+    # The legend's patches: a bar may be too short to show its colour.
+    axes.barh(
+        places,
+        0.05,
+        left=-0.07,
+        height=0.8,
+        color=colours,
+        transform=axes.get_yaxis_transform(),
+        clip_on=False,
+        **edge,
+    )
     axes.set_xscale("log")
     axes.set_xlim(lowest, highest)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(len(bars) - 0.5, -0.5)
-    names = [name for name, _, _ in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=font, parse_math=False)
     axes.tick_params(axis="y", length=0, pad=24)
     axes.tick_params(axis="x", labelsize=8)

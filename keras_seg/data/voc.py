@@ -19,16 +19,12 @@ LISTS = Path("ImageSets", "Segmentation")
 
 def palette(count: int) -> tuple[tuple[int, int, int], ...]:
     """VOC's colours of ids 0..count-1: the id's bits dealt out to R, G, B in turn."""
-    colours = []
-    for class_id in range(count):
-        red = green = blue = 0
-        for place in range(3):
-            bits = class_id >> (3 * place)
-            red |= (bits & 1) << (7 - place)
-            green |= (bits >> 1 & 1) << (7 - place)
-            blue |= (bits >> 2 & 1) << (7 - place)
-        colours.append((red, green, blue))
-    return tuple(colours)
+
+    def level(class_id: int, channel: int) -> int:
+        bits = (class_id >> (3 * place + channel) & 1 for place in range(3))
+        return sum(bit << (7 - place) for place, bit in enumerate(bits))
+
+    return tuple((level(i, 0), level(i, 1), level(i, 2)) for i in range(count))
 
 
 _NAMES = (

@@ -75,18 +75,13 @@ def crop_and_resize(
     square: Square,
     size: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, label and joints of the square at another size.
+    """Image, label and joints of the square at size (height, width).
 
     Args:
-        image: uint8 RGB [H, W, 3]; repeated beyond the frame, resized bilinearly
-            with antialiasing.
+        image: uint8 RGB [H, W, 3]; repeated beyond the frame, resized antialiased.
         label: class ids uint8 [H, W]; 0 beyond the frame, resized by nearest.
         joints: [J, 2], (x, y); the centre of the first pixel is (0, 0).
-        square: what to cut.
-        size: (height, width) of the results.
-
-    Returns:
-        uint8 [h, w, 3], uint8 [h, w], float32 [J, 2].
+        square, size: what to cut, and the results' (height, width).
     """
     return (
         resize_image(crop(image, square), size),

@@ -107,16 +107,10 @@ class Settings:
 
 def options(defaults: Settings = Settings()) -> tuple[Option, ...]:
     """The settings as options of the command, in the order of the steps."""
-    executor = Option(
-        "executor",
-        "processes on this machine, or ray: the cluster $RAY_ADDRESS",
-        default="processes",
-        choices=tuple(EXECUTORS),
-    )
-    return (
-        *(
-            Option(spec.name, default=getattr(defaults, spec.name), **spec.metadata)
-            for spec in fields(Settings)
-        ),
-        executor,
-    )
+    settings = [
+        Option(spec.name, default=getattr(defaults, spec.name), **spec.metadata)
+        for spec in fields(Settings)
+    ]
+    where = "processes on this machine, or ray: the cluster $RAY_ADDRESS"
+    choices = tuple(EXECUTORS)
+    return *settings, Option("executor", where, default="processes", choices=choices)

@@ -236,7 +236,7 @@ def read_checkpoint(path: Path) -> None:
 def read_spoilt_arrays(path: Path) -> None:
     """With the hash that belongs to them, as an attacker would write it."""
     meta = path.parent / "meta.json"
-    record = json.loads(meta.read_text()) | {"sha256": prepared.sha256(path)}
+    record = json.loads(meta.read_text()) | {"sha256": storage.sha256(path)}
     meta.write_text(json.dumps(record))
     read_checkpoint(path)
 
@@ -273,7 +273,7 @@ def read_run(path: Path) -> None:
 
 
 def read_config(path: Path) -> None:
-    run_folder.refuse_another_identity(path.parent, IDENTITY)
+    run_folder.check_identity(path.parent, IDENTITY)
 
 
 def make_settings(folder: Path) -> Path:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from keras_seg import data
 from keras_seg.command_line import Parser, natural_int, positive_int
-from keras_seg.data import DATASETS, Option, load
+from keras_seg.data import Option
 from keras_seg.data.prepared import SHEET, Prepared, open_prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
@@ -64,7 +65,7 @@ class Request:
     """One preparation.
 
     Attributes:
-        dataset: a key of `DATASETS`.
+        dataset: a key of `data.DATASETS`.
         src, out: the raw and the prepared folder.
         options: what every dataset can be told.
         own: keywords of the dataset's own `prepare`.
@@ -86,12 +87,12 @@ def main(argv: list[str], program: str = PROGRAM) -> int:
     """
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
     checks = {"verify": verify, "show": show}
-    if verb in DATASETS:
+    if verb in data.DATASETS:
         prepare(parse(verb, rest, program))
     elif verb in checks:
         checks[verb](rest, program)
     else:
-        names = [*DATASETS, *checks]
+        names = [*data.DATASETS, *checks]
         what = f"{', '.join(names)}; NAME --help lists its options"
         parser = Parser(prog=program, description=__doc__)
         parser.add_argument("NAME", choices=names, help=what, metavar="NAME")
@@ -101,7 +102,7 @@ def main(argv: list[str], program: str = PROGRAM) -> int:
 
 def parse(dataset: str, argv: list[str], program: str = PROGRAM) -> Request:
     """The request of a dataset's command line."""
-    module = load(dataset)
+    module = data.load(dataset)
     parser = Parser(
         prog=f"{program} {dataset}",
         description=module.__doc__,
@@ -152,7 +153,7 @@ def _shown(value: object) -> str:
 def prepare(request: Request) -> Prepared:
     """Prepare a dataset and print what was done."""
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
-    prepared, written = load(request.dataset).prepare(
+    prepared, written = data.load(request.dataset).prepare(
         request.src, request.out, request.options, **request.own
     )
     print(f"{'prepared' if written else 'already prepared'}: {_summary(prepared)}")

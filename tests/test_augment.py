@@ -219,6 +219,15 @@ def test_every_image_is_mirrored_with_probability_one():
     assert all(g.mirror for g in draw_many(Augment(mirror=1.0), 500))
 
 
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_every_augmentation_by_name_changes_samples(name):
+    settings = augment.AUGMENTATIONS[name]
+    assert settings.keys() == {name}
+    assert Augment(**settings) != Augment()
+    with pytest.raises(TypeError):
+        augment.AUGMENTATIONS[name] = {}
+
+
 def test_one_part_does_not_change_the_draws_of_the_others():
     full = Augment(mirror=0.5, scale=(0.5, 2.0), rotate=10)
     without = dataclasses.replace(full, mirror=0.0)

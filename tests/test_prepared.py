@@ -1,6 +1,5 @@
 """The prepared folder: written whole or not at all, read with suspicion."""
 
-import csv
 import json
 import os
 import shutil
@@ -70,26 +69,12 @@ def convert(item):
         os._exit(9)
 
 
-def write(
-    out,
-    items=ITEMS,
-    convert=convert,
-    settings=None,
-    processes=False,
-    scored_ids=None,
-    **options,
-):
-    options = {"workers": 2, "command": "prepare it"} | options
+def write(out, items=ITEMS, convert=convert, settings=None, **changes):
+    further = {k: changes.pop(k) for k in ("each", "scored_ids") if k in changes}
+    options = Options(**{"workers": 2, "command": "prepare it"} | changes)
+    settings = settings or {}
     return write_prepared(
-        out,
-        "tiny",
-        LABELS,
-        items,
-        convert,
-        Options(**options),
-        settings or {},
-        each=in_processes if processes else in_threads,
-        scored_ids=scored_ids,
+        out, "tiny", LABELS, items, convert, options, settings, **further
     )
 
 
@@ -129,6 +114,10 @@ def test_round_trip(tmp_path):
             assert (sample.height, sample.width) == label.shape
     assert names_in(tmp_path) == {"out"}  # no lock, nothing half made
     assert verify(tmp_path / "out") == []
+    asked = (prepared.samples, prepared.sequences, prepared.counts, prepared.joints)
+    for ask in asked:
+        with pytest.raises(DataError, match="no split 'dev'. Its splits: train, val,"):
+            ask("dev")
 
 
 def test_counts_are_those_of_a_loop(tmp_path):
@@ -147,18 +136,10 @@ def test_counts_are_those_of_a_loop(tmp_path):
         assert counts.total == sum(label.size for label in labels)
 
 
-def test_unknown_split_is_named(tmp_path):
-    prepared, _ = write(tmp_path / "out")
-    asked = (prepared.samples, prepared.sequences, prepared.counts, prepared.joints)
-    for ask in asked:
-        with pytest.raises(DataError, match="no split 'dev'. Its splits: train, val,"):
-            ask("dev")
-
-
 def test_workers_and_processes_change_no_byte(tmp_path):
     write(tmp_path / "one")
     write(tmp_path / "four", ITEMS[::-1], workers=4)
-    write(tmp_path / "processes", processes=True)
+    write(tmp_path / "processes", each=in_processes)
     expected = content(tmp_path / "one")
     assert content(tmp_path / "four") == expected
     assert content(tmp_path / "processes") == expected
@@ -308,17 +289,14 @@ def test_overwrite_replaces_a_damaged_folder_with_its_pictures(tmp_path):
     assert names_in(tmp_path) == {"out"}
 
 
-@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
-def test_bad_items(processes, tmp_path):
+@pytest.mark.parametrize("each", [in_threads, in_processes])
+def test_bad_items(each, tmp_path):
     items = [*ITEMS, Item("val", "bad", 7, "bad"), Item("train", "r", 8, "range")]
     with pytest.raises(DataError, match=r"bad.raw is truncated. In all 2 of 7 images"):
-        write(tmp_path / "out", items, processes=processes)
-    with (tmp_path / "out.rejected.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["split"], row["id"]) for row in rows] == [
-        ("val", "bad"),
-        ("train", "r"),
-    ]
+        write(tmp_path / "out", items, each=each)
+    rows = storage.read_table(tmp_path / "out.rejected.csv")
+    named = [(row["split"], row["id"]) for row in rows]
+    assert named == [("val", "bad"), ("train", "r")]
     assert rows[0]["error"] == "bad.raw is truncated."
     assert "train/range has class id 4 in 91 pixels" in rows[1]["error"]  # 13 x 7
     assert names_in(tmp_path) == {"out.rejected.csv"}
@@ -334,7 +312,7 @@ def test_bad_items(processes, tmp_path):
 
 def test_item_whose_worker_dies_is_bad_and_the_others_are_not(tmp_path):
     items = [*ITEMS[:2], Item("val", "dies", 7, "crash"), *ITEMS[2:]]
-    prepared, _ = write(tmp_path / "out", items, processes=True, skip_bad=1)
+    prepared, _ = write(tmp_path / "out", items, each=in_processes, skip_bad=1)
     (row,) = prepared.meta["rejected"]
     assert (row["id"], row["error"]) == ("dies", "val/dies crashed its decoder.")
     assert prepared.manifest_hash == write(tmp_path / "two")[0].manifest_hash

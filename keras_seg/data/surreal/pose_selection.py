@@ -4,7 +4,6 @@ BODY section 2.2, "Secondly", names neither features nor method; both are our ch
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,19 +11,6 @@ from keras_seg.data.surreal.clustering import farthest_points, medoid, mini_batc
 
 PELVIS, LEFT_HIP, RIGHT_HIP = 0, 1, 2
 METHODS = ("kmeans", "farthest")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """N frames out of a pool.
-
-    Attributes:
-        chosen: int64 [N], their indices in the pool, ascending.
-        clusters: int64 [N], the cluster of each; -1 where the whole pool is taken.
-    """
-
-    chosen: np.ndarray
-    clusters: np.ndarray
 
 
 def pose_features(joints_3d: np.ndarray) -> np.ndarray:
@@ -98,7 +84,7 @@ def select(
     clusters: int,
     rng: np.random.Generator,
     method: str = "kmeans",
-) -> Selection:
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose `count` of N poses; all of them where N is not larger.
 
     Args:
@@ -110,10 +96,14 @@ def select(
             "farthest": equal quotas, inside greedily the pose that is farthest from
             those chosen, beginning with the medoid; where quotas cannot be equal, the
             clusters whose medoids are farthest from each other come first.
+
+    Returns:
+        int64 [count] twice: the indices of the chosen poses, ascending, and the cluster
+        of each; -1 where all are taken.
     """
     if count >= len(features):
         everything = np.arange(len(features))
-        return Selection(everything, np.full(len(features), -1))
+        return everything, np.full(len(features), -1)
     _, labels = mini_batch_kmeans(features, clusters, rng)
     order = np.argsort(labels, kind="stable")
     names, starts = np.unique(labels[order], return_index=True)
@@ -129,7 +119,7 @@ def select(
     chosen = np.concatenate(taken)
     of_cluster = np.repeat(names, [len(ids) for ids in taken])
     ascending = np.argsort(chosen)
-    return Selection(chosen[ascending], of_cluster[ascending])
+    return chosen[ascending], of_cluster[ascending]
 
 
 def _farthest(

@@ -121,7 +121,7 @@ def select_frames(
         else:
             note(f"{split}: choosing {count} of {len(places)} frames")
         joints = np.stack([pool[place].joints_3d[frame] for place, frame in places])
-        selection = select(
+        chosen_places, clusters = select(
             standardised(pose_features(joints)),
             len(places) if count is None else count,
             settings.clusters[number],
@@ -130,7 +130,7 @@ def select_frames(
         )
         frames = [
             SelectedFrame(pool[places[i][0]].clip, places[i][1] + 1, int(cluster))
-            for i, cluster in zip(selection.chosen, selection.clusters)
+            for i, cluster in zip(chosen_places, clusters)
         ]
         chosen += sorted(frames, key=lambda frame: frame.id)
     return chosen

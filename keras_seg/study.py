@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keras_seg import backend, command_line, nets, storage
+from keras_seg import backend, command_line, nets
 from keras_seg.ablation import estimate, executors, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Plan, Stage, StageResult, Study
 from keras_seg.config import Config, parse_setting, to_dict
@@ -129,14 +129,15 @@ class Outcome:
     report: Path
 
 
-def main(argv: list[str]) -> int:
-    request = parse(argv)
+def main(argv: list[str], prog: str = "python ablations/run.py") -> int:
+    """Answer a command line; `prog` is how it was called."""
+    request = parse(argv, prog)
     for line in ACTIONS[request.action](request):
         print(line)
     return 0
 
 
-def parse(argv: list[str], prog: str = "python ablations/run.py") -> Request:
+def parse(argv: list[str], prog: str) -> Request:
     """The request of a command line, without reading or checking any file."""
     positive = command_line.positive_int
     parser = command_line.Parser(
@@ -257,7 +258,7 @@ def run(request: Request) -> Outcome:
     results, report = [], Path()
     for part in parts:
         execution = make_execution(request, study, part.net, prepared)
-        with storage.lock(execution.folder):
+        with execution.locked():
             found: list[StageResult] = []
             for found in runner.run_stages(
                 part.plan, part.stages, part.base, execution, request.winner
@@ -268,7 +269,7 @@ def run(request: Request) -> Outcome:
         return Outcome(results, report)
     execution = make_execution(request, study, COMPARE, prepared)
     results = [compare(study, results)]
-    with storage.lock(execution.folder):
+    with execution.locked():
         return Outcome(results, write_report(request, study, execution, results))
 
 
@@ -614,6 +615,18 @@ def validation_images(request: Request, study: Study, prepared: Prepared | None)
     if request.scale == "paper":
         return study.data.train_images // VALIDATION_SHARE
     return CLIPS[1] * FRAMES
+
+
+def configs() -> Iterator[Config]:
+    """The configurations of all arms of the documents' studies, at every scale."""
+    for study in map(load, names()):
+        for plan in study.plans.values():
+            for scale in protocol.SCALES:
+                base = plan.base(scale, study.data)
+                for stage in plan.stages:
+                    yield from (
+                        a.config for a in runner.planned_arms(plan, stage, base)
+                    )
 
 
 ACTIONS = {"run": running, "plan": planning, "list": listing}

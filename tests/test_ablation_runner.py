@@ -1,7 +1,6 @@
 """The ablation engine: winners, chains, what is skipped, what became of an arm."""
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from keras_seg import storage
 from keras_seg.ablation import protocol, runner
 from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
+from keras_seg.ablation.task import Journal, state_from_exit_code
 from keras_seg.config import Augment, Config
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import DataError, DivergedError, OutOfMemoryError, UsageError
@@ -47,7 +47,7 @@ def longer(base):
 WIDTH = Stage("width", "Wider?", "test", widths, published_winner="normal")
 WEIGHTING = Stage("weighting", "Weighted?", "test", weightings, "none")
 FINAL = Stage("final", "How far?", "test", longer, split="test")
-PLAN = Plan(lambda scale, data: BASE, (WIDTH, WEIGHTING, FINAL))
+PLAN = Plan(lambda data: BASE, (WIDTH, WEIGHTING, FINAL))
 
 
 def miou_of(config: Config) -> float:
@@ -99,8 +99,15 @@ def execution(folder, shapes, **changes):
     return runner.Execution(folder=folder, prepared=prepared, isolate=False, **changes)
 
 
-def run(where, *stages, winner=None):
-    return runner.run_stages(PLAN, stages, BASE, where, winner, lambda results: None)
+def reports(where, *stages, plan=PLAN, base=BASE, winner=None):
+    """What there is to report after each stage."""
+    return list(runner.run_stages(plan, stages, base, where, winner))
+
+
+def run(where, *stages, **changes):
+    """The results of the stages."""
+    last = reports(where, *stages, **changes)[-1]
+    return [next(r for r in last if r.stage == stage) for stage in stages]
 
 
 def test_each_stage_starts_from_the_winner_before_it(trainer, shapes, tmp_path):
@@ -127,19 +134,26 @@ def test_winner_given_by_hand(trainer, shapes, tmp_path):
     config, start = runner.stage_start(PLAN, FINAL, BASE, None, "width/doubled")
     assert (config.net.filter_scale, config.loss.weights) == (2, "none")
     assert "Doubled (as --winner says); weighting: None (the doc" in start
-    runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "width/doubled")
-    runner.refuse_unknown_winner(PLAN, PLAN.stages, BASE, "width/normal")
+    runner.check_winner(PLAN, [FINAL], BASE, "width/doubled")
+    runner.check_winner(PLAN, PLAN.stages, BASE, "width/normal")
     results = run(execution(tmp_path / "all", shapes), *PLAN.stages, winner="normal")
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     assert {r.arm.config.net.filter_scale for r in results[1].results} == {1}
-    with pytest.raises(UsageError, match="winner: weighting/doubled; expected an arm"):
-        runner.refuse_unknown_winner(PLAN, [FINAL], BASE, "weighting/doubled")
-    with pytest.raises(UsageError, match=r"winner: w2; expected an arm of an earlier"):
-        runner.refuse_unknown_winner(PLAN, [WEIGHTING], BASE, "w2")
-    twice = Plan(PLAN.base, (WIDTH, replace(WIDTH, name="again"), FINAL))
-    with pytest.raises(UsageError, match="normal; expected one of width/normal, again"):
-        runner.refuse_unknown_winner(twice, [FINAL], BASE, "normal")
-    runner.refuse_unknown_winner(twice, [FINAL], BASE, "again/normal")
+    with pytest.raises(
+        UsageError,
+        match="winner weighting/doubled is not an arm of a stage that final starts",
+    ):
+        runner.check_winner(PLAN, [FINAL], BASE, "weighting/doubled")
+    with pytest.raises(
+        UsageError, match="winner w2 is not an arm .* Those are normal, doubled"
+    ):
+        runner.check_winner(PLAN, [WEIGHTING], BASE, "w2")
+    twice = Plan(PLAN.paper, (WIDTH, replace(WIDTH, name="again"), FINAL))
+    with pytest.raises(
+        UsageError, match="of several stages. Name one of width/normal, again/normal"
+    ):
+        runner.check_winner(twice, [FINAL], BASE, "normal")
+    runner.check_winner(twice, [FINAL], BASE, "again/normal")
 
 
 def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(
@@ -147,28 +161,24 @@ def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(
 ):
     aside = replace(WIDTH, decides=False)
     plan = replace(PLAN, stages=(aside, WEIGHTING, FINAL))
-    results = runner.run_stages(
-        plan, plan.stages, BASE, execution(tmp_path, shapes), None, lambda results: None
-    )
+    results = run(execution(tmp_path, shapes), *plan.stages, plan=plan)
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     final = results[-1]
     assert final.results[0].arm.config.net.filter_scale == 1
     assert final.start.startswith("Starts from weighting: W1")
-    with pytest.raises(UsageError, match=r"earlier stage \(none, w1, w2\), or stage"):
-        runner.refuse_unknown_winner(plan, [FINAL], BASE, "doubled")
+    with pytest.raises(UsageError, match=r"Those are none, w1, w2\."):
+        runner.check_winner(plan, [FINAL], BASE, "doubled")
 
 
 def test_no_stage_of_an_unchained_plan_starts_from_a_winner(trainer, shapes, tmp_path):
     plan = replace(PLAN, chained=False)
-    results = runner.run_stages(
-        plan, plan.stages, BASE, execution(tmp_path, shapes), None, lambda results: None
-    )
+    results = run(execution(tmp_path, shapes), *plan.stages, plan=plan)
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     final = results[-1]
     assert final.results[0].arm.config == BASE.changed(steps=20)
     assert final.start == "Starts from the network as it is."
-    with pytest.raises(UsageError, match="none, since it starts from no other stage"):
-        runner.refuse_unknown_winner(plan, [FINAL], BASE, "doubled")
+    with pytest.raises(UsageError, match="It starts from no other stage"):
+        runner.check_winner(plan, [FINAL], BASE, "doubled")
 
 
 def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_path):
@@ -192,9 +202,9 @@ def test_an_equal_run_that_lacks_a_split_is_scored_not_trained(
     unchanged = Stage("last", "So?", "test", lambda base: [Arm("won", "Won", base)])
     on_test = replace(unchanged, split="test")
     in_full = replace(unchanged, name="in_full", full_size=True)
-    plan = Plan(PLAN.base, (WIDTH, on_test, in_full))
+    plan = Plan(PLAN.paper, (WIDTH, on_test, in_full))
     stages = [WIDTH, on_test, in_full]
-    results = runner.run_stages(plan, stages, BASE, where, None, lambda results: None)
+    results = run(where, *stages, plan=plan)
     assert len({result.results[0].run for result in results[1:]}) == 1
     doubled = tmp_path / "width" / "doubled" / "seed0"
     assert results[1].results[0].run == results[2].results[0].run == doubled
@@ -211,14 +221,14 @@ def test_an_arm_with_pretrained_weights_needs_their_file(trainer, shapes, tmp_pa
         ]
 
     stage = Stage("weights", "Do they help?", "test", arms)
-    plan = Plan(PLAN.base, (stage,))
+    plan = Plan(PLAN.paper, (stage,))
     where = execution(tmp_path / "runs", shapes)
-    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    (result,) = run(where, stage, plan=plan)
     assert [arm.name for arm in result.arms] == ["scratch"]
     file = tmp_path / "weights.npy"
     file.write_bytes(b"abc")
     where = replace(where, init_weights=file)
-    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    (result,) = run(where, stage, plan=plan)
     assert [arm.name for arm in result.arms] == ["scratch", "pretrained"]
     # FIPS 180-4's example: the SHA-256 of "abc".
     assert result.arms[1].config.net.init_weights_sha256 == (
@@ -228,7 +238,7 @@ def test_an_arm_with_pretrained_weights_needs_their_file(trainer, shapes, tmp_pa
     # What was run is there without the file as well, and is not run again.
     trained = list(trainer.trained)
     where = replace(where, init_weights=None)
-    (again,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    (again,) = run(where, stage, plan=plan)
     assert [(r.arm, r.state) for r in again.results] == [
         (r.arm, "done") for r in result.results
     ]
@@ -240,7 +250,7 @@ def test_other_data_in_the_same_folder_are_refused(trainer, shapes, tmp_path):
     other = miniatures.shapes(tmp_path / "other", counts=(("train", 4), ("val", 2)))
     trainer.trained.clear()
     where = execution(tmp_path / "out", other)
-    line = r"--data: .*other; expected the data \(shapes\) of .*seed0; or another --out"
+    line = r"--data .*other is not the data of .*seed0, which was trained on shapes"
     with pytest.raises(UsageError, match=line):
         run(where, WEIGHTING)
     assert trainer.trained == []
@@ -259,15 +269,15 @@ def test_left_and_right_are_exchanged_only_where_there_are_any(
         ]
 
     stage = Stage("augment", "Does it help?", "test", arms)
-    plan = Plan(PLAN.base, (stage,))
+    plan = Plan(PLAN.paper, (stage,))
     where = execution(tmp_path / "pairs", shapes)
-    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    (result,) = run(where, stage, plan=plan)
     assert [arm.name for arm in result.arms] == ["mirror", "swap"]
     labels = replace(where.prepared.labels, flip_pairs=())
     without = replace(where.prepared, labels=labels)
     where = replace(where, prepared=without, folder=tmp_path / "none")
     where.folder.mkdir()
-    (result,) = runner.run_stages(plan, [stage], BASE, where, None, lambda found: None)
+    (result,) = run(where, stage, plan=plan)
     assert [arm.name for arm in result.arms] == ["mirror"]
     assert "augment: swap needs left and right classes" in capsys.readouterr().err
 
@@ -277,13 +287,11 @@ def test_a_stage_keeps_its_seeds_although_its_runs_lie_in_another(
 ):
     where = execution(tmp_path, shapes, seeds=2)
     same = Stage("same", "The same?", "test", lambda base: [Arm("one", "One", base)])
-    plan = Plan(PLAN.base, (WIDTH, same, FINAL), chained=False)
-    runner.run_stages(plan, [WIDTH, same], BASE, where, None, lambda found: None)
+    plan = Plan(PLAN.paper, (WIDTH, same, FINAL), chained=False)
+    run(where, WIDTH, same, plan=plan)
     assert not list((tmp_path / "same").glob("*/seed*"))
-    seen = []
-    once = replace(where, seeds=1)
-    runner.run_stages(plan, [FINAL], BASE, once, None, lambda found: seen.append(found))
-    seeds = {found.stage.name: len(found.results) for found in seen[-1]}
+    last = reports(replace(where, seeds=1), FINAL, plan=plan)[-1]
+    seeds = {found.stage.name: len(found.results) for found in last}
     assert seeds == {"width": 4, "same": 2, "final": 1}
 
 
@@ -295,13 +303,13 @@ def test_steps_of_epochs():
 
 def test_a_failed_arm_is_shown_and_the_others_finish(trainer, shapes, tmp_path):
     trainer.failures = {
-        "none": DivergedError("loss at step 3", math.nan, "a finite number"),
-        "w2": OutOfMemoryError("memory", "17 GB", "less"),
+        "none": DivergedError("The loss at step 3 is nan."),
+        "w2": OutOfMemoryError("Out of memory."),
     }
     where = execution(tmp_path, shapes)
     (result,) = run(where, WEIGHTING)
     assert [r.state for r in result.results] == ["diverged", "done", "oom"]
-    assert result.results[0].reason.startswith("loss at step 3: nan")
+    assert result.results[0].reason.startswith("The loss at step 3")
     assert result.winner == "w1"
     # What is done needs no checkpoint to go on from, what failed might.
     assert not (tmp_path / "weighting" / "w1" / "seed0" / "checkpoints").exists()
@@ -316,31 +324,44 @@ def test_a_folder_with_another_configuration_is_refused(trainer, shapes, tmp_pat
     where = execution(tmp_path, shapes)
     run(where, WIDTH)
     other = BASE.changed(optimizer={"lr": 0.5})
-    with pytest.raises(UsageError, match=r"setting lr: 0\.5; expected 0\.1"):
-        runner.run_stages(PLAN, [WIDTH], other, where, None, lambda results: None)
-    anew = replace(where, restart=True)
-    runner.run_stages(PLAN, [WIDTH], other, anew, None, lambda results: None)
+    with pytest.raises(UsageError, match=r"^optimizer\.lr is 0\.5, but 0\.1 in "):
+        run(where, WIDTH, base=other)
+    run(replace(where, restart=True), WIDTH, base=other)
 
 
 def test_a_refused_command_leaves_the_report_alone(trainer, shapes, tmp_path):
     where = execution(tmp_path, shapes)
     run(where, WIDTH)
-    reports = []
+    other = BASE.changed(optimizer={"lr": 0.5})
     with pytest.raises(UsageError):
-        runner.run_stages(
-            PLAN,
-            [WIDTH],
-            BASE.changed(optimizer={"lr": 0.5}),
-            where,
-            None,
-            reports.append,
-        )
-    assert reports == []
+        next(runner.run_stages(PLAN, [WIDTH], other, where))
+
+
+def test_an_interrupted_stage_is_reported_before_it_ends(trainer, shapes, tmp_path):
+    trainer.failures = {"w1": KeyboardInterrupt()}
+    steps = runner.run_stages(
+        PLAN, [WEIGHTING, FINAL], BASE, execution(tmp_path, shapes)
+    )
+    (found,) = next(steps)
+    states = [result.state for result in found.results]
+    assert states == ["done", "interrupted", "missing"]
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
+
+
+def test_a_bug_fails_its_arm_and_leaves_its_type_and_message(
+    trainer, shapes, tmp_path, capsys
+):
+    trainer.failures = {"none": TypeError("no such thing")}
+    (found,) = run(execution(tmp_path, shapes), WEIGHTING)
+    assert [result.state for result in found.results] == ["failed", "done", "done"]
+    assert found.results[0].reason == "TypeError: no such thing"
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 def test_damaged_data_end_the_stage_at_once(trainer, shapes, tmp_path):
-    trainer.failures = {"none": DataError("a.png", "truncated", "a whole PNG")}
-    with pytest.raises(DataError, match=r"^a\.png: truncated; expected a whole PNG$"):
+    trainer.failures = {"none": DataError("a.png is truncated.")}
+    with pytest.raises(DataError, match=r"^a\.png is truncated\.$"):
         run(execution(tmp_path, shapes), WEIGHTING)
     assert len(trainer.trained) == 1
 
@@ -359,21 +380,19 @@ def test_an_interrupted_stage_has_no_winner_yet(trainer, shapes, tmp_path):
 def test_other_stages_keep_their_winner_and_seeds(trainer, shapes, tmp_path):
     run(execution(tmp_path, shapes, seeds=2), WIDTH)
     before = (tmp_path / "width" / "winner.json").read_bytes()
-    reports = []
-    where = execution(tmp_path, shapes)
-    runner.run_stages(PLAN, [WEIGHTING], BASE, where, None, reports.append)
+    last = reports(execution(tmp_path, shapes), WEIGHTING)[-1]
     assert (tmp_path / "width" / "winner.json").read_bytes() == before
-    assert [len(stage.results) for stage in reports[-1]] == [4, 3]
+    assert [len(stage.results) for stage in last] == [4, 3]
 
 
 def test_the_report_has_every_stage_that_was_run_and_no_other(
     trainer, shapes, tmp_path
 ):
-    where, reports = execution(tmp_path, shapes), []
+    where = execution(tmp_path, shapes)
 
     def report_of(*stages):
-        runner.run_stages(PLAN, stages, BASE, where, "normal", reports.append)
-        return [result.stage.name for result in reports[-1]]
+        last = reports(where, *stages, winner="normal")[-1]
+        return [result.stage.name for result in last]
 
     # The arm "none" of weighting is the arm "normal" of width, which was not asked.
     assert report_of(WEIGHTING) == ["weighting"]
@@ -407,7 +426,7 @@ def test_seeds_are_runs_of_their_own(trainer, shapes, tmp_path):
 
 
 def test_a_torn_line_of_the_journal_is_left_out(tmp_path):
-    journal = runner.Journal(tmp_path / "journal.jsonl")
+    journal = Journal(tmp_path / "journal.jsonl")
     journal.add(run="a/b/seed0", event="diverged", reason="nan")
     with open(journal.path, "a") as file:
         file.write('{"run": "a/b/seed0", "eve')
@@ -423,7 +442,7 @@ def test_a_torn_line_of_the_journal_is_left_out(tmp_path):
     + [(130, "interrupted"), (-15, "interrupted"), (1, "failed"), (5, "failed")],
 )
 def test_the_exit_code_tells_what_became_of_an_arm(exit_code, state):
-    assert runner.state_of(exit_code) == state
+    assert state_from_exit_code(exit_code) == state
 
 
 def result(name, miou, parameters, seed=0):
@@ -441,38 +460,79 @@ def test_the_higher_mean_miou_wins_and_ties_go_to_fewer_parameters():
     assert choose_winner([failed]) is None
 
 
-def test_sizes_keep_the_aspect_ratio():
-    assert protocol.fit_size((360, 480), 96 * 128, 32) == (96, 128)
-    assert protocol.fit_size((240, 240), 96 * 128, 32) == (96, 96)
-    assert protocol.fit_size((10, 500), 32, 32) == (32, 32)
+@pytest.mark.parametrize(
+    ("image_size", "pixels", "size"),
+    [
+        ((360, 480), 96 * 128, (96, 128)),
+        ((240, 240), 96 * 128, (96, 96)),
+        ((10, 500), 32, (32, 32)),
+    ],
+)
+def test_sizes_keep_the_aspect_ratio(image_size, pixels, size):
+    assert protocol.DataFacts(image_size, 10).size(pixels, 32) == size
+
+
+def test_scale_smoke_is_derived():
+    """From demo, with 64 x 64 px, two steps of two images, four to validate on."""
+
+    def paper(data):
+        optimizer = {"accumulate": 4, "bn_start": 9}
+        return BASE.changed(
+            optimizer=optimizer, data={"batch": 64}, steps=data.steps(3, 5)
+        )
+
+    scales = {"demo": {"data.size": 9, "optimizer.lr": 0.5, "steps": 40, "net.fc": 9}}
+    plan = Plan(paper, (), scales | {"smoke": {"net.fc": 1}}, stride=8)
+    facts = protocol.DataFacts((100, 200), 50)
+    assert plan.base("paper", facts) == plan.base("bench", facts) == paper(facts)
+    demo = paper(facts).changed(
+        net={"fc": 9}, data={"size": (8, 8)}, optimizer={"lr": 0.5}, steps=40
+    )
+    assert plan.base("demo", facts) == demo
+    assert plan.base("smoke", facts) == demo.changed(
+        net={"fc": 1},
+        data={"size": (48, 88), "batch": 2},
+        optimizer={"accumulate": 1, "bn_start": 1},
+        validation={"every": 1, "samples": 4, "batch": 2},
+        steps=2,
+    )
+
+
+def test_a_claim_is_a_comparison():
+    found = protocol.claim("less is more", "less > more", "f1_macro", ours=True)
+    assert found == protocol.Claim(
+        "less is more", "less", "more", "higher", metric="f1_macro", ours=True
+    )
 
 
 STUDY_SCRIPT = """
 import sys
-from dataclasses import replace
 from pathlib import Path
-from keras_seg import checkpoint, command_line
+from keras_seg import command_line, storage
 from keras_seg.ablation import runner
 from keras_seg.ablation.protocol import Arm, Plan, Stage
 from keras_seg.config import Config
 from keras_seg.data.prepared import open_prepared
 
+NET = {"name": "hourglass", "stacks": 1, "depth": 1, "features": 8, "stem": 4}
 BASE = Config(
-    net="hourglass", size=(24, 40), steps=6, batch=2, val_every=2, lr=0.001,
-    knobs={"stacks": 1, "depth": 1, "features": 8, "stem": 4, "stem_stride": 2},
+    net=NET | {"stem_stride": 2}, data={"size": (24, 40), "batch": 2}, steps=6,
+    validation={"every": 2},
 )
 
 def arms(base):
-    return [Arm(f"lr{k}", f"lr {k}", replace(base, lr=k / 1000)) for k in (1, 2)]
+    return [
+        Arm(f"lr{k}", f"lr {k}", base.changed(optimizer={"lr": k / 1000}))
+        for k in (1, 2)
+    ]
 
 def main(argv):
     stage = Stage("rate", "Which?", "test", arms)
-    plan = Plan(lambda scale, size: BASE, (stage,))
-    folder = Path(argv[1])
-    jobs = int(argv[2])
+    plan = Plan(lambda data: BASE, (stage,))
+    folder, jobs = Path(argv[1]), int(argv[2])
     where = runner.Execution(folder, open_prepared(argv[0]), threads=2, jobs=jobs)
     with storage.lock(folder):
-        runner.run_stages(plan, [stage], BASE, where, None, lambda results: None)
+        list(runner.run_stages(plan, [stage], BASE, where))
 
 sys.exit(command_line.run(main))
 """

@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import runpy
 import sys
 import types
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import test_nets
 import test_plans
 
-from keras_seg import nets
+from keras_seg import nets, study
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(
@@ -79,12 +78,17 @@ def test_a_net_without_its_row_fails_the_tests():
         test_nets.test_every_net_has_a_row()
 
 
-def test_the_study_of_the_example_is_found_by_its_name(tmp_path, capsys, monkeypatch):
-    (tmp_path / "streets.py").write_text(BLOCKS[-1])
-    main = runpy.run_path(str(ROOT / "ablations" / "run.py"))["main"]
-    monkeypatch.setitem(main.__globals__, "STUDIES", tmp_path)
-    arguments = ["--study", "streets", "--stage", "mirror", "--plan"]
-    assert main([*arguments, "--scale", "paper"]) == 0
+@pytest.fixture
+def streets(tmp_path):
+    """The path of the example's study."""
+    path = tmp_path / "streets.py"
+    path.write_text(BLOCKS[-1])
+    return path
+
+
+def test_the_study_of_the_example_is_found_by_its_path(streets, capsys):
+    arguments = ["--study", str(streets), "--net", "icnet", "--stage", "mirror"]
+    assert study.main([*arguments, "--plan", "--scale", "paper"]) == 0
     title, plain, mirror = capsys.readouterr().out.splitlines()
     assert title == "icnet mirror: Starts from the network as it is."
     # 367 images, 16 a batch: 23 steps an epoch.
@@ -93,12 +97,11 @@ def test_the_study_of_the_example_is_found_by_its_name(tmp_path, capsys, monkeyp
     assert mirrored["augment"]["mirror"] == 0.5
 
 
-def test_the_study_of_the_example_passes_the_tests_of_every_study(tmp_path):
-    (tmp_path / "streets.py").write_text(BLOCKS[-1])
-    study = runpy.run_path(str(tmp_path / "streets.py"))["STUDY"]
-    ((_, plan),) = study.plans.items()
+def test_the_study_of_the_example_passes_the_tests_of_every_study(streets):
+    example = study.load(str(streets))
+    ((_, plan),) = example.plans.items()
     (stage,) = plan.stages
-    test_plans.test_a_smoke_test_is_small(study, plan, stage)
-    test_plans.test_what_a_stage_names_exists(study, plan, stage)
+    test_plans.test_a_smoke_test_is_small(example, plan, stage)
+    test_plans.test_what_a_stage_names_exists(example, plan, stage)
     for scale in ("smoke", "demo", "bench", "paper"):
-        test_plans.test_every_net_takes_its_knobs_and_size(study, plan, stage, scale)
+        test_plans.test_every_net_takes_its_knobs_and_size(example, plan, stage, scale)

@@ -1,4 +1,4 @@
-"""Who imports whom (architecture), what is banned, and what stays light."""
+"""Who imports whom (docs/architecture.md), what is banned, and what stays light."""
 
 import ast
 import re
@@ -8,15 +8,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_seg"
-LEAVES = (
-    *("labels", "preprocess", "losses", "class_weights", "metrics", "schedules"),
-    *("errors", "config"),
+# The parts of the package from the ground up; those of one floor may import each other
+# as long as there is no cycle.
+FLOORS = (
+    "errors labels config storage command_line backend registered preprocess",
+    "nets losses class_weights metrics plots data synthetic",
+    "runs",
+    "ablation",
+    "report",
+    "study",
+    "__init__ __main__",
 )
+FLOOR = {name: n for n, floor in enumerate(FLOORS) for name in floor.split()}
+MOST_ARROWS = 64
 TOP_LEVEL = {"datasets", "ablations", "tools", "tests"}
-
-
-def modules():
-    return sorted(PACKAGE.rglob("*.py"))
+OWN = [
+    *PACKAGE.rglob("*.py"),
+    *(f for d in TOP_LEVEL for f in (ROOT / d).rglob("*.py")),
+]
+LOADERS = {"run_path", "run_module", "spec_from_file_location", "SourceFileLoader"}
 
 
 def imports(path: Path) -> set[str]:
@@ -35,40 +45,61 @@ def imports(path: Path) -> set[str]:
 def part(name: str) -> str:
     """The part of the package a dotted name belongs to; "" for others'."""
     names = name.split(".")
-    return names[1] if names[0] == "keras_seg" and len(names) > 1 else ""
+    return names[1] if names[0] == "keras_seg" and names[1:2] != [] else ""
 
 
-RUNS = {"training", "fitting", "ablation", "evaluation", "export", "event_log"}
-RUNS |= {"optimizers", "run_folder", "figures"}
-FORBIDDEN = {
-    "nets": RUNS | {"data", "synthetic", "checkpoint", "backend"},
-    "data": RUNS | {"nets", "backend"},
-    "synthetic": RUNS | {"nets", "data", "checkpoint", "backend"},
-    "checkpoint": RUNS | {"nets", "data", "synthetic", "backend"},
-    "training": {"ablation"},
-    "fitting": {"ablation", "training"},
-    "evaluation": {"ablation", "training", "fitting"},
-    "export": {"ablation", "training", "fitting"},
-}
-
-
-def test_dependencies_point_one_way():
-    for path in modules():
+def arrows() -> set[tuple[str, str]]:
+    """(importer, imported) of all pairs of parts."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
         own = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        for name in imports(path):
-            assert part(name) not in FORBIDDEN.get(own, ()), f"{path}: {name}"
+        found |= {(own, part(name)) for name in imports(path)}
+    return {(own, other) for own, other in found if other in FLOOR and other != own}
 
 
-def test_leaves_import_leaves_only():
-    for leaf in LEAVES:
-        found = {part(name) for name in imports(PACKAGE / f"{leaf}.py")}
-        assert found <= {"", *LEAVES}, leaf
+def test_every_part_has_its_floor():
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
+    parts |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert parts == set(FLOOR)
+
+
+def test_arrows_are_few_and_point_downwards_without_a_cycle():
+    found = arrows()
+    print(f"{len(found)} arrows:", *sorted(" -> ".join(pair) for pair in found))
+    assert len(found) <= MOST_ARROWS
+    assert not {(a, b) for a, b in found if FLOOR[a] < FLOOR[b]}
+    below = {name: {b for a, b in found if a == name} for name in FLOOR}
+    while below:
+        ground = {name for name, others in below.items() if not others}
+        assert ground, f"a cycle among {sorted(below)}"
+        below = {name: below[name] - ground for name in below.keys() - ground}
 
 
 def test_the_package_imports_no_other_top_level_folder():
-    for path in modules():
+    for path in PACKAGE.rglob("*.py"):
         roots = {name.partition(".")[0] for name in imports(path)}
         assert not roots & TOP_LEVEL, path
+
+
+def test_only_a_study_is_loaded_by_its_path():
+    """And in one place: keras_seg/study.py."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in OWN
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in LOADERS
+    }
+    assert found == {"keras_seg/study.py"}
+
+
+def test_argparse_is_left_to_the_command_lines():
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "argparse" in imports(path)
+    }
+    doors = {"__main__.py", "synthetic/__main__.py", "data/prepare.py"}
+    assert found <= {"command_line.py", *doors}
 
 
 def test_datasets_is_no_package_and_there_is_no_utils():
@@ -88,8 +119,7 @@ BANNED_ARGUMENTS = {"allow_pickle": True, "safe_mode": False, "weights_only": Fa
 
 
 def test_nothing_runs_code_from_files():
-    folders = ("keras_seg", "tools", "datasets", "ablations")
-    for path in (file for name in folders for file in (ROOT / name).rglob("*.py")):
+    for path in (path for path in OWN if "tests" not in path.parts):
         assert not {n.partition(".")[0] for n in imports(path)} & BANNED_NAMES, path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -103,10 +133,10 @@ def test_nothing_runs_code_from_files():
 
 
 LIGHT = (
-    *("keras_seg", "keras_seg.nets", "keras_seg.data", "keras_seg.config"),
-    *("keras_seg.labels", "keras_seg.errors", "keras_seg.runs.train"),
-    *("keras_seg.runs.folder", "keras_seg.ablation.runner", "keras_seg.plots"),
-    "keras_seg.runs.export",
+    *("keras_seg", "keras_seg.nets", "keras_seg.nets.summary", "keras_seg.data"),
+    *("keras_seg.config", "keras_seg.labels", "keras_seg.errors", "keras_seg.plots"),
+    *("keras_seg.runs.train", "keras_seg.runs.folder", "keras_seg.runs.export"),
+    *("keras_seg.ablation.runner", "keras_seg.study", "keras_seg.__main__"),
 )
 
 

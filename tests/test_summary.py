@@ -1,30 +1,20 @@
-"""tools/summary.py: its numbers, and the README's table made of them."""
+"""The table of networks: its numbers, and the README's table made of them."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from outlines import outline
 
 from keras_seg import nets
-from keras_seg.nets import flops
+from keras_seg.nets import flops, summary
 
 ROOT = Path(__file__).parents[1]
 MARKERS = ("<!-- nets -->", "<!-- /nets -->")
 
 
 @pytest.fixture(scope="module")
-def summary():
-    spec = importlib.util.spec_from_file_location(
-        "summary", ROOT / "tools" / "summary.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def rows(summary):
-    return [summary.row(name) for name in nets.NETS]
+def rows():
+    return summary.rows()
 
 
 @pytest.mark.parametrize(
@@ -37,12 +27,12 @@ def rows(summary):
         ("hourglass", 320, 697),
     ],
 )
-def test_operations_counted_elsewhere(summary, name, size, gflop):
-    model = summary.outline(name, (size, size, 3), 25)
+def test_operations_counted_elsewhere(name, size, gflop):
+    model = outline(name, (size, size), 25)
     assert flops.forward(model) / 1e9 == pytest.approx(gflop, rel=2e-3)
 
 
-def test_row_of_icnet(summary):
+def test_row_of_icnet():
     icnet = summary.row("icnet")
     assert icnet["parameters"] == "6,710,411"
     assert icnet["doubled"] == "26,755,275"
@@ -51,33 +41,24 @@ def test_row_of_icnet(summary):
     assert icnet["heads"] == "logits 80x80, sub24_logits 40x40, sub4_logits 20x20"
 
 
-@pytest.mark.slow  # builds every net twice
-def test_text_has_a_line_for_every_net(summary, rows):
-    lines = summary.text(rows).splitlines()
-    assert [line.split()[0] for line in lines] == ["net", *nets.NETS]
-
-
-@pytest.mark.slow
-def test_links_lead_to_the_files(summary, rows):
-    for line in summary.markdown(rows).splitlines()[2:]:
-        file = line.partition("](")[2].partition(")")[0]
-        assert (ROOT / file).is_file(), line
-
-
 def readme_table():
     text = (ROOT / "README.md").read_text()
     for marker in MARKERS:
-        assert text.count(marker) == 1, f"the README's table stands between {MARKERS}"
+        assert text.count(marker) == 1, f"the README's table is between {MARKERS}"
     return text.partition(MARKERS[0])[2].partition(MARKERS[1])[0].strip()
 
 
-def test_readme_has_a_line_for_every_net():
+def test_readme_has_a_line_for_every_net_which_leads_to_its_file():
     lines = readme_table().splitlines()[2:]
     assert [line.split("]")[0].lstrip("| [") for line in lines] == list(nets.NETS)
+    for line in lines:
+        assert (ROOT / line.partition("](")[2].partition(")")[0]).is_file(), line
 
 
-@pytest.mark.slow
-def test_readme_has_this_table(summary, rows):
+@pytest.mark.slow  # builds every net twice
+def test_readme_has_this_table_and_the_text_every_net(rows):
     assert readme_table() == summary.markdown(rows), (
         "paste the output of: python tools/summary.py --markdown"
     )
+    lines = summary.text(rows).splitlines()
+    assert [line.split()[0] for line in lines] == ["net", *nets.NETS]

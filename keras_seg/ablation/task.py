@@ -6,6 +6,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -68,6 +69,10 @@ class Execution:
     def init_weights_sha256(self) -> str | None:
         """Of the file of pretrained weights, read once; None without one."""
         return None if self.init_weights is None else training.sha256(self.init_weights)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process; LockedError where another one does."""
+        return storage.lock(self.folder)
 
     @property
     def journal(self) -> "Journal":

@@ -1,0 +1,244 @@
+"""keras_seg/study.py: from a command line to a request, from a request to a report."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import miniatures
+import pytest
+
+from keras_seg import study as studies
+from keras_seg.ablation import estimate, executors
+from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import ArmsFailedError, UsageError
+from keras_seg.report import context
+from keras_seg.study import Request
+
+FACTS = DataFacts(image_size=(40, 48), train_images=6)
+
+
+@pytest.fixture(scope="module")
+def body():
+    return studies.load("body_parts")
+
+
+def test_a_request_is_made_once_from_the_command_line():
+    words = ["--net", "icnet", "--stage", "filters", "--size", "64", "96"]
+    words += ["--set", "optimizer.lr=0.5", "--set", "loss.weights=w1", "--seeds", "3"]
+    assert studies.parse([*words, "--plan"], "run") == Request(
+        net="icnet",
+        stage="filters",
+        size=(64, 96),
+        settings={"optimizer.lr": 0.5, "loss.weights": "w1"},
+        seeds=3,
+        action="plan",
+        command=f"run {' '.join(words)} --plan",
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Request().seeds = 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--set steps", "PART.NAME=VALUE"),
+        ("--set seed=3", "cannot change the seed or the network"),
+        ("--set net=unet", "cannot change the seed or the network"),
+        ("--set data.size=[9,9] --size 9 9", "both name a size"),
+    ],
+)
+def test_settings_that_a_study_cannot_take(words, message):
+    with pytest.raises(UsageError, match=message):
+        studies.parse(words.split(), "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--net icnet", "--stage is missing.* search, filters, .*, all, compare"),
+        ("--stage all", "--net is missing.*: icnet, segnet_basic, hourglass.$"),
+        ("--net lenet --stage all", "lenet .*body_parts: icnet, segnet_basic, hourgla"),
+        ("--net unet --stage all", "unet is not in this study.*: icnet, segnet_basic"),
+        ("--net icnet --stage colour", "--stage colour .* icnet .*: search, filters,"),
+        ("--study cats --stage all", "no study 'cats'. Studies: attention_fcn, body_"),
+        ("--study cats.py --stage all", "no study 'cats.py'"),
+        ("--study camvid --net unet --stage all", "unet is not .*: segnet_basic, seg"),
+        ("--study camvid --net icnet --stage all", "icnet cannot be run alone"),
+        ("--net icnet --stage compare", "takes every network: leave --net out"),
+        ("--net icnet --stage all --set loss.weight=w1", "'loss.weight'"),
+        ("--net icnet --stage all --size 100 128", "icnet .*100 x 128.* 128 x 128"),
+        ("--net icnet --stage filters --winner w1_outer", "w1_outer is not an arm"),
+    ],
+)
+def test_what_does_not_exist_is_named(words, message):
+    with pytest.raises(UsageError, match=message):
+        list(studies.planning(studies.parse([*words.split(), "--plan"], "run")))
+
+
+def test_a_study_without_its_data_says_which_it_wants():
+    with pytest.raises(UsageError, match="--data is missing. .*voc2007 wants voc2007"):
+        studies.run(Request(study="voc2007", stage="table4"))
+
+
+def test_a_size_that_an_arm_cannot_take_is_refused_before_it_is_trained(tmp_path):
+    data = miniatures.shapes(tmp_path / "shapes")
+    request = Request(
+        study="voc2007",
+        stage="table4",
+        scale="smoke",
+        size=(64, 64),
+        data=data,
+        out=tmp_path / "out",
+    )
+    with pytest.raises(UsageError, match=r"unet_valid .*64 x 64"):
+        studies.run(request)
+    settings = {"net.filtres": 2}
+    with pytest.raises(UsageError, match="filtres"):
+        studies.run(dataclasses.replace(request, size=None, settings=settings))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["shapes"]
+
+
+def test_settings_change_the_base_of_every_arm(body):
+    request = Request(
+        net="icnet", stage="weighting", settings={"optimizer.lr": 0.5}, action="plan"
+    )
+    (part,) = studies.choose(request, body, None)
+    assert part.base.optimizer.lr == 0.5
+    arms = part.stages[0].arms(part.base)
+    assert {arm.config.optimizer.lr for arm in arms} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("study", "net", "stage"),
+    [("camvid", "networks", "networks"), ("body_parts", "icnet", "filters")],
+)
+def test_a_network_that_may_be_named(study, net, stage):
+    request = Request(study=study, net=net, stage=stage, action="plan")
+    (part,) = studies.choose(request, studies.load(study), None)
+    assert (part.net, part.stages[0].name) == (net, stage)
+
+
+def test_the_list_shows_published_numbers_and_counts_seeds(capsys, monkeypatch):
+    monkeypatch.setattr(estimate, "machine_speed", lambda: 20.0)
+    monkeypatch.setattr(estimate, "seconds", lambda *_: 120.0)
+    assert studies.main(["--list", "--seeds", "3"]) == 0
+    listed = capsys.readouterr().out
+    # CLOTH Table 1, ATTN Table 2, BODY Table 1 (whose groups are left out)
+    table_1 = "(published two-class IoU 73.1 %, precision of the foreground 56.5 %, "
+    assert f"unet_bn_focal: U-Net BN, focal  {table_1}" in listed
+    both = "(published mean class accuracy 90.7 %, mIoU 82.9 %)"
+    assert f"fcn_attention: FCN with attention  {both}" in listed
+    assert "normal: Normal  (published mIoU 38.19 %, accuracy 9" in listed
+    assert "(published mIoU 38.2 %, mean class accuracy 48.7 %)" in listed
+    assert "fcn_ce: FCN, cross-entropy\n" in listed
+    assert "--net icnet --stage weighting" in listed
+    # Two arms of two minutes
+    assert "3 seeds, one run at a time" in listed
+    assert "doubling every convolution's filters help? (about 12 min 00 s)" in listed
+
+
+def test_the_plan_has_the_settings_of_a_chain(capsys):
+    words = "--net icnet --stage all --scale paper --plan"
+    assert studies.main(words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    arms = dict(line.strip().split(": ", 1) for line in lines if line[:2] == "  ")
+    weighted, longest = json.loads(arms["w2_direct"]), json.loads(arms["winner"])
+    assert weighted["loss"]["weights"] == "w2"
+    assert (weighted["steps"], weighted["optimizer"]["bn_start"]) == (40_000, 20_000)
+    assert (longest["steps"], longest["optimizer"]["bn_start"]) == (90_000, 20_000)
+
+
+def test_the_hourglass_starts_from_its_comparison_alone(body):
+    """Not from one of its arms that was run by itself, nor from a sweep of one."""
+    plan = body.plans["hourglass"]
+    assert plan.before(plan.stage("targets")) == ()
+    for name in ("joint_weight", "final"):
+        assert plan.before(plan.stage(name)) == (plan.stage("targets"),)
+
+
+def test_all_stages_are_those_about_the_data(tmp_path):
+    study = studies.load("attention_fcn")
+    prepared = open_prepared(miniatures.shapes(tmp_path / "shapes"))
+
+    def names(dataset):
+        about = dataclasses.replace(prepared, dataset=dataset)
+        request = Request(study=study.name, stage="all", data=Path("any"))
+        (part,) = studies.choose(request, study, about)
+        return [stage.name for stage in part.stages]
+
+    assert names("cityscapes") == ["cityscapes", "ablation", "reduction"]
+    assert names("voc2012") == ["voc2012", "ablation", "reduction"]
+    assert names("camvid") == [stage.name for stage in study.plans["networks"].stages]
+
+
+def test_a_comparison_shows_the_network_that_failed(body, shapes, tmp_path):
+    stages = []
+    for net, name in body.compare.items():
+        stage = body.plans[net].stage(name)
+        (arm,) = stage.arms(body.plans[net].base("smoke", FACTS))
+        lost = ArmResult(arm, 0, tmp_path, "diverged", f"The loss of {net} is nan.")
+        stages.append(StageResult(stage, (lost,), None, f"Starts from a {net}."))
+    found = studies.compare(body, stages)
+    assert [result.arm.name for result in found.results] == list(body.compare)
+    assert found.start.startswith("icnet: Starts from a icnet. segnet_basic: Starts")
+    request = Request(stage="compare", scale="smoke", out=tmp_path)
+    where = studies.make_execution(request, body, "compare", open_prepared(shapes))
+    report = studies.write_report(request, body, where, [found]).read_text()
+    assert all(f"diverged: The loss of {net} is nan" in report for net in body.compare)
+    with pytest.raises(ArmsFailedError, match=r"icnet \(diverged\), segnet_basic"):
+        studies.check_failures([found])
+
+
+def test_each_class_weighting_is_drawn_as_its_arm_has_it(shapes, tmp_path):
+    plan = studies.load("voc2007").plans["networks"]
+    stages = []
+    for name in ("table4", "occurrences"):
+        arms = plan.stage(name).arms(plan.base("smoke", FACTS))
+        results = [ArmResult(arm, 0, tmp_path, "missing") for arm in arms]
+        stages.append(StageResult(plan.stage(name), tuple(results), None, ""))
+    prepared = open_prepared(shapes)
+    pixels = prepared.counts("train").pixels
+    # Every one of the ten images has the classes 0 to 2; class 3 never occurs.
+    assert context.weights(prepared, stages) == {
+        "voc07 (images, background 0.15)": pytest.approx([0.15, 1.9, 1.9, 1.0]),
+        "voc07 (none, background 0.1)": pytest.approx([0.1, 1.0, 1.0, 1.0]),
+        "voc07 (pixels, background 0.15)": pytest.approx(
+            [0.15, 2 - 1 / pixels[1], 2 - 1 / pixels[2], 1.0]
+        ),
+    }
+
+
+def test_a_process_of_an_arm_gets_what_the_request_says(shapes, tmp_path, monkeypatch):
+    """The arms are pretended: they fail at once."""
+    commands = []
+
+    class Process:
+        def __init__(self, arguments):
+            commands.append(arguments)
+
+        def wait(self):
+            return 4
+
+    monkeypatch.setattr(executors, "local", Process)
+    request = Request(
+        net="icnet",
+        stage="filters",
+        data=shapes,
+        threads=3,
+        allow_inexact=True,
+        size=(32, 64),
+        out=tmp_path / "out",
+    )
+    outcome = studies.run(request)
+    assert outcome.report.is_file()
+    (stage,) = outcome.results
+    assert [result.state for result in stage.results] == ["diverged"] * 2
+    assert len(commands) == 2
+    assert commands[0][:2] == ["-m", "keras_seg.runs.train"]
+    options = dict(zip(commands[0][2:-1:2], commands[0][3:-1:2]))
+    run = tmp_path / "out" / "body_parts" / "icnet" / "filters" / "normal" / "seed0"
+    assert options["--out"] == str(run)
+    assert (options["--data"], options["--threads"]) == (str(shapes), "3")
+    assert commands[0][-1] == "--allow-inexact"
+    assert json.loads(Path(options["--config"]).read_text())["data"]["size"] == [32, 64]

@@ -11,7 +11,7 @@ neither Keras nor TensorFlow: a name below is imported when it is first used.
 import importlib
 from typing import TYPE_CHECKING
 
-from keras_seg import backend, registered
+from keras_seg import backend
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,24 +27,25 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from keras_seg.data.prepared import open_prepared as open_data
-    from keras_seg.losses import compile_arguments
-    from keras_seg.runs.face import batches, build, evaluate, export, train
+    from keras_seg.runs.face import (
+        batches,
+        build,
+        compile_arguments,
+        evaluate,
+        export,
+        open_data,
+        train,
+    )
     from keras_seg.runs.predict import load, predict
 
-_PLACES = dict.fromkeys(__all__, ("keras_seg.runs.face", None)) | {
-    "compile_arguments": ("keras_seg.losses", None),
-    "load": ("keras_seg.runs.predict", None),
-    "open_data": ("keras_seg.data.prepared", "open_prepared"),
-    "predict": ("keras_seg.runs.predict", None),
-}
+_PREDICTION = ("load", "predict")
 
 
 def __getattr__(name: str):
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module 'keras_seg' has no attribute {name!r}")
-    module, function = _PLACES[name]
-    return getattr(importlib.import_module(module), function or name)
+    module = "predict" if name in _PREDICTION else "face"
+    return getattr(importlib.import_module(f"keras_seg.runs.{module}"), name)
 
 
 def __dir__() -> list[str]:
@@ -52,4 +53,4 @@ def __dir__() -> list[str]:
 
 
 backend.set_environment()
-registered.register_with_keras()
+backend.register_saved_classes()

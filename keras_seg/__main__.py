@@ -13,20 +13,29 @@
 keras-seg VERB --help lists the options of each.
 """
 
-import argparse
-import inspect
-import json
-import logging
-import math
+import importlib
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from keras_seg import command_line
-from keras_seg.command_line import Parser, note, positive_int
-from keras_seg.errors import DataError, UsageError
+from keras_seg.errors import UsageError
+
+# Module, function, and what help shows before the options where it is not the verb.
+# Imported when called, so that the list of verbs answers at once.
+VERBS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "prepare": ("keras_seg.data.prepare", "main", "keras-seg prepare"),
+        "verify": ("keras_seg.data.prepare", "verify", "keras-seg"),
+        "show": ("keras_seg.data.prepare", "show", "keras-seg"),
+        "train": ("keras_seg.runs.commands", "train"),
+        "evaluate": ("keras_seg.runs.commands", "evaluate"),
+        "predict": ("keras_seg.runs.commands", "predict"),
+        "export": ("keras_seg.runs.commands", "export"),
+        "ablate": ("keras_seg.study", "main"),
+        "summary": ("keras_seg.runs.commands", "summary"),
+    }
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     return command_line.run(call, argv)
 
 
-def call(argv: list[str]) -> int:
+def call(argv: list[str]) -> int | None:
     """Call the verb that argv begins with."""
     if not argv or argv[0] in ("-h", "--help"):
         print((__doc__ or "").strip())
@@ -42,402 +51,8 @@ def call(argv: list[str]) -> int:
     verb, *rest = argv
     if verb not in VERBS:
         raise UsageError(f"There is no command {verb!r}. Commands: {', '.join(VERBS)}.")
-    return VERBS[verb](rest)
-
-
-# Training
-
-
-def train(argv: list[str]) -> int:
-    """Train one network on a prepared folder; the same command resumes, or is done.
-
-    keras-seg train --net icnet --data datasets/prepared/camvid --size 192 256 \\
-        --steps 2000 --batch 16 --out runs/icnet_camvid --optimizer adam --lr 0.003
-
-    Every setting has a path, optimizer.lr, and --set PATH=VALUE sets it; --settings
-    lists them all. --config FILE reads settings from a JSON file, such as a run's
-    config.json; what is given beside it overrides these settings and no others.
-    """
-    args = _train_parser().parse_args(argv)
-    from keras_seg.config import parse_setting
-    from keras_seg.runs import face
-
-    values = face.read_config(args.config)
-    if args.net is not None:
-        face.set_part(values, "net", args.net)
-    if args.size is not None:
-        face.set_part(values, "data", {"size": args.size})
-    face.set_part(values, "augment", augment_of(args.augment or [], args.swap_lr))
-    for text in args.set:
-        path, value = parse_setting(text)
-        part, _, name = path.partition(".")
-        face.set_part(values, part, {name: value} if name else value)
-    if args.epochs is not None and any(text.startswith("steps=") for text in args.set):
-        raise UsageError("Both --steps and --epochs are given; give one of the two.")
-    face.train(
-        data=args.data,
-        out=args.out,
-        epochs=args.epochs,
-        config=values,
-        init_weights=args.init_weights,
-        threads=args.threads,
-        workers=args.workers,
-        checkpoint_every=args.checkpoint_every,
-        allow_inexact=args.allow_inexact,
-        restart=args.restart,
-        tensorboard=args.tensorboard,
-    )
-    return 0
-
-
-def augment_of(names: list[str], swap_lr: bool) -> dict[str, Any]:
-    """The settings of the augmentations of these names, keys of AUGMENTATIONS."""
-    from keras_seg.data.augment import AUGMENTATIONS
-
-    changes: dict[str, Any] = {"swap_lr": True} if swap_lr else {}
-    for name in names:
-        if name not in AUGMENTATIONS:
-            known = ", ".join(AUGMENTATIONS)
-            raise UsageError(f"--augment {name} is unknown. Augmentations: {known}.")
-        changes |= AUGMENTATIONS[name]
-    return changes
-
-
-def _train_parser() -> Parser:
-    parser = _parser("train", train)
-    parser.usage = (
-        "keras-seg train --net NET --data DIR --size H W --steps N --out RUN [options]"
-    )
-    parser.add_argument("--net", help="a network; keras-seg summary lists them")
-    _add_folder(parser, "--data", required=True, help="prepared folder")
-    parser.add_argument(
-        "--size", nargs=2, type=positive_int, metavar=("H", "W"), help="of images, px"
-    )
-    parser.add_argument("--epochs", type=positive_int, help="instead of --steps")
-    _add_folder(parser, "--out", required=True, help="run folder")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PART.NAME=VALUE",
-        help="a setting, value in JSON or a bare word; may be repeated",
-    )
-    parser.add_argument("--config", type=Path, help="JSON file of settings")
-    parser.add_argument(
-        "--settings", action=_ListSettings, help="list all settings and exit"
-    )
-    parser.add_argument("--init-weights", type=Path, help="file of pretrained weights")
-    parser.add_argument(
-        "--augment",
-        type=lambda text: text.split(","),
-        metavar="NAME[,NAME]",
-        help="augmentations at their usual strength: mirror, scale, ...",
-    )
-    parser.add_argument(
-        "--swap-lr", action="store_true", help="exchange left and right when mirrored"
-    )
-    _add_threads(parser)
-    parser.add_argument("--workers", type=positive_int, default=2, help="of the loader")
-    parser.add_argument(
-        "--checkpoint-every",
-        type=positive_int,
-        metavar="N",
-        help="batches between checkpoints; default: by time, about 1 %% of it",
-    )
-    parser.add_argument(
-        "--allow-inexact",
-        action="store_true",
-        help="resume although the machine or a library changed",
-    )
-    parser.add_argument(
-        "--restart", action="store_true", help="drop the run in the folder"
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="write a log for TensorBoard too"
-    )
-    _add_short_forms(parser)
-    return parser
-
-
-def _add_short_forms(parser: Parser) -> None:
-    """Options for single settings; each stands for a --set."""
-    from keras_seg.config import FORMAT_1, settings
-
-    taken = ("data.size", "net.init_weights_sha256")  # options of their own
-    names = {path: name for name, path in FORMAT_1.items() if path not in taken}
-    names |= {name: name for name in ("steps", "seed", "precision")}
-    group = parser.add_argument_group("short forms of --set")
-    for path, hint, _, meaning, _ in settings():
-        if path not in names:
-            continue
-        flag = "--" + names[path].replace("_", "-")
-        text = f"{path}: {meaning}".replace("%", "%%")
-        if hint is bool:
-            group.add_argument(
-                flag, action="append_const", dest="set", const=f"{path}=true", help=text
-            )
-        else:
-            group.add_argument(
-                flag,
-                action="append",
-                dest="set",
-                type=f"{path}={{}}".format,
-                metavar="VALUE",
-                help=text,
-            )
-    group.add_argument(
-        "--knob",
-        action="append",
-        dest="set",
-        type="net.{}".format,
-        metavar="NAME=VALUE",
-        help="net.NAME: an option of the network",
-    )
-
-
-class _ListSettings(argparse.Action):
-    """Like --help: prints every setting and leaves."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, nargs=0, **kwargs)
-
-    def __call__(self, parser, *_):
-        print(settings_text())
-        parser.exit()
-
-
-def settings_text() -> str:
-    """Every setting with its default, its choices and its meaning."""
-    from dataclasses import MISSING
-
-    from keras_seg import backend, config, nets
-
-    backend.configure()
-    from keras_seg.losses import LOSSES
-
-    tables = {"net.name": tuple(nets.NETS), "loss.name": tuple(LOSSES)}
-    lines = []
-    for path, _, default, meaning, choices in config.settings():
-        choices = choices or tables.get(path, ())
-        shown = "" if default is MISSING else f"={json.dumps(config.plain(default))}"
-        text = f"{meaning} ({', '.join(choices)})" if choices else meaning
-        lines.append(f"{path + shown:40} {text}")
-    lines.append(f"{'net.NAME':40} an option of the network NAME, as stacks=2")
-    return "\n".join(lines)
-
-
-# Scores, predictions, exports
-
-
-def evaluate(argv: list[str]) -> int:
-    """Score a finished run on a split.
-
-    keras-seg evaluate runs/icnet_camvid --split val [--full-size]
-    keras-seg evaluate runs/icnet_surreal --split test --report groups13
-
-    Writes RUN/evaluation/<split>.json and prints the scores: the IoU of each class, or
-    the mean class accuracy of the thesis' 13 groups of body parts (BODY Tables 2 and
-    5).
-    """
-    parser = _parser("evaluate", evaluate)
-    _add_folder(parser, "run", help="a run folder")
-    parser.add_argument("--split", default="val", help="default: val")
-    _add_folder(parser, "--data", help="prepared folder; default: the run's own")
-    parser.add_argument(
-        "--full-size",
-        action="store_true",
-        help="resize the logits to each label's own size, not the label to the run's",
-    )
-    parser.add_argument(
-        "--report",
-        choices=("classes", "groups13"),
-        default="classes",
-        help="what is printed: each class, or the thesis' 13 groups of body parts",
-    )
-    _add_threads(parser)
-    args = parser.parse_args(argv)
-    from keras_seg.runs import face
-    from keras_seg.runs import folder as run_folder
-
-    if args.report == "groups13":
-        check_body_parts(run_folder.load_best(args.run)[1]["data"]["classes"])
-    result = face.evaluate(
-        args.run,
-        args.split,
-        full_size=args.full_size,
-        data=args.data,
-        threads=args.threads,
-    )
-    if args.report == "groups13":
-        print_groups(result)
-    else:
-        for name, iou in zip(result["classes"], result["per_class"]["iou"]):
-            print(f"{name:20s} IoU {'absent' if iou is None else f'{iou:.4f}'}")
-    summary = result["summary"]
-    print(
-        f"{args.split}: mIoU {summary['miou']:.4f}, "
-        f"accuracy {summary['pixel_accuracy']:.4f}, {result['images']} images"
-    )
-    return 0
-
-
-def check_body_parts(classes: list[str]) -> None:
-    """UsageError unless the classes are SURREAL's 25, of which the groups are made."""
-    from keras_seg.data.surreal import LABELS
-
-    if classes != list(LABELS.names):
-        raise UsageError(
-            "--report groups13 needs a run with SURREAL's "
-            f"{LABELS.num_classes} classes; this one has {len(classes)}."
-        )
-
-
-def print_groups(result: Mapping[str, Any]) -> None:
-    """Each group's mean class accuracy, then the mean of the 25 classes, in percent."""
-    import numpy as np
-
-    from keras_seg import backend
-    from keras_seg.data.surreal import GROUPS
-
-    backend.configure()
-    from keras_seg import metrics
-
-    accuracy = metrics.grouped_accuracy(np.array(result["confusion"]), GROUPS)
-    accuracy["All Classes"] = result["summary"]["mean_accuracy"]
-    for name, value in accuracy.items():
-        missing = value is None or math.isnan(value)
-        print(f"{name:20s} accuracy {'absent' if missing else f'{100 * value:.2f} %'}")
-
-
-def predict(argv: list[str]) -> int:
-    """Segment pictures of your own with a run or an export.
-
-    keras-seg predict runs/icnet_camvid street.jpg photos/*.jpg --out predicted
-
-    Writes for each picture, at its own size, NAME_ids.png with the class ids, shown in
-    the colours of the classes, and NAME_overlay.png with the classes over the picture;
-    the background stays as it is. Pictures that cannot be read are named, the others
-    are done, and the exit code is 3.
-    """
-    parser = _parser("predict", predict)
-    _add_folder(parser, "model", metavar="RUN|EXPORT", help="a run or an export")
-    parser.add_argument("files", nargs="+", type=Path, help="PNG or JPEG pictures")
-    _add_folder(parser, "--out", required=True, help="folder of the results")
-    _add_folder(parser, "--data", help="prepared folder of the run, if it was moved")
-    parser.add_argument(
-        "--force", action="store_true", help="replace results that are there already"
-    )
-    args = parser.parse_args(argv)
-    from keras_seg.runs import predict as prediction
-
-    bad = prediction.predict_files(
-        args.model, args.files, args.out, data=args.data, force=args.force
-    )
-    for error in bad:
-        note(f"error: {error}")
-    print(f"predicted: {len(args.files) - len(bad)} pictures, in {args.out}")
-    return DataError.exit_code if bad else 0
-
-
-def export(argv: list[str]) -> int:
-    """Export a run's best weights as a TensorFlow SavedModel, checked as it is written.
-
-    keras-seg export runs/icnet_camvid
-
-    The model takes uint8 RGB images of the run's size and gives class ids and
-    probabilities; no other code is needed to load it.
-    """
-    from keras_seg.runs import export as exporting
-
-    parser = _parser("export", export)
-    _add_folder(parser, "run", help="a run folder")
-    parser.add_argument(
-        "--format",
-        choices=tuple(exporting.FORMATS),
-        default="saved_model",
-        help="default: saved_model",
-    )
-    _add_folder(
-        parser, "--out", help="the model's folder; default: RUN/export/<format>"
-    )
-    _add_folder(parser, "--data", help="the run's prepared folder, if it was moved")
-    parser.add_argument(
-        "--images",
-        type=positive_int,
-        default=exporting.IMAGES,
-        help=f"validation images of the check; default: {exporting.IMAGES}",
-    )
-    _add_threads(parser)
-    args = parser.parse_args(argv)
-    folder = exporting.export(
-        args.run, args.out, args.format, args.data, args.threads, args.images
-    )
-    check = exporting.read_record(folder)["check"]
-    print(
-        f"exported: {folder} ({check['images']} images checked, "
-        f"largest difference {check['largest_difference']:.1e})"
-    )
-    return 0
-
-
-def _parser(verb: str, function: Callable) -> Parser:
-    return Parser(prog=f"keras-seg {verb}", description=inspect.getdoc(function))
-
-
-def _add_folder(parser: Parser, name: str, **options: Any) -> None:
-    parser.add_argument(name, type=Path, **options)
-
-
-def _add_threads(parser: Parser) -> None:
-    parser.add_argument("--threads", type=positive_int, help="default: the cores")
-
-
-# Commands of other modules
-
-
-def prepare(argv: list[str], program: str = "keras-seg prepare") -> int:
-    """Make a dataset a prepared folder, or verify or show one."""
-    from keras_seg.data import prepare as preparation
-
-    return preparation.main(argv, program)
-
-
-def ablate(argv: list[str]) -> int:
-    """Run a stage of a study."""
-    from keras_seg import study
-
-    return study.main(argv)
-
-
-def summary(argv: list[str]) -> int:
-    """Print the table of networks: paper, parameters, GFLOP, stride, heads."""
-    parser = _parser("summary", summary)
-    parser.add_argument(
-        "--markdown", action="store_true", help="the table as in the README"
-    )
-    args = parser.parse_args(argv)
-    from keras_seg import backend
-    from keras_seg.nets import summary as table
-
-    backend.configure()
-    logging.disable(logging.WARNING)  # of random weights: there are none here
-    print((table.markdown if args.markdown else table.text)(table.rows()))
-    return 0
-
-
-VERBS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
-    {
-        "prepare": prepare,
-        "verify": lambda argv: prepare(["verify", *argv], "keras-seg"),
-        "show": lambda argv: prepare(["show", *argv], "keras-seg"),
-        "train": train,
-        "evaluate": evaluate,
-        "predict": predict,
-        "export": export,
-        "ablate": ablate,
-        "summary": summary,
-    }
-)
+    module, function, *program = VERBS[verb]
+    return getattr(importlib.import_module(module), function)(rest, *program)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from miniatures import photo, save
 from miniatures import shapes as make_shapes
 
 import keras_seg
-from keras_seg import nets, registered
+from keras_seg import backend, nets
 from keras_seg.config import Config
 from keras_seg.errors import UsageError
 from keras_seg.runs import face
@@ -264,4 +264,4 @@ def test_every_registered_class_has_a_stand_in():
         for path in (ROOT / "keras_seg").rglob("*.py")
         for name in re.findall(pattern, path.read_text())
     }
-    assert registered.CLASSES == found
+    assert backend.SAVED_CLASSES == found

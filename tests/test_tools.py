@@ -11,13 +11,14 @@ import pytest
 import train
 
 from keras_seg import command_line
-from keras_seg.__main__ import VERBS, call, check_body_parts, print_groups
+from keras_seg.__main__ import VERBS, call
 from keras_seg.config import FORMAT_1, from_dict, settings
 from keras_seg.data.augment import AUGMENTATIONS
 from keras_seg.data.surreal import LABELS
 from keras_seg.errors import UsageError
 from keras_seg.nets import NETS
 from keras_seg.runs import face
+from keras_seg.runs.commands import check_body_parts, print_groups
 
 
 def run(main, *words) -> int:

@@ -3,7 +3,7 @@
 import sys
 
 from keras_seg import command_line
-from keras_seg.__main__ import export as main
+from keras_seg.runs.commands import export as main
 
 if __name__ == "__main__":
     sys.exit(command_line.run(main))

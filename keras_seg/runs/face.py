@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 Data = Prepared | str | Path  # an opened prepared folder, or where it is
 
 
+open_data = open_prepared
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished training run; like a path, it stands for its folder.
@@ -222,6 +225,16 @@ def build(
     settings = NetSettings(name=net, filter_scale=filter_scale, knobs=knobs)
     _BUILT[model] = _Built(settings, count)
     return model
+
+
+def compile_arguments(net: "keras.Model") -> dict[str, Any]:
+    """What `net.compile` needs beside an optimizer: every head's loss, and the mIoU.
+
+    `keras_seg.losses.compile_arguments` takes other losses and weights as well.
+    """
+    from keras_seg import losses
+
+    return losses.compile_arguments(net)
 
 
 def batches(

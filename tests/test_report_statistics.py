@@ -346,7 +346,7 @@ def independent_family(rng, number: int, effect: float) -> list[statistics.Compa
             alone(50),
             (f"ours {each}", f"base {each}"),
         )
-        parts = {f"{name} {each}": part for name, part in found.parts.items()}
+        parts = {(*name, str(each)): part for name, part in found.parts.items()}
         family.append(
             statistics.Comparison(**{**vars(found), "parts": parts, "seeds": (3, 3)})
         )

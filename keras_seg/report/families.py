@@ -48,11 +48,14 @@ def adjust(
 
     Step-down p-values and single-step intervals (Westfall and Young 1993; Romano and
     Wolf 2005). How comparisons depend on each other comes from a multiplier bootstrap:
-    every group and every training gets a normal multiplier, the same in all comparisons
-    (Wu 1986; Chernozhukov, Chetverikov and Kato 2013). Each comparison keeps its own t
-    distribution: smallest p-values are compared, not greatest statistics. An interval
-    whose comparison the step-down test finds different from 0 ends there at the latest
-    (Strassburger and Bretz 2008).
+    every group and every training gets a normal multiplier (Wu 1986; Chernozhukov,
+    Chetverikov and Kato 2013), a group the same in all comparisons, a training in those
+    of the same two arms: what other comparisons share by one arm's few trainings cannot
+    be estimated well, and independence is on the safe side (Šidák 1967). Each keeps its
+    own t distribution: smallest p-values are compared, not greatest statistics.
+
+    An interval whose comparison the step-down test finds different from 0 does not
+    include 0 (Strassburger and Bretz 2008).
 
     Args:
         family: all of the same images, or with parts named apart.
@@ -60,7 +63,7 @@ def adjust(
         seed: of the resampling.
     """
     random_source = np.random.default_rng(seed)
-    draws: dict[str, np.ndarray] = {}  # of multipliers [resamples, G or S]
+    draws: dict[tuple[str, ...], np.ndarray] = {}  # of multipliers [resamples, G or S]
     resampled = np.ones((resamples, len(family)))  # of p-values
     for number, each in enumerate(family):
         if each.error == 0:

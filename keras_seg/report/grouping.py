@@ -34,8 +34,8 @@ class Grouping:
     def factor(self) -> float:
         """Variance of a sum of G group sums, by the sum of their squares.
 
-        G / (G - 1) for independent groups. A sum over correlated ones varies `inflation`
-        times as much, and their spread around their own mean shows only
+        G / (G - 1) for independent groups. A sum over correlated ones varies more, by
+        `inflation`, and their spread around their own mean shows only
         (G - inflation) / G of their variance.
         """
         return self.inflation * self.groups / (self.groups - self.inflation)

@@ -102,7 +102,8 @@ class Comparison:
             these images, the interaction included; 0 for one seed.
         of_interaction: the interaction's part in each of the two, for each arm.
         parts: {what is drawn: contributions}: uncorrelated parts of the difference's
-            deviation, whose squares sum to error**2; "images" [G] and of each arm [S].
+            deviation, whose squares sum to error**2: of the groups [G], and of each
+            arm's trainings [S], for this pair of arms.
         shares: [G] the groups' shares of the difference; they sum to it.
     """
 
@@ -117,7 +118,7 @@ class Comparison:
     of_groups: float
     of_seeds: tuple[float, float]
     of_interaction: tuple[float, float]
-    parts: Mapping[str, np.ndarray] = field(repr=False)
+    parts: Mapping[tuple[str, ...], np.ndarray] = field(repr=False)
     shares: np.ndarray = field(repr=False)
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
@@ -231,7 +232,7 @@ def compare(
     Args:
         ours, base: of the same images and metric.
         grouping: of the images.
-        names: of the two arms, by which comparisons know that they share trainings.
+        names: of the two arms, by which comparisons know that they are of the same.
 
     Raises:
         ValueError: fewer than two groups.
@@ -258,11 +259,14 @@ def compare(
         terms = [of_groups**2 / freedom]
         terms += [part**2 / (number - 1) for part, number in zip(of_seeds, seeds)]
         freedom = max(variance**2 / sum(terms), min(seeds) - 1.0)
-    parts = {"images": deviations * math.sqrt(grouping.factor)}
+    parts: dict[tuple[str, ...], np.ndarray] = {
+        ("images",): deviations * math.sqrt(grouping.factor)
+    }
     for name, arm, number, sign in zip(names, arms, seeds, (1, -1)):
         if excess > 0:
             scale = sign * math.sqrt(excess / sum(of_seeds) / (number * (number - 1)))
-            parts[name] = scale * (arm.scores - arm.scores.mean())
+            drawn = (name, *sorted(names))
+            parts[drawn] = scale * (arm.scores - arm.scores.mean())
     sizes = np.bincount(grouping.numbers)
     return Comparison(
         difference=difference,

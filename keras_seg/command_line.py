@@ -58,6 +58,17 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}. {self.prog} --help lists the options.")
 
 
+class Listing(argparse.Action):
+    """An option like --help: it prints the text of `const`, a function, and leaves."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, nargs=0, **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(self.const())
+        parser.exit()
+
+
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     return _whole_number(text, 1)

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "keras_seg"
 # The parts of the package from the ground up; those of one floor may import each other
 # as long as there is no cycle.
 FLOORS = (
-    "errors labels config storage command_line backend registered preprocess",
+    "errors labels config storage command_line backend preprocess",
     "nets losses class_weights metrics plots data synthetic",
     "runs",
     "ablation",

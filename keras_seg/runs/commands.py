@@ -4,7 +4,6 @@ Each is a function of the arguments after its name. `keras-seg` and the scripts 
 tools/ call them.
 """
 
-import argparse
 import inspect
 import json
 import logging
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_seg.command_line import Parser, note, positive_int
+from keras_seg.command_line import Listing, Parser, note, positive_int
 from keras_seg.errors import DataError, UsageError
 
 # Training
@@ -95,7 +94,10 @@ def _train_parser() -> Parser:
     )
     parser.add_argument("--config", type=Path, help="JSON file of settings")
     parser.add_argument(
-        "--settings", action=_ListSettings, help="list all settings and exit"
+        "--settings",
+        action=Listing,
+        const=settings_text,
+        help="list all settings and exit",
     )
     parser.add_argument("--init-weights", type=Path, help="file of pretrained weights")
     parser.add_argument(
@@ -164,17 +166,6 @@ def _add_short_forms(parser: Parser) -> None:
         metavar="NAME=VALUE",
         help="net.NAME: an option of the network",
     )
-
-
-class _ListSettings(argparse.Action):
-    """Like --help: prints every setting and leaves."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, nargs=0, **kwargs)
-
-    def __call__(self, parser, *_):
-        print(settings_text())
-        parser.exit()
 
 
 def settings_text() -> str:

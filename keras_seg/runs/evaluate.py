@@ -9,7 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seg import class_weights, losses, metrics, nets, plots, preprocess, storage
+from keras_seg import (
+    backend,
+    class_weights,
+    losses,
+    metrics,
+    nets,
+    plots,
+    preprocess,
+    storage,
+)
 from keras_seg.command_line import Progress
 from keras_seg.config import Config
 from keras_seg.data.pipeline import Feed, Samples
@@ -209,7 +218,8 @@ class Scorer:
         counts: list[np.ndarray] = []
         for image, targets in feed.evaluation():
             labels = self._labels(targets["logits"], len(counts))
-            found = self._step.predict_on_batch([image, targets, labels])
+            inputs = [image, targets, *([labels] if self._step.counts_inside else [])]
+            found = self._step.predict_on_batch(inputs)
             loss.update_state(found["loss"], sample_weight=len(image))
             counts += list(self._counts(found, labels))
             on_batch(len(image))
@@ -249,8 +259,8 @@ class _Step(keras.Model):
     """A batch in one compiled graph: its loss, and each image's confusion matrix.
 
     Maps [image, {head: target}, label] to {"loss": a scalar, "counts": int32
-    [B, C * C + 1]}, or to {"loss", "logits": float32 [B, H, W, C] of the run's size}
-    where the counting is left to the caller.
+    [B, C * C + 1]}; or, where the counting is left to the caller, [image, {head:
+    target}] to {"loss", "logits": float32 [B, H, W, C] of the run's size}.
     """
 
     def __init__(self, network: Network, prepared: Prepared, counts_inside: bool):
@@ -265,18 +275,37 @@ class _Step(keras.Model):
         self.counts_inside = counts_inside
         self.arguments = network.compile_arguments(prepared)
 
+    def predict_on_batch(self, x):
+        if self.predict_function is None and backend.name() == "tensorflow":
+            self._trace_any_batch(x)
+        return super().predict_on_batch(x)
+
+    def _trace_any_batch(self, x) -> None:
+        """Make one graph for any number of images, as `evaluate` of Keras does.
+
+        Else there is one for the full batches and another for the last one, and under
+        bfloat16 a graph of fixed shapes has other bits.
+        """
+        import tensorflow as tf
+
+        self.make_predict_function()
+        specs = keras.tree.map_structure(
+            lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), x
+        )
+        compiled: Any = self.predict_function
+        compiled.get_concrete_function([(specs,)])
+
     def call(self, inputs):
-        image, targets, label = inputs
+        image, targets, *label = inputs
         outputs: Any = self.net(image, training=False)
         logits = outputs["logits"][:, : self.size[0], : self.size[1]]
         if self.direct_weights is not None:
             logits = logits * ops.convert_to_tensor(self.direct_weights, "float32")
         result = {"loss": self._loss(targets, outputs["heads"])}
-        if self.counts_inside:
-            return result | {
-                "counts": metrics.confusions(label, logits, self.num_classes)
-            }
-        return result | {"logits": logits}
+        if not self.counts_inside:
+            return result | {"logits": logits}
+        counts = metrics.confusions(label[0], logits, self.num_classes)
+        return result | {"counts": counts}
 
     def _loss(self, targets, outputs):
         if set(targets) != set(outputs):

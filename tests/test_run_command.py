@@ -59,18 +59,21 @@ def test_a_study_that_another_process_runs_is_left_alone(shapes, tmp_path):
 
 def test_a_stage_from_any_directory_and_again(shapes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    arguments = ["--study", "camvid", "--stage", "weighting", "--scale", "smoke"]
+    arguments = ["--net", "segnet_basic", "--stage", "final", "--scale", "smoke"]
     arguments += ["--data", shapes, "--size", "16", "32", "--out", "out"]
     arguments += ["--threads", 2]
     assert call_here(*arguments) == 0
     assert "<- winner" in capsys.readouterr().out
-    folder = tmp_path / "out" / "camvid" / "networks"
-    for name in ("report.html", "report.md", "tables/weighting.csv", "journal.jsonl"):
+    folder = tmp_path / "out" / "body_parts" / "segnet_basic"
+    for name in ("report.html", "report.md", "tables/final.csv", "journal.jsonl"):
         assert (folder / name).is_file(), name
-    winner = json.loads((folder / "weighting" / "winner.json").read_text())
-    assert winner["arm"] in ("none", "median", "w1", "w2")
-    table = (folder / "tables" / "weighting.csv").read_bytes()
+    assert (folder / "final" / "winner.json").is_file()
+    run = folder / "final" / "winner" / "seed0"
+    evaluated = json.loads((run / "evaluation" / "test-full-size.json").read_text())
+    assert evaluated["images"] == 3
+    assert (run / "export" / "saved_model" / "saved_model.pb").is_file()
+    table = (folder / "tables" / "final.csv").read_bytes()
     again = call(*arguments, cwd=tmp_path)
     assert again.returncode == 0
-    assert "4 of 4 runs are done" in again.stderr
-    assert (folder / "tables" / "weighting.csv").read_bytes() == table
+    assert "1 of 1 runs are done" in again.stderr
+    assert (folder / "tables" / "final.csv").read_bytes() == table

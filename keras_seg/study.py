@@ -15,14 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keras_seg import backend, command_line, nets
+from keras_seg import command_line
 from keras_seg.ablation import estimate, executors, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Plan, Stage, StageResult, Study
 from keras_seg.config import Config, parse_setting, to_dict
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
 from keras_seg.report import wording
-from keras_seg.runs import event_log
 from keras_seg.runs import train as training
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
@@ -334,8 +333,8 @@ def choose(request: Request, study: Study, prepared: Prepared | None) -> list[Pa
         base = protocol.with_settings(plan.base(request.scale, facts), request.settings)
         if request.size is not None:
             base = base.changed(data={"size": request.size})
-        if not base.data.pad:
-            nets.check_size(base.net.name, base.data.size)
+        if not base.net.knobs:  # with knobs, asking imports Keras
+            training.check_size(base)
         runner.check_winner(plan, stages, base, request.winner)
         parts.append(Part(net, plan, stages, base))
     return parts
@@ -414,23 +413,18 @@ def check_requirements(request: Request, parts: Sequence[Part]) -> None:
         place = place.parent
     if not place.is_dir():
         raise UsageError(f"--out {request.out} is not a folder: {place} is a file.")
-    backend.require_installed()
-    if request.tensorboard:
-        event_log.require_installed()
+    training.check_installed(request.tensorboard)
     if request.executor == "ray":
         executors.require_ray()
     if request.init_weights is not None:
         training.sha256(request.init_weights)
-    if request.size is not None or request.settings:  # else they are known to fit
-        backend.configure()
-        for part in parts:
-            for stage in part.stages:
-                for arm in runner.planned_arms(
-                    part.plan, stage, part.base, request.winner
-                ):
-                    if not arm.config.data.pad:
-                        net, size = arm.config.net, arm.config.data.size
-                        nets.check_size(net.name, size, **net.knobs)
+    if request.size is None and not request.settings:  # the studies' own fit
+        return
+    for part in parts:
+        for stage in part.stages:
+            arms = runner.planned_arms(part.plan, stage, part.base, request.winner)
+            for arm in arms:
+                training.check_size(arm.config)
 
 
 def make_synthetic_humans() -> Prepared:
@@ -505,7 +499,6 @@ def write_report(
     results: Sequence[StageResult],
 ) -> Path:
     """report.html, report.md, figures and tables of all stages that have results."""
-    backend.configure()
     from keras_seg.report import context, page
 
     facts = context.make(

@@ -21,7 +21,6 @@ from keras_seg.config import Augment, Config, NetSettings
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import UsageError
-from keras_seg.runs import event_log
 from keras_seg.runs import export as exporting
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
@@ -126,9 +125,7 @@ def train(
         values["steps"] = math.ceil(count / images) * epochs
     wanted = _config(values)
     nets.get(wanted.net.name)
-    backend.require_installed()
-    if chosen.get("tensorboard"):
-        event_log.require_installed()
+    training.check_installed(chosen.get("tensorboard", False))
     folder = Path(out)
     metrics = training.train(
         wanted, prepared.folder, folder, training.Options(**chosen)

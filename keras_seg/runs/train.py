@@ -26,7 +26,7 @@ from keras_seg import backend, class_weights, command_line, nets, storage
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import UsageError, memory_failure_named
-from keras_seg.runs import checkpoint, folder
+from keras_seg.runs import checkpoint, event_log, folder
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,26 @@ def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
             f"The configuration starts from the weights with the SHA-256 {wanted}, but "
             f"{given} (--init-weights)."
         )
-    if not config.data.pad and not config.net.knobs:  # with knobs, asking imports Keras
-        nets.check_size(config.net.name, config.data.size)
+    if not config.net.knobs:  # with knobs, asking imports Keras
+        check_size(config)
     prepared = open_prepared(data)
     for split in ("train", "val"):
         prepared.samples(split)
     class_weights.from_counts(config.loss, prepared.counts("train"))
     return prepared
+
+
+def check_size(config: Config) -> None:
+    """UsageError where the network does not take its knobs or images of this size."""
+    if not config.data.pad:
+        nets.check_size(config.net.name, config.data.size, **config.net.knobs)
+
+
+def check_installed(tensorboard: bool = False) -> None:
+    """UsageError where the backend, or TensorBoard if it is asked for, is missing."""
+    backend.require_installed()
+    if tensorboard:
+        event_log.require_installed()
 
 
 def sha256(file: Path) -> str:

@@ -4,6 +4,8 @@ Each function writes one under a folder and returns the labels it put there, whi
 preparation has to give: {(split, id): uint8 [H, W] with 255 = ignore}.
 """
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,20 @@ def save(array: np.ndarray | Image.Image, path: Path, **options) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = array if isinstance(array, Image.Image) else Image.fromarray(array)
     image.save(path, **options)
+
+
+def png(width: int, height: int, bits: int, colour_type: int, packed: bytes, *chunks):
+    """A PNG file by hand, of packed rows that each begin with a filter byte.
+
+    `chunks` are further (kind, content) between header and pixels.
+    """
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    parts = (b"IHDR", header), *chunks, (b"IDAT", packed), (b"IEND", b"")
+    file = b"\x89PNG\r\n\x1a\n"
+    for kind, content in parts:
+        checksum = zlib.crc32(kind + content)
+        file += struct.pack(">I", len(content)) + kind + content + checksum.to_bytes(4)
+    return file
 
 
 def labels_of(prepared: Prepared) -> dict[tuple[str, str], np.ndarray]:

@@ -1,11 +1,9 @@
 """Raw images and masks of every kind; damaged ones are refused by name."""
 
 import math
-import struct
 import zlib
 from fractions import Fraction
 
-import cv2
 import miniatures
 import numpy as np
 import pytest
@@ -20,23 +18,12 @@ GREY = RNG.integers(0, 256, (10, 14)).astype(np.uint8)
 GREY16 = RNG.integers(0, 65536, (10, 14)).astype(np.uint16)
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    checksum = zlib.crc32(kind + body)
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
-
-
-def png(width, height, bit_depth, colour_type, rows: bytes, *chunks: bytes) -> bytes:
-    """A PNG file by hand: rows without their filter bytes."""
+def png(width, height, bits, colour_type, rows: bytes, *chunks) -> bytes:
+    """A PNG file of rows without their filter bytes."""
     per_row = len(rows) // height
     lines = (b"\0" + rows[y * per_row : (y + 1) * per_row] for y in range(height))
-    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + b"".join(chunks)
-        + chunk(b"IDAT", zlib.compress(b"".join(lines)))
-        + chunk(b"IEND", b"")
-    )
+    packed = zlib.compress(b"".join(lines))
+    return miniatures.png(width, height, bits, colour_type, packed, *chunks)
 
 
 def grey_as_rgb(grey):
@@ -140,34 +127,10 @@ def test_other_content_is_refused(name, content, reason, tmp_path):
         images.read_raw_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["palette.png", "progressive.jpg"])
-def test_any_damage_is_read_or_refused(name, tmp_path):
-    """Never another exception; test_fuzz.py has the plainer kinds."""
-    rng, path, exif = np.random.default_rng(1), tmp_path / name, Image.Exif()
-    exif[0x0112] = 1
-    image = Image.fromarray(RGB)
-    image = image.quantize(7) if name == "palette.png" else image
-    image.save(path, exif=exif, progressive=True)
-    whole = path.read_bytes()
-    refused = 0
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for place in rng.integers(2, len(whole), rng.integers(1, 4)):
-            damaged[place] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            images.read_raw_image(path)
-            images.read_raw_label(path)
-        except DataError:
-            refused += 1
-    assert refused > 50
-
-
 def test_missing_and_folder_are_refused(tmp_path):
-    with pytest.raises(DataError, match="no.png cannot be read: No such file"):
-        images.read_raw_image(tmp_path / "no.png")
-    with pytest.raises(DataError, match="directory"):
-        images.read_raw_image(tmp_path)
+    for name, reason in (("no.png", "No such file"), ("", "directory")):
+        with pytest.raises(DataError, match=f"{name} cannot be read: .*{reason}"):
+            images.read_raw_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -177,10 +140,9 @@ def test_masks_of_few_bits_keep_their_ids(bits, palette, tmp_path):
     spread = ((ids[..., None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)
     rows = np.packbits(spread.reshape(6, -1), axis=1).tobytes()
     # A palette of equal colours: only the indices tell the classes apart.
-    chunks = [chunk(b"PLTE", b"\7\7\7" * 2**bits)] if palette else []
-    (tmp_path / "a.png").write_bytes(
-        png(16, 6, bits, 3 if palette else 0, rows, *chunks)
-    )
+    chunks = [(b"PLTE", b"\7\7\7" * 2**bits)] if palette else []
+    content = png(16, 6, bits, 3 if palette else 0, rows, *chunks)
+    (tmp_path / "a.png").write_bytes(content)
     np.testing.assert_array_equal(images.read_raw_label(tmp_path / "a.png"), ids)
 
 
@@ -254,28 +216,14 @@ def test_label_resize_takes_the_nearest_centre(old, new):
         [math.floor(Fraction(2 * i + 1, 2) * length / count) for i in range(count)]
         for length, count in zip(old, new)
     )
-    np.testing.assert_array_equal(
-        images.resize_label(label, new), label[rows][:, columns]
-    )
+    resized = images.resize_label(label, new)
+    np.testing.assert_array_equal(resized, label[rows][:, columns])
 
 
 def test_a_centre_between_two_pixels_takes_the_later_one():
     # By hand: centres of 5 pixels over 2 are at .2, .6, 1, 1.4 and 1.8
     label = np.array([[3, 8]], np.uint8)
     np.testing.assert_array_equal(images.resize_label(label, (1, 5)), [[3, 3, 8, 8, 8]])
-
-
-def test_image_resize_is_bilinear_with_half_pixel_centres():
-    """Enlarging: OpenCV's INTER_LINEAR. Halving: the triangle of width 2 by hand."""
-    larger = images.resize_image(RGB, (25, 21))
-    expected = cv2.resize(RGB, (21, 25), interpolation=cv2.INTER_LINEAR)
-    assert np.abs(larger.astype(int) - expected).max() <= 1
-    halved = images.resize_image(RGB, (5, 14))
-    weights = np.array([1, 3, 3, 1]) / 8  # of rows 2i-1 .. 2i+2
-    inner = np.stack(
-        [np.tensordot(weights, RGB[2 * i - 1 : 2 * i + 3], 1) for i in (1, 2, 3)]
-    )
-    assert np.abs(halved[1:4] - inner).max() <= 1
 
 
 def test_pad_to_square_is_centred():

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import miniatures
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,21 +97,12 @@ def npz_files(canary: Path) -> dict[str, bytes]:
 
 def png(width: int, height: int) -> bytes:
     """A PNG of black pixels, compressed a thousandfold."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + checksum.to_bytes(4)
-
     packer = zlib.compressobj(1)
-    rows = packer.compress(bytes(width + 1)) + packer.flush(zlib.Z_FULL_FLUSH)
-    row = packer.compress(bytes(width + 1)) + packer.flush(zlib.Z_FULL_FLUSH)
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", rows + row * (height - 1))
-        + chunk(b"IEND", b"")
+    first, row = (
+        packer.compress(bytes(width + 1)) + packer.flush(zlib.Z_FULL_FLUSH)
+        for _ in range(2)
     )
+    return miniatures.png(width, height, 8, 0, first + row * (height - 1))
 
 
 def jpeg(width: int, height: int) -> bytes:
@@ -151,9 +143,6 @@ def mat_files() -> dict[str, bytes]:
     }
 
 
-# All of them, opened by our readers
-
-
 READERS = """
 import json, resource, sys, time
 from pathlib import Path
@@ -185,74 +174,58 @@ for reader, path in json.loads(sys.stdin.read()):
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - began
-    # VmHWM is of this program; ru_maxrss also remembers the parent it forked from.
-    status = Path("/proc/self/status")
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if status.exists():
-        line = next(x for x in status.read_text().splitlines() if "VmHWM" in x)
-        kilobytes = int(line.split()[1])
-    peak = kilobytes * 1024
-    print(json.dumps([reader, path, outcome, seconds, peak]), flush=True)
+    print(json.dumps([reader, path, outcome, seconds]), flush=True)
 """
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    """[(reader, file, outcome, seconds, peak bytes)] of the whole corpus."""
-    folder = tmp_path_factory.mktemp("corpus")
-    canary = folder / "canary"
-    wanted = []
-    for name, content in npz_files(canary).items():
+def write_corpus(folder: Path) -> list[tuple[str, str]]:
+    """(reader, file) of everything that has to be refused."""
+    corpus = []
+    for name, content in npz_files(folder / "canary").items():
         (folder / f"{name}.npz").write_bytes(content)
-        wanted.append(("npz", folder / f"{name}.npz"))
         place = checkpoint.save(folder / name, 1, {"a": np.zeros(3)}, {}, 1)
         (place / "arrays.npz").write_bytes(content)
         record = json.loads((place / "meta.json").read_text())
         record["sha256"] = storage.sha256(place / "arrays.npz")
         (place / "meta.json").write_text(json.dumps(record))
-        wanted.append(("checkpoint", place))
+        corpus += [("npz", f"{place.parent}.npz"), ("checkpoint", place)]
     nested = folder / "nested"
     nested.mkdir()
     for name in ("meta.json", "metrics.json"):
         (nested / name).write_text("[" * 200_000)
-    wanted += [("checkpoint", nested), ("metrics", nested), ("meta", nested)]
+    corpus += [(reader, nested) for reader in ("checkpoint", "metrics", "meta")]
     for suffix, content in IMAGES.items():
         path = folder / f"bomb.{suffix}"
         path.write_bytes(content)
-        wanted += [(reader, path) for reader in ("image", "label")]
-        wanted += [(reader, path) for reader in ("raw image", "raw label")]
+        for reader in ("image", "label", "raw image", "raw label"):
+            corpus.append((reader, path))
     for name, content in mat_files().items():
         (folder / f"{name}.mat").write_bytes(content)
-        wanted.append(("mat", folder / f"{name}.mat"))
-    before = sorted(folder.rglob("*"))
+        corpus.append(("mat", folder / f"{name}.mat"))
+    return [(reader, str(path)) for reader, path in corpus]
+
+
+def test_harmful_files_are_refused_by_a_named_error_at_once(tmp_path):
+    corpus = write_corpus(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-c", READERS, str(MEMORY)],
-        input=json.dumps([(reader, str(path)) for reader, path in wanted]),
+        input=json.dumps(corpus),
         capture_output=True,
         text=True,
-        timeout=SECONDS * len(wanted),
+        timeout=SECONDS * len(corpus),
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert not canary.exists()
-    assert sorted(folder.rglob("*")) == before
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(r, Path(p)) for r, p, *_ in found] == wanted
-    return found
-
-
-def test_every_file_of_the_corpus_is_refused_by_a_named_error(outcomes):
+    assert sorted(tmp_path.rglob("*")) == before  # no canary
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(reader, path) for reader, path, *_ in outcomes] == corpus
     refused = ("DataError", "UsageError", "StorageError")
-    for reader, path, outcome, _, _ in outcomes:
+    for reader, path, outcome, seconds in outcomes:
         # checkpoint.load says what is damaged; load_newest takes the one before.
         kinds = ("ValueError",) if reader == "checkpoint" else refused
         assert outcome.split(":")[0] in kinds, (reader, path, outcome)
-
-
-def test_every_file_of_the_corpus_is_refused_at_once_and_in_little_memory(outcomes):
-    for reader, path, outcome, seconds, peak in outcomes:
-        assert seconds < SECONDS, (reader, path)
-        assert peak < MEMORY, (reader, path)
         assert "MemoryError" not in outcome, (reader, path)
+        assert seconds < SECONDS, (reader, path)
 
 
 def test_the_corpus_is_as_harmful_as_it_claims(tmp_path):
@@ -266,16 +239,6 @@ def test_the_corpus_is_as_harmful_as_it_claims(tmp_path):
     packed = archive(member((250_000,), bytes(1_000_000)), zipfile.ZIP_DEFLATED)
     assert len(packed) < 3000
     assert np.load(io.BytesIO(packed))["conv1/weights"].shape == (250_000,)
-
-
-def test_links_in_an_output_folder_are_not_followed(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "file").write_text("kept")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".tmp-1-step").symlink_to(tmp_path / "elsewhere")
-    storage.sweep(tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
-    assert (tmp_path / "elsewhere" / "file").read_text() == "kept"
 
 
 def test_the_keras_that_refuses_is_asked_for():

@@ -65,17 +65,10 @@ def value_and_gradient(loss, label, logits):
             tape.watch(logits)
             value = loss(label, logits)
         return value.numpy(), tape.gradient(value, logits).numpy()
-    if keras.backend.backend() == "jax":
-        import jax
+    import jax
 
-        value, slope = jax.value_and_grad(lambda x: loss(label, x))(logits)
-        return np.asarray(value), np.asarray(slope)
-    import torch
-
-    logits = torch.tensor(logits, requires_grad=True)
-    value = loss(label, logits)
-    value.backward()
-    return value.detach().numpy(), logits.grad.numpy()
+    value, slope = jax.value_and_grad(lambda x: loss(label, x))(logits)
+    return np.asarray(value), np.asarray(slope)
 
 
 def random_batch(seed, label_size=(4, 6), size=(4, 6), classes=4, absent=None):
@@ -383,7 +376,7 @@ def images_and_labels(number=6):
     return rng.normal(size=(number, 8, 6, 3)).astype("float32"), label
 
 
-@pytest.mark.parametrize("name", ["outer", "direct", "dice", "focal", "with penalty"])
+@pytest.mark.parametrize("name", ["outer", "with penalty"])
 def test_trains_every_head_of_a_net(name):
     loss, oracle = EVERY_LOSS[name]
     net = two_headed_net()

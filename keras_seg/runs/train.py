@@ -104,6 +104,7 @@ def train(
 
 def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
     """The data, once all that can be checked without Keras was checked."""
+    check_installed(options.tensorboard)
     nets.get(config.net.name)
     file, wanted = options.init_weights, config.net.init_weights_sha256
     if (None if file is None else sha256(file)) != wanted:

@@ -21,7 +21,7 @@ from keras_seg.data.prepared import (
 from keras_seg.data.verify import verify
 from keras_seg.data.workers import in_processes, in_threads
 from keras_seg.data.writer import NewSample, Options, write_prepared
-from keras_seg.errors import DataError, LockedError, StorageError, UsageError
+from keras_seg.errors import DataError, LockedError, UsageError
 from keras_seg.labels import LabelSpec
 
 LABELS = LabelSpec(
@@ -69,13 +69,12 @@ def convert(item):
         os._exit(9)
 
 
-def write(out, items=ITEMS, convert=convert, settings=None, **changes):
-    further = {k: changes.pop(k) for k in ("each", "scored_ids") if k in changes}
-    options = Options(**{"workers": 2, "command": "prepare it"} | changes)
-    settings = settings or {}
-    return write_prepared(
-        out, "tiny", LABELS, items, convert, options, settings, **further
-    )
+def write(
+    out, items=ITEMS, convert=convert, settings=None, each=in_threads, ids=None, **other
+):
+    options = Options(**{"workers": 2, "command": "prepare it"} | other)
+    rest = options, settings or {}, "images", each, ids
+    return write_prepared(out, "tiny", LABELS, items, convert, *rest)
 
 
 def names_in(folder):
@@ -159,13 +158,13 @@ def test_scored_ids_are_kept_and_are_part_of_the_identity(tmp_path):
     every, _ = write(tmp_path / "every")
     assert every.scored_ids is None
     assert "scored_ids" not in every.meta
-    some, _ = write(tmp_path / "some", scored_ids=(1, 3))
+    some, _ = write(tmp_path / "some", ids=(1, 3))
     assert some.scored_ids == (1, 3)
     assert some.manifest_hash != every.manifest_hash
     assert verify(tmp_path / "some") == []
-    assert not write(tmp_path / "some", scored_ids=(1, 3))[1]
+    assert not write(tmp_path / "some", ids=(1, 3))[1]
     with pytest.raises(UsageError, match=r"with scored_ids null, not \[1, 3\]"):
-        write(tmp_path / "every", scored_ids=(1, 3))
+        write(tmp_path / "every", ids=(1, 3))
 
 
 def test_sequences_are_kept_and_are_no_part_of_the_identity(tmp_path):
@@ -196,19 +195,17 @@ def test_sequences_are_kept_and_are_no_part_of_the_identity(tmp_path):
 
 
 def test_same_request_is_not_redone_and_another_is_refused(tmp_path):
-    out = tmp_path / "out"
-    first, _ = write(out, settings={"source": "x", "square": True})
+    out, settings = tmp_path / "out", {"source": "x", "square": True}
+    first, _ = write(out, settings=settings)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    again, now = write(out, settings={"source": "x", "square": True})
-    assert not now
-    assert again == first
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    with pytest.raises(UsageError, match="prepared with square true, not false"):
-        write(out, settings={"source": "x", "square": False})
-    with pytest.raises(UsageError, match="prepared from other files"):
-        write(out, settings={"source": "y", "square": True})
-    with pytest.raises(UsageError, match=r"with size null, not \[4, 5\]"):
-        write(out, settings={"source": "x", "square": True}, size=(4, 5))
+    assert write(out, settings=settings) == (first, False)
+    for own, size, message in (
+        ({"square": False}, None, "prepared with square true, not false"),
+        ({"source": "y"}, None, "prepared from other files"),
+        ({}, (4, 5), r"with size null, not \[4, 5\]"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            write(out, settings=settings | own, size=size)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     other, now = write(out, ITEMS[1:], settings={"source": "y"}, overwrite=True)
     assert now
@@ -244,10 +241,7 @@ def put(name, text):
     ("change", "named"),
     [
         (put("meta.json", '{"my": 1}'), "meta.json has format version None"),
-        (
-            put("meta.json", '{"format_version": 1, "my": 1}'),
-            "meta.json is damaged .field dataset",
-        ),
+        (put("meta.json", '{"format_version": 1}'), "is damaged .field dataset"),
         (put("meta.json", "{"), "meta.json is damaged"),
         (put("mine.png", "mine"), "out also holds mine.png"),
         (add_notes, "out also holds notes"),
@@ -318,19 +312,16 @@ def test_item_whose_worker_dies_is_bad_and_the_others_are_not(tmp_path):
     assert prepared.manifest_hash == write(tmp_path / "two")[0].manifest_hash
 
 
-def test_bug_or_full_disk_leaves_nothing(tmp_path, small_files):
+def test_a_bug_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "out", [*ITEMS, Item("val", "x", 9, "bug")])
-    with small_files(500), pytest.raises(StorageError, match="File too large"):
-        write(tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("split", "name"),
-    [("val", "../x"), ("val", ".hidden"), ("..", "x"), ("val", "a\nb")],
-    ids=["id", "hidden", "split", "newline"],
-)
+ELSEWHERE = [("val", "../x"), ("val", ".hidden"), ("..", "x"), ("val", "a\nb")]
+
+
+@pytest.mark.parametrize(("split", "name"), ELSEWHERE)
 def test_names_that_lead_elsewhere_are_refused(split, name, tmp_path):
     with pytest.raises(DataError, match="is not the name of a visible file"):
         write(tmp_path / "in" / "out", [*ITEMS, Item(split, name, 1)])
@@ -349,28 +340,6 @@ def test_ids_used_twice_and_empty_splits_are_refused(items, named, tmp_path):
     with pytest.raises(DataError, match=named):
         write(tmp_path / "out", items, skip_bad=5)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_second_writer_is_locked_out(tmp_path):
-    with storage.lock(tmp_path / ".out.partial"):
-        with pytest.raises(LockedError, match="Another process"):
-            write(tmp_path / "out")
-    assert write(tmp_path / "out")[1]
-    assert names_in(tmp_path) == {"out"}
-
-
-def test_leftovers_of_killed_runs_are_swept(tmp_path):
-    reference, _ = write(tmp_path / "reference")
-    workshop = tmp_path / ".out.partial"
-    half = workshop / "new" / "images" / "train"
-    half.mkdir(parents=True)
-    (half / "half.png").write_bytes(b"\x89PNG")
-    # Killed with --overwrite between its two renames: the old one comes back.
-    shutil.copytree(tmp_path / "reference", workshop / "old")
-    prepared, now = write(tmp_path / "out")
-    assert not now
-    assert prepared.manifest_hash == reference.manifest_hash
-    assert names_in(tmp_path) == {"reference", "out"}
 
 
 def test_writers_in_threads_do_not_meet(tmp_path):
@@ -394,13 +363,6 @@ def test_writers_in_threads_do_not_meet(tmp_path):
 def out(tmp_path):
     write(tmp_path / "out")
     return tmp_path / "out"
-
-
-def test_missing_folder_is_wrong_use(tmp_path):
-    with pytest.raises(UsageError, match="prepared folder .*none does not exist"):
-        open_prepared(tmp_path / "none")
-    with pytest.raises(DataError, match="meta.json is missing"):
-        open_prepared(tmp_path)
 
 
 def edit_meta(**changes):
@@ -445,13 +407,11 @@ def link_away(place):
         (edit_meta(scored_ids=[]), "scored_ids"),
         (edit_meta(scored_ids=[True]), "scored_ids"),
         (edit_meta(scored_ids="12"), "scored_ids"),
+        (lambda out: (out / "meta.json").unlink(), "meta.json is missing"),
         (lambda out: (out / "manifest.csv").unlink(), "manifest.csv"),
         (edit_manifest("split,id", "id,split"), "manifest.csv.*another header"),
         (edit_manifest("train,a,a.png", "train,a,../a.png"), "line 2 has image"),
-        (
-            edit_manifest("train,a,a.png", "train,../a,a.png"),
-            "line 2 has 'train', '...",
-        ),
+        (edit_manifest("train,a,", "train,../a,"), "line 2 has 'train', '...a"),
         (edit_manifest("train,a,a.png", "..,a,a.png"), "line 2 has '..', 'a'"),
         (edit_manifest("train,a,a.png", "/,a,a.png"), "line 2 has '/', 'a'"),
         (edit_manifest("train,z,z.png", "train,a,a.png"), "train/a more than once"),
@@ -484,13 +444,12 @@ def test_damaged_files_are_named_on_reading(kind, tmp_path):
     (sample,) = prepared.samples("train")
     assert sample.image.suffix == f".{kind}"
     whole = sample.image.read_bytes()
-    for short in (whole[:-20], whole[: len(whole) // 2], whole[:-1], b""):
-        sample.image.write_bytes(short)
-        with pytest.raises(DataError, match=f"a.{kind} is damaged .truncated"):
+    short = (whole[:-20], whole[: len(whole) // 2], whole[:-1], b"")
+    for content in (*short, b"\0" * 99 + whole[-12:]):
+        sample.image.write_bytes(content)
+        reason = "truncated" if content in short else ""
+        with pytest.raises(DataError, match=f"a.{kind} is damaged .{reason}"):
             read_image(sample.image)
-    sample.image.write_bytes(b"\0" * 99 + whole[-12:])
-    with pytest.raises(DataError, match=f"a.{kind} is damaged"):
-        read_image(sample.image)
     sample.image.unlink()
     with pytest.raises(DataError, match="No such file"):
         read_image(sample.image)
@@ -502,21 +461,19 @@ def test_damaged_files_are_named_on_reading(kind, tmp_path):
 def test_verify_finds_every_flipped_byte(out):
     """Three bits anywhere in every file of the folder."""
     rng = np.random.default_rng(0)
-    flips = 0
-    for path in sorted(p for p in out.rglob("*") if p.is_file()):
+    paths = sorted(p for p in out.rglob("*") if p.is_file())
+    assert len(paths) == 2 * len(ITEMS) + 3 + 3  # pairs, joints, and the three texts
+    for path in paths:
         whole = path.read_bytes()
         for place in rng.integers(0, len(whole), 3):
             damaged = bytearray(whole)
             damaged[place] ^= 1 << rng.integers(8)
             path.write_bytes(damaged)
             try:
-                found = bool(verify(out))
-            except DataError:  # it cannot even be opened
-                found = True
-            assert found, (path.name, place)
-            flips += 1
+                assert verify(out), (path.name, place)
+            except DataError:
+                pass  # it cannot even be opened
         path.write_bytes(whole)
-    assert flips == 3 * (2 * len(ITEMS) + 3 + 3)  # pairs, joints, and the three texts
     assert verify(out) == []
 
 
@@ -555,8 +512,7 @@ def test_joints_that_changed_are_refused(out):
         open_prepared(out).joints("val")
 
 
-def test_items_can_be_found_late_and_leave_files(tmp_path):
-    """They are looked for only if there is something to do."""
+def test_items_are_found_only_if_there_is_something_to_do(tmp_path):
     calls = []
 
     def find(stage):

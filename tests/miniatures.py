@@ -51,6 +51,16 @@ def png(width: int, height: int, bits: int, colour_type: int, packed: bytes, *ch
     return file
 
 
+def square(array):
+    """Zeros around, by hand: the odd pixel goes to the end."""
+    height, width = array.shape[:2]
+    side = max(height, width)
+    padded = np.zeros((side, side, *array.shape[2:]), array.dtype)
+    top, left = (side - height) // 2, (side - width) // 2
+    padded[top : top + height, left : left + width] = array
+    return padded
+
+
 def labels_of(prepared: Prepared) -> dict[tuple[str, str], np.ndarray]:
     """{(split, id): label} of a whole prepared folder."""
     return {

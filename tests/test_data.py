@@ -51,22 +51,12 @@ def scored(label):
     return np.vectorize(lambda i: ids.index(i) if i in ids else 255)(label)
 
 
-def square(array):
-    """Zeros around, by hand: the odd pixel goes to the end."""
-    height, width = array.shape[:2]
-    side = max(height, width)
-    padded = np.zeros((side, side, *array.shape[2:]), array.dtype)
-    top, left = (side - height) // 2, (side - width) // 2
-    padded[top : top + height, left : left + width] = array
-    return padded
-
-
 ALL = ("--frames", "all", "all", "all")
 ROWS = {
     "camvid": Row(miniatures.camvid, 11),
     "cityscapes": Row(miniatures.cityscapes, 19, truth=scored),
     "voc": Row(miniatures.voc, 21, dataset="voc2007"),
-    "atr": Row(miniatures.atr, 18, truth=square),
+    "atr": Row(miniatures.atr, 18, truth=miniatures.square),
     "ccp": Row(miniatures.ccp, 59, ("--no-square",)),
     "folder": Row(miniatures.folder, 3, ("--classes", "a,b,c", "--group-by", "seq.")),
     "surreal": Row(miniature_clips.dataset, 25, ALL, size=SQUARE),

@@ -25,7 +25,6 @@ from keras_seg.config import LossSettings
 from keras_seg.errors import UsageError
 from keras_seg.labels import IGNORE_ID
 from keras_seg.metrics import ConfusionMatrix, check_shapes, resize_labels
-from keras_seg.nets import NETS
 
 ops: Any = keras.ops  # Keras tensors have no static types
 
@@ -426,18 +425,6 @@ def for_heads(
     return losses
 
 
-def head_weights(net: keras.Model) -> dict[str, float]:
-    """The weight of every head in the total loss, as the network's source states it.
-
-    Known by the names of the heads: nets that share a builder share them, and what is
-    in no row of `NETS` (a hourglass of another depth, a net of one's own) weighs 1.
-    """
-    for entry in NETS.values():
-        if set(entry.loss_weights) == set(net.output):
-            return dict(entry.loss_weights)
-    return dict.fromkeys(net.output, 1.0)
-
-
 def compile_arguments(
     net: keras.Model,
     loss: PixelLoss | None = None,
@@ -450,7 +437,7 @@ def compile_arguments(
     Args:
         net: a model whose output is a dict of heads, "logits" the main one.
         loss: of the heads of class logits; None is the unweighted cross entropy.
-        loss_weights: {head: factor in the total loss}; None is `head_weights`.
+        loss_weights: {head: factor in the total loss}; None weighs all heads alike.
         direct_weights: [C] factors of the logits in the mIoU (`ConfusionMatrix`).
 
     Returns:
@@ -465,10 +452,10 @@ def compile_arguments(
     confusion = ConfusionMatrix(
         outputs["logits"].shape[-1], resize="labels", direct_weights=direct_weights
     )
-    weights = head_weights(net) if loss_weights is None else dict(loss_weights)
+    weights = dict.fromkeys(outputs, 1.0) if loss_weights is None else loss_weights
     return {
         "loss": head_losses,
-        "loss_weights": weights,
+        "loss_weights": dict(weights),
         "metrics": {"logits": confusion},
     }
 

@@ -411,7 +411,8 @@ def test_icnet_branches_add_up():
         scale = keras.layers.Rescaling([0.0, np.log(np.exp(value) - 1)], name=head)
         heads[head] = scale(image)
     net = keras.Model(image, heads)
-    net.compile(**losses.compile_arguments(net))
+    weights = nets.head_weights(net)
+    net.compile(**losses.compile_arguments(net, loss_weights=weights))
     label = np.zeros((4, 2, 3), "uint8")
     logs = net.evaluate(
         np.ones((4, 2, 3, 2)), dict.fromkeys(wanted, label), verbose=0, return_dict=True
@@ -424,7 +425,7 @@ def test_the_heads_of_a_net_are_known_by_their_names(name):
     """Nets that share a builder have the same heads, and no two nets differ in one."""
     expected = {head: spec.loss_weight for head, spec in nets.heads(name, 4).items()}
     net = SimpleNamespace(output=dict.fromkeys(expected))
-    assert losses.head_weights(net) == expected
+    assert nets.head_weights(net) == expected
 
 
 def test_an_own_net_is_compiled_with_what_it_is_given():

@@ -249,6 +249,19 @@ def heads(name: str, num_classes: int, **knobs) -> dict[str, Head]:
     }
 
 
+def head_weights(net: "keras.Model") -> dict[str, float]:
+    """The weight of every head in the total loss, as the network's source states it.
+
+    Known by the names of the heads: networks that share a builder share them, and what
+    is in no row of `NETS` (a hourglass of another depth, a network of one's own) weighs
+    1.
+    """
+    for entry in NETS.values():
+        if set(entry.loss_weights) == set(net.output):
+            return dict(entry.loss_weights)
+    return dict.fromkeys(net.output, 1.0)
+
+
 def input_stride(name: str, **knobs) -> int:
     """What the input's height and width must be multiples of, with these knobs.
 

@@ -231,7 +231,7 @@ def compile_arguments(net: "keras.Model") -> dict[str, Any]:
     """
     from keras_seg import losses
 
-    return losses.compile_arguments(net)
+    return losses.compile_arguments(net, loss_weights=nets.head_weights(net))
 
 
 def batches(

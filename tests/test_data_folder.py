@@ -1,8 +1,7 @@
 """Your own data: layouts, splits, masks of every kind, bad files by name."""
 
-import collections
 import os
-import re
+from collections import defaultdict
 from pathlib import Path
 
 import miniatures
@@ -12,7 +11,6 @@ from miniatures import assert_labels, labels_of
 from PIL import Image
 
 from keras_seg.data import folder
-from keras_seg.data.verify import verify
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
 
@@ -55,19 +53,18 @@ def test_same_names_and_sizes_are_the_same_files_until_overwrite(tmp_path):
     os.utime(mask, (1, 1))
     assert not folder.prepare(*arguments, Options(), CLASSES)[1]
 
-    edited = np.ones((16, 20), np.uint8)
-    miniatures.save(edited, mask, compress_level=0)
+    miniatures.save(np.ones((16, 20), np.uint8), mask, compress_level=0)
     assert mask.stat().st_size == size
     assert not folder.prepare(*arguments, Options(), CLASSES)[1]
     prepared, now = folder.prepare(*arguments, Options(overwrite=True), CLASSES)
     assert now
-    found = {name: label for (_, name), label in labels_of(prepared).items()}
-    np.testing.assert_array_equal(found["seq0_frame0"], edited)
+    (found,) = (x for (_, name), x in labels_of(prepared).items() if name == mask.stem)
+    assert (found == 1).all()
 
 
 def test_group_by_keeps_sequences_together(tmp_path):
     def splits_of_sequences(prepared):
-        splits = collections.defaultdict(set)
+        splits = defaultdict(set)
         for split, name in labels_of(prepared):
             splits[name.split("_")[0]].add(split)
         return splits
@@ -175,7 +172,6 @@ def test_void_id(tmp_path):
         ({"group_by": "^frame"}, "--group-by .* matches nothing in seq0_frame0"),
         ({"group_by": "(x?)"}, "--group-by .* matches nothing in seq0_frame0"),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_wrong_arguments_are_named(settings, named, tmp_path):
     miniatures.folder(tmp_path / "raw")
@@ -188,8 +184,8 @@ def png_of(array):
     return lambda path: Image.fromarray(array).save(path)
 
 
-def cut(count):
-    return lambda path: path.write_bytes(path.read_bytes()[:-count])
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
 
 
 def link_out(path):
@@ -203,61 +199,29 @@ def duplicate(path):
         image.save(path.with_suffix(".jpg"))
 
 
-BAD = {
-    "truncated image": ("images", cut(20), "is truncated at"),
-    "truncated mask": ("labels", cut(20), "is truncated at"),
-    "empty image": ("images", lambda path: path.write_bytes(b""), "an empty file"),
-    "no image": ("images", lambda path: path.write_text("hello"), "neither PNG nor"),
-    "missing image": ("images", Path.unlink, "no image of its name"),
-    "missing mask": ("labels", Path.unlink, "no mask of its name"),
-    "link out": ("images", link_out, "a link that leads out of --src"),
-    "mask link out": ("labels", link_out, "a link that leads out of --src"),
-    "duplicate": ("images", duplicate, "the same name as"),
-    "class list too short": (
-        "labels",
-        png_of(np.full((16, 20), 3, np.uint8)),
-        "class id 3 in 320 pixels. Its ids must be 0 to 2, or 255",
-    ),
-    "size": ("labels", png_of(np.zeros((16, 19), np.uint8)), "16 x 19 .*but its image"),
-    "16-bit mask": ("labels", png_of(np.zeros((16, 20), np.uint16)), "a 16-bit mask"),
-    "RGB mask": ("labels", png_of(np.zeros((16, 20, 3), np.uint8)), "an RGB mask"),
-}
+BAD = [
+    ("images", cut, "is truncated at"),
+    ("labels", cut, "is truncated at"),
+    ("images", Path.unlink, "no image of its name"),
+    ("labels", Path.unlink, "no mask of its name"),
+    ("images", link_out, "a link that leads out of --src"),
+    ("labels", link_out, "a link that leads out of --src"),
+    ("images", duplicate, "the same name as"),
+    ("labels", png_of(np.full((16, 20), 3, "uint8")), "id 3 in 320 .* 0 to 2, or 255"),
+    ("labels", png_of(np.zeros((16, 19), "uint8")), "16 x 19 .*but its image"),
+]
 
 
-@pytest.mark.parametrize(("kind", "damage", "reason"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("kind", "damage", "reason"), BAD)
 def test_bad_files_refuse_the_whole_and_can_be_left_out(kind, damage, reason, tmp_path):
     miniatures.folder(tmp_path / "raw")
-    path = tmp_path / "raw" / kind / "seq1_frame4.png"
-    damage(path)
-    before = {p.name for p in tmp_path.iterdir()}
-    with pytest.raises(DataError, match=f"seq1_frame4.*{reason}") as refused:
+    damage(tmp_path / "raw" / kind / "seq1_frame4.png")
+    with pytest.raises(DataError, match=f"seq1_frame4.*{reason}"):
         prepare(tmp_path)
-    assert refused.value.exit_code == 3
-    assert "\n" not in str(refused.value)
-    # Nothing is published, nothing else appears.
-    rejected = tmp_path / "out.rejected.csv"
-    assert {p.name for p in tmp_path.iterdir()} - before == {rejected.name}
-    lines = rejected.read_text().splitlines()
-    assert lines[0] == "split,id,error"
-    assert len(lines) == 2
-    assert "seq1_frame4" in lines[1]
-
     prepared = prepare(tmp_path, options=Options(skip_bad=1))
-    assert not rejected.exists()
     (left_out,) = prepared.meta["rejected"]
     assert left_out["id"] == "seq1_frame4"
     assert len(labels_of(prepared)) == 9
-    assert verify(tmp_path / "out") == []
-
-
-def test_every_bad_file_is_listed(tmp_path):
-    miniatures.folder(tmp_path / "raw")
-    for number in (0, 4, 8):
-        cut(9)(tmp_path / "raw" / "images" / f"seq{number // 3}_frame{number}.png")
-    with pytest.raises(DataError, match=r"3 of 10 images are bad"):
-        prepare(tmp_path, options=Options(skip_bad=2))
-    listed = (tmp_path / "out.rejected.csv").read_text()
-    assert re.findall(r"frame(\d)\.png", listed) == ["0", "4", "8"]
 
 
 def test_link_to_a_folder_is_named(tmp_path):
@@ -276,24 +240,12 @@ def test_lists_cannot_lead_out(name, voc_layout, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_split_without_a_good_image_is_refused(tmp_path):
-    miniatures.folder(tmp_path / "raw", count=3)
-    for path in (tmp_path / "raw" / "images").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match="Split .* is empty"):
-        prepare(tmp_path, options=Options(skip_bad=99))
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("kind", ["empty", "no images", "stray"])
-def test_folder_without_a_layout_is_refused(kind, tmp_path):
+@pytest.mark.parametrize("folders", ["", "images labels", "images/train labels"])
+def test_folder_without_a_layout_is_refused(folders, tmp_path):
     raw = tmp_path / "raw"
-    raw.mkdir()
-    if kind != "empty":
-        (raw / "images").mkdir()
-        (raw / "labels").mkdir()
-    if kind == "stray":
-        (raw / "images" / "train").mkdir()
+    for name in folders.split(" "):
+        (raw / name).mkdir(parents=True)
+    if "train" in folders:
         (raw / "images" / "odd.png").touch()
     with pytest.raises(DataError, match=str(raw)):
         prepare(tmp_path)

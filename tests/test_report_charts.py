@@ -10,17 +10,15 @@ import pytest
 from keras_seg import plots
 from keras_seg.ablation.protocol import Arm, ArmResult, Stage, StageResult
 from keras_seg.config import Config
-from keras_seg.labels import LabelSpec
 from keras_seg.report import charts
 from keras_seg.report.blocks import Chart, Charts, Details, Pictures
 from keras_seg.report.view import Context, StageView
 
 BASE = Config(net="icnet", data={"size": (4, 6)}, validation={"every": 20}, steps=40)
 ARMS = [Arm(f"arm{k}", f"Arm {k}", BASE) for k in range(12)]
-LABELS = LabelSpec(
-    tuple(f"class {k}" for k in range(12)), tuple((20 * k, 9, k) for k in range(12))
-)
-CONTEXT = Context("x", "demo", "a_study", "camvid", LABELS, [5] * 12, {})
+PALETTE = [(20 * k, 9, k) for k in range(12)]
+NAMES = [f"class {k}" for k in range(12)]
+CONTEXT = Context("x", "demo", "camvid", NAMES, PALETTE, [5] * 12, {})
 LETTERS = "abcd"
 # Twelve arms as three nets' four losses, the last arm first and one of them twice.
 PANELS = {
@@ -242,7 +240,7 @@ def classes_in(grid: Pictures) -> list[int]:
             for _, images in grid.rows
             for level in images[column].reshape(-1, 3).tolist()
         }
-        found.append(LABELS.palette.index(colour))
+        found.append(PALETTE.index(colour))
     return found
 
 

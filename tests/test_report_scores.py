@@ -12,7 +12,6 @@ from keras_seg import metrics
 from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.config import Config
 from keras_seg.errors import StorageError
-from keras_seg.labels import LabelSpec
 from keras_seg.report import claims, scores, tables
 from keras_seg.report import intervals as bootstrap
 from keras_seg.report.view import Context, StageView
@@ -93,8 +92,7 @@ def test_a_claim_is_judged_by_the_interval_of_its_own_score(tmp_path):
         ),
     )
     result = StageResult(stage, runs, "ours", "")
-    labels = LabelSpec(tuple("wxyz"), ((0, 0, 0),) * 4)
-    context = Context("run.py", "bench", "mine", "test", labels, [1] * 4, {})
+    context = Context("run.py", "bench", "test", "wxyz", [(0, 0, 0)] * 4, [1] * 4, {})
     found = tables.findings(StageView(result, context))
 
     assert [one.claim.metric for one in found] == list(claimed)

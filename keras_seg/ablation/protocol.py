@@ -86,6 +86,11 @@ class Arm:
     pretrained: str = ""
     colour: str = ""
 
+    def settings(self) -> dict[str, Any]:
+        """The configuration as plain JSON values, without the seed."""
+        values = to_dict(self.config)
+        return {name: value for name, value in values.items() if name != "seed"}
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -56,27 +56,16 @@ class Items:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
+    """A cell of a table."""
 
-    Attributes:
-        text: an empty one is shown as a dash.
-        best: the best of its column: bold.
-        heat: in 0..1, the strength of its shade; None for none.
-        tags: words in small boxes behind the text.
-        colour: of a small square before the text.
-        small: a second line.
-        link: anchor of the heading to which it leads.
-        span: number of columns.
-    """
-
-    text: str
-    best: bool = False
-    heat: float | None = None
-    tags: Sequence[str] = ()
-    colour: Colour | None = None
-    small: str = ""
-    link: str = ""
-    span: int = 1
+    text: str  # an empty one is shown as a dash
+    best: bool = False  # of its column: bold
+    heat: float | None = None  # in 0..1, the strength of its shade
+    tags: Sequence[str] = ()  # words in small boxes behind the text
+    colour: Colour | None = None  # of a small square before the text
+    small: str = ""  # a second line
+    link: str = ""  # anchor of the heading to which it leads
+    span: int = 1  # number of columns
 
 
 @dataclass(frozen=True)
@@ -119,26 +108,15 @@ class Charts:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A grid of photographs and label maps.
+    """A grid of photographs and label maps, as `plots.picture_grid` takes it."""
 
-    Attributes:
-        name: of the file that has them all, without the ending.
-        header: titles of the columns.
-        rows: (name of the row, pictures uint8 [H, W, 3] or None), photograph first.
-        legend: (name, colour) of the classes.
-        photographs: how many columns, from the first, are photographs.
-        overlay: whether the reader can lay the label maps over the photograph of
-            their row.
-        background: colour of what stays transparent then; None for no such class.
-    """
-
-    name: str
+    name: str  # of the file that has them all, without the ending
     header: Sequence[str]
     rows: Sequence[tuple[str, Sequence[np.ndarray | None]]]
     legend: Sequence[tuple[str, Colour]]
-    photographs: int = 1
-    overlay: bool = False
-    background: Colour | None = None
+    photographs: int = 1  # so many columns, from the first, are photographs
+    overlay: bool = False  # can the reader lay the others over the photograph?
+    background: Colour | None = None  # colour of what is transparent then
 
 
 @dataclass(frozen=True)

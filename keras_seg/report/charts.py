@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from keras_seg import plots, storage
-from keras_seg.errors import UsageError
 from keras_seg.plots import COLOURS, DASHES, MUTED, RULE, TICK_CHARACTERS, Rows
 from keras_seg.report import scores, wording
 from keras_seg.report.blocks import (
@@ -24,6 +23,7 @@ from keras_seg.report.blocks import (
 )
 from keras_seg.report.sheets import SHEETS
 from keras_seg.report.view import Context, Panel, StageView
+from keras_seg.runs import evaluate
 
 SAMPLE_ROWS = 4
 LOSS_COLOUR, MIOU_COLOUR = COLOURS[5], COLOURS[0]
@@ -239,7 +239,7 @@ def _pictures(view: StageView, name: str, labels: Mapping[str, str]) -> Pictures
         painted = [m if m is None else plots.paint(m, view.palette) for m in line]
         rows.append((each, [image, *painted]))
     known = [label for column in maps for label in column if label is not None]
-    names = view.context.labels.names
+    names = view.context.names
     return Pictures(
         name,
         ["image", "truth", *samples],
@@ -261,13 +261,14 @@ def _read_samples(run: Path) -> dict[str, np.ndarray] | None:
 
 def sheets(view: StageView) -> list:
     """The pictures of the data that the stage asks for, or why they are left out."""
-    blocks = []
+    blocks, context = [], view.context
+    classes = len(context.names)
+    levels = (evaluate.label_levels(arm.config, classes) for arm in view.arms)
+    lookups = next(filter(None, levels), [])
     for name in view.stage.sheets:
-        try:
-            lookups = _lookups(view) if name == "hierarchy" else ()
-            sheet = SHEETS[name](view.context.examples, view.context.labels, lookups)
-        except UsageError as error:
-            text = f"The sheet {name} is left out. {error}"
+        sheet = SHEETS[name](context.examples, context.names, view.palette, lookups)
+        if isinstance(sheet, str):
+            text = f"The sheet {name} is left out. {sheet}"
             blocks.append(Paragraph(text, "note"))
             continue
         photographs = len(sheet.header) if name == "joints" else 1
@@ -277,30 +278,13 @@ def sheets(view: StageView) -> list:
     return blocks
 
 
-def _lookups(view: StageView) -> list:
-    """From coarse to fine, the levels that an arm of the stage learns; [] if none.
-
-    Raises:
-        UsageError: the network does not know such levels of these classes.
-    """
-    from keras_seg import nets
-
-    for arm in view.arms:
-        net, classes = arm.config.net, view.context.labels.num_classes
-        heads = nets.heads(net.name, classes, **net.knobs)
-        lookups = [one.lookup for one in heads.values() if one.target == "labels"]
-        if any(lookup is not None for lookup in lookups):
-            return lookups
-    return []
-
-
 # Classes
 
 
 def data_figure(context: Context) -> Details:
     """How unequal the classes are (CITY Fig. 13); folded away."""
     title = "Share of the labelled training pixels (%)"
-    figure = class_pixels(context.labels.names, context.train_pixels, title)
+    figure = class_pixels(context.names, context.train_pixels, title)
     description = "Share of each class in the pixels of the training images"
     chart = Chart("class-pixels", figure, description)
     return Details("Figure: how many pixels each class has", [Charts([chart])])
@@ -309,7 +293,7 @@ def data_figure(context: Context) -> Details:
 def class_figures(view: StageView) -> Details:
     """Class bars, the winner's confusion, weights against frequency; folded away."""
     result, context, stage = view.result, view.context, view.stage.name
-    names = context.labels.names
+    names = context.names
     iou = {
         view.titles[name]: scores.per_class(result, name, "iou")
         for name in (scores.rival(result), result.winner)
@@ -330,7 +314,7 @@ def class_figures(view: StageView) -> Details:
             f"Confusion matrix of {winner}, in percent of the true class' pixels",
         ),
     ]
-    used = {wording.weighting(arm.config) for arm in view.arms}
+    used = {wording.weighting(arm) for arm in view.arms}
     weights = {name: w for name, w in context.weights.items() if name in used}
     title = "Figures: IoU of each class, confusion matrix"
     if weights:

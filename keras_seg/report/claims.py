@@ -24,20 +24,12 @@ EXACT = ("parameters", "gflop")  # follow from the network, so they are certain
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim and its verdict.
-
-    Attributes:
-        claim: of the stage.
-        difference: of the metric, `claim.arm` minus `claim.than`, means over seeds;
-            NaN where there is none.
-        interval: of the difference, None where there is none.
-        verdict: one of VERDICTS.
-    """
+    """A claim and its verdict."""
 
     claim: Claim
-    difference: float
-    interval: Interval | None
-    verdict: str
+    difference: float  # `claim.arm` minus `claim.than`, means over seeds; may be NaN
+    interval: Interval | None  # of the difference
+    verdict: str  # one of VERDICTS
 
 
 def judge(
@@ -46,13 +38,7 @@ def judge(
     value: Callable[[ArmResult], float],
     interval: Interval | None,
 ) -> Finding:
-    """Check a claim against a stage's results.
-
-    Args:
-        result, claim: of one stage.
-        value: the claim's metric of a run that is done, NaN where it has none.
-        interval: of the difference; None where there is none.
-    """
+    """Check a claim; `value` is its metric of a run that is done, or NaN."""
     ours, others = (
         [value(run) for run in scores.done(result, name)]
         for name in (claim.arm, claim.than)

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from keras_seg import backend, class_weights
 from keras_seg.ablation.protocol import StageResult, Study
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared
 from keras_seg.report import wording
 from keras_seg.report.sheets import Example
 from keras_seg.report.view import Context
-from keras_seg.runs import evaluate
-from keras_seg.runs import folder as run_folder
+from keras_seg.runs import evaluate, folder
 
 EXAMPLES = 4  # images in the pictures of the data
 
@@ -24,14 +22,17 @@ def make(
     scale: str,
 ) -> Context:
     """The context of a report on these results; the command line is to repeat them."""
+    labels = prepared.labels
+    runs = [result.run for stage in results for result in stage.results]
     return Context(
         command=command,
         scale=scale,
-        study=study.name,
         dataset=prepared.dataset,
-        labels=prepared.labels,
+        names=labels.names,
+        palette=labels.palette,
+        flip_pairs=labels.flip_pairs,
         train_pixels=prepared.counts("train").pixels.tolist(),
-        environment=environment(results),
+        environment=folder.common_environment(runs),
         datasets=study.datasets,
         groups=study.groups.get(prepared.dataset, {}),
         weights=weights(prepared, results),
@@ -44,30 +45,13 @@ def weights(
     prepared: Prepared, results: Sequence[StageResult]
 ) -> dict[str, Sequence[float]]:
     """{name: [C]} of every class weighting of the arms, as the report draws them."""
-    configs = [result.arm.config for stage in results for result in stage.results]
+    arms = [result.arm for stage in results for result in stage.results]
     found = {}
-    for config in sorted(configs, key=wording.weighting):
-        values = class_weights.from_counts(config.loss, prepared.counts("train"))
+    for arm in sorted(arms, key=wording.weighting):
+        values = evaluate.training_weights(arm.config, prepared)
         if values is not None:
-            found[wording.weighting(config)] = values.tolist()
+            found[wording.weighting(arm)] = values.tolist()
     return found
-
-
-def environment(results: Sequence[StageResult]) -> dict[str, object]:
-    """Versions and machine as the first run that was begun wrote them; the commits."""
-    found = [
-        run_folder.read_environment(result.run)
-        for stage in results
-        for result in stage.results
-        if (result.run / "environment.json").is_file()
-    ]
-    if not found:
-        return {}
-    commits = dict.fromkeys(one["commit"] or "not known" for one in found)
-    return found[0]["fingerprint"] | {
-        "commit": ", ".join(commits),
-        "commit of this report": backend.commit(),
-    }
 
 
 def examples(prepared: Prepared, results: Sequence[StageResult]) -> list[Example]:

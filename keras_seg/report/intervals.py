@@ -19,23 +19,15 @@ BLOCKS = 10  # then they are cut into about so many
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of a score with a percentile interval.
+    """A difference of a score with a percentile interval."""
 
-    Attributes:
-        difference: mean score of our seeds minus that of the base's, in -1..1.
-        low, high: bounds of the middle `level` of the resampled differences.
-        level: 0..1.
-        images, groups: how many images, in how many groups that were drawn as one.
-        seeds: the lesser number of seeds of the two arms; one is not resampled.
-    """
-
-    difference: float
-    low: float
+    difference: float  # mean score of our seeds minus that of the base's, in -1..1
+    low: float  # bounds of the middle `level` (0..1) of the resampled differences
     high: float
     level: float
     images: int
-    groups: int
-    seeds: int
+    groups: int  # of images that were drawn as one
+    seeds: int  # the lesser number of the two arms; one is not resampled
 
     @property
     def is_clear(self) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seg import backend, plots
+from keras_seg import metrics as measures
+from keras_seg import plots
 from keras_seg.ablation.protocol import ArmResult, StageResult
 from keras_seg.report import intervals
 from keras_seg.report.intervals import Interval
@@ -202,8 +203,8 @@ def grouped_accuracy(
     result: StageResult, name: str, groups: Mapping[str, Sequence[int]]
 ) -> dict[str, float]:
     """{group: accuracy} of an arm: means over its classes, then over seeds."""
-    grouped = _metrics_module().grouped_accuracy
-    runs = [grouped(confusion(run), groups) for run in done(result, name)]
+    matrices = [confusion(run) for run in done(result, name)]
+    runs = [measures.grouped_accuracy(matrix, groups) for matrix in matrices]
     return {group: mean([run[group] for run in runs]) for group in groups}
 
 
@@ -257,7 +258,7 @@ def floors(
         matrix = np.zeros((len(truth), len(truth)), np.int64)
         matrix[np.arange(len(truth)), prediction] = truth
         classes = metrics(runs[0]).get("scored_ids")
-        return _metrics_module().summary(matrix, classes=classes)
+        return measures.summary(matrix, classes=classes)
 
     common = int(pixels.argmax())
     found = [(f"every pixel “{class_names[common]}”", scored(common))]
@@ -266,11 +267,3 @@ def floors(
         name = f"the true silhouette, every part “{class_names[part]}”"
         found.append((name, scored([0] + [part] * (len(truth) - 1))))
     return found
-
-
-def _metrics_module() -> Any:
-    """keras_seg.metrics, which imports Keras."""
-    backend.configure()
-    from keras_seg import metrics
-
-    return metrics

@@ -10,9 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from keras_seg.data import targets
-from keras_seg.errors import UsageError
-from keras_seg.labels import LabelSpec
-from keras_seg.plots import Colour, legend_entries, paint, picture_palette
+from keras_seg.plots import Colour, legend_entries, paint
 
 JOINT_COLOUR, CENTROID_COLOUR = (255, 170, 0), (40, 190, 255)
 LONG_SIDE = 420  # of a picture that is drawn upon, px
@@ -20,19 +18,12 @@ LONG_SIDE = 420  # of a picture that is drawn upon, px
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled image to be shown.
-
-    Attributes:
-        id: its name.
-        image: uint8 RGB [H, W, 3].
-        label: uint8 [H, W], 255 = ignored.
-        joints: float32 [24, 2], (x, y) in pixels, NaN where missing; or None.
-    """
+    """A labelled image to be shown."""
 
     id: str
-    image: np.ndarray
-    label: np.ndarray
-    joints: np.ndarray | None = None
+    image: np.ndarray  # uint8 RGB [H, W, 3]
+    label: np.ndarray  # uint8 [H, W], 255 = ignored
+    joints: np.ndarray | None = None  # float32 [24, 2], (x, y) in px, NaN: missing
 
 
 @dataclass(frozen=True)
@@ -48,76 +39,55 @@ class Sheet:
 
 def hierarchy_sheet(
     examples: Sequence[Example],
-    labels: LabelSpec,
+    names: Sequence[str],
+    palette: Sequence[Colour],
     lookups: Sequence[Sequence[int] | None],
-) -> Sheet:
+) -> Sheet | str:
     """The truth at every level of a coarse-to-fine labelling (BODY Fig. 14).
 
-    Args:
-        examples: the images.
-        labels: of the dataset.
-        lookups: from coarse to fine, the level's id of each class (`nets.Head`); None
-            is the dataset's own classes. A coarse class has the colour of its first.
-
-    Raises:
-        UsageError: no network of the stage learns such labels, or of other classes.
+    `lookups` are those of `runs.evaluate.label_levels`. A coarse class has the colour
+    of its first one. Why there is no sheet, a sentence, where there are no levels.
     """
-    if all(lookup is None for lookup in lookups):
-        raise UsageError("No arm of the stage learns labels from coarse to fine.")
-    colours = picture_palette(labels.palette, labels.names)
-    own = tuple(range(labels.num_classes))
-    levels = [own if lookup is None else tuple(lookup) for lookup in lookups]
-    if any(len(level) != len(own) for level in levels):
-        needed = max(map(len, levels))
-        raise UsageError(f"It needs {needed} classes; the data have {len(own)}.")
+    if not lookups:
+        return "No arm of the stage learns labels from coarse to fine."
+    levels = [lookup or tuple(range(len(names))) for lookup in lookups]
+    needed = max(map(len, levels))
+    if needed != len(names):
+        return f"It needs {needed} classes; the data have {len(names)}."
     rows = []
     for example in examples:
         pictures = [example.image]
         for level in levels:
-            palette = [colours[level.index(coarse)] for coarse in level]
-            pictures.append(paint(example.label, palette))
+            colours = [palette[level.index(coarse)] for coarse in level]
+            pictures.append(paint(example.label, colours))
         rows.append((example.id, pictures))
-    maps = [example.label for example in examples]
     return Sheet(
         "What each stack of the network learns",
         "The truth from coarse to fine. Parts of one coarse class share a colour.",
         ["image", *(f"{len(set(level))} classes" for level in levels)],
         rows,
-        legend_entries(maps, colours, labels.names),
+        legend_entries([example.label for example in examples], palette, names),
     )
 
 
 def joint_sheet(
-    examples: Sequence[Example],
-    labels: LabelSpec,
-    lookups: Sequence[Sequence[int] | None],
-) -> Sheet:
+    examples: Sequence[Example], names: Sequence[str], *unused
+) -> Sheet | str:
     """The data's joints against the centroids of the parts (BODY Fig. 16).
 
-    Args:
-        examples, labels: with joints and SURREAL's 25 classes.
-        lookups: not used.
-
-    Raises:
-        UsageError: they have no joints, or other classes.
+    Why there is no sheet, a sentence, where the data are not SURREAL's.
     """
-    if labels.num_classes != targets.PARTS + 1:
-        number = labels.num_classes
-        raise UsageError(f"It needs SURREAL's 25 classes; the data have {number}.")
+    if len(names) != targets.PARTS + 1:
+        return f"It needs SURREAL's 25 classes; the data have {len(names)}."
     rows, distances = [], []
     for example in examples:
         joints, centroids = example.joints, targets.part_centroids(example.label)
         if joints is None:
-            raise UsageError("It needs 24 joints for each image; the data have none.")
+            return "It needs 24 joints for each image; the data have none."
         distances.append(np.hypot(*(joints - centroids).T) / len(example.label))
         joint_dots, dots = (joints, JOINT_COLOUR), (centroids, CENTROID_COLOUR)
-        pictures = [
-            marked(example.image),
-            marked(example.image, joint_dots),
-            marked(example.image, dots),
-            marked(example.image, joint_dots, dots),
-        ]
-        rows.append((example.id, pictures))
+        marks = ((), (joint_dots,), (dots,), (joint_dots, dots))
+        rows.append((example.id, [marked(example.image, *each) for each in marks]))
     far = np.concatenate(distances)
     far = far[np.isfinite(far)]
     note = "A joint is at the end of its part, the centroid in the middle."
@@ -138,12 +108,7 @@ SHEETS = {"hierarchy": hierarchy_sheet, "joints": joint_sheet}
 def marked(image: np.ndarray, *marks: tuple[np.ndarray, Colour]) -> np.ndarray:
     """An image enlarged to about LONG_SIDE with dots on it; dots of two sets joined.
 
-    Args:
-        image: uint8 RGB [H, W, 3].
-        marks: (places (x, y) in pixels [N, 2], NaN for none; colour).
-
-    Returns:
-        uint8 RGB [h, w, 3].
+    `marks` are (places (x, y) in pixels [N, 2], NaN for none; colour).
     """
     zoom = max(1, round(LONG_SIDE / max(image.shape[:2])))
     height, width = (side * zoom for side in image.shape[:2])

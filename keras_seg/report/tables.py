@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from keras_seg.ablation.protocol import Arm, ArmResult
-from keras_seg.config import to_dict
 from keras_seg.report import claims, intervals, scores, wording
 from keras_seg.report.blocks import Cell, Details, Paragraph, Row, Table
 from keras_seg.report.claims import Finding
@@ -31,25 +30,15 @@ LEVEL = "95 % interval"
 
 @dataclass(frozen=True)
 class Column:
-    """A number of each run: how it is written, and which one is best.
+    """A number of each run: how it is written, and which one is best."""
 
-    Attributes:
-        name: in the CSV file, of a claim's metric, and key of a floor's number.
-        title: heads the column.
-        value: of a run that is done; NaN where it has none.
-        write: the number as text.
-        best: max, min, or None where no value is better than another.
-        published: key of the document's number that stands below ours.
-        is_share: whether it is in 0..1, and differences are written in points.
-    """
-
-    name: str
+    name: str  # in the CSV file, of a claim's metric, and key of a floor's number
     title: str
-    value: Callable[[ArmResult], float]
+    value: Callable[[ArmResult], float]  # of a run that is done; NaN for none
     write: Callable[[float], str]
-    best: Callable | None = None
-    published: str = ""
-    is_share: bool = False
+    best: Callable | None = None  # max or min; None: no value is better than another
+    published: str = ""  # key of the document's number that stands below ours
+    is_share: bool = False  # in 0..1, and differences are written in points
 
 
 def score_column(key: str, title: str, published: str | None = None) -> Column:
@@ -92,10 +81,10 @@ COSTS = (
 
 def columns(view: StageView) -> list[Column]:
     """Those of every stage, and the scores that its document or a claim names."""
-    pairs = view.context.labels.flip_pairs
 
     def swapped(run):
-        return scores.left_right_confusion(scores.confusion(run), pairs)
+        confusion = scores.confusion(run)
+        return scores.left_right_confusion(confusion, view.context.flip_pairs)
 
     gap_title = "train\u00a0−\u00a0val, points"
     swapped_title = "left/right swapped %"
@@ -298,8 +287,8 @@ def other_published(view: StageView) -> Table | None:
     """The document's numbers that no other table of the stage has."""
     shown = {"miou", *(column.published for column in columns(view))}
     shown |= view.context.groups.keys()
-    names = view.context.labels.names
-    shown |= {f"{kind} {name}" for kind in CLASS_SCORES for name in names}
+    classes = view.context.names
+    shown |= {f"{kind} {name}" for kind in CLASS_SCORES for name in classes}
     keys = dict.fromkeys(key for arm in view.arms for key in arm.published)
     rest = [key for key in keys if key not in shown and not key.endswith(DEVIATION)]
     if not rest or not view.shows_published:
@@ -315,14 +304,11 @@ def other_published(view: StageView) -> Table | None:
 
 
 def settings(arm: Arm) -> dict[str, str]:
-    """{path: value} of the arm's configuration, without the seed."""
-    values = to_dict(arm.config)
-    del values["seed"]
-    return {path: _setting(value) for path, value in flat(values)}
+    """{path: value} of the arm's configuration."""
+    return {path: _setting(value) for path, value in flat(arm.settings())}
 
 
 def settings_table(arm: Arm) -> Table:
-    """All settings of one arm."""
     rows = [Row([Cell(path), Cell(value)]) for path, value in settings(arm).items()]
     return Table(["Setting", "Value"], rows, numbers=False)
 
@@ -382,11 +368,10 @@ def class_tables(view: StageView) -> list[Details]:
 
 
 def _class_table(view: StageView, kind: str) -> Table:
-    labels = view.context.labels
     values = [scores.per_class(view.result, arm.name, kind) for arm in view.finished]
     pixels = np.asarray(view.context.train_pixels, dtype=float)
     rows = []
-    for k, (name, colour) in enumerate(zip(labels.names, view.palette)):
+    for k, (name, colour) in enumerate(zip(view.context.names, view.palette)):
         share = Cell(f"{100 * pixels[k] / max(1.0, pixels.sum()):.2g}")
         cells = _heat_cells(view, [one[k] for one in values], f"{kind} {name}")
         rows.append(Row([Cell(name, colour=colour), share, *cells]))
@@ -428,7 +413,7 @@ def _heat_cells(view: StageView, values: Sequence[float], key: str) -> list[Cell
 
 def scores_rows(view: StageView, folder: Path) -> list[dict]:
     """One row for each run with all its numbers as they are, then the floors."""
-    result, names = view.result, view.context.labels.names
+    result, names = view.result, view.context.names
     finished = scores.all_done(result)
     keys = [key for run in finished for key in scores.metrics(run)["summary"]]
     keys = list(dict.fromkeys(keys))

@@ -4,66 +4,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keras_seg.ablation.protocol import Arm, StageResult
-from keras_seg.errors import StorageError
-from keras_seg.labels import LabelSpec
-from keras_seg.plots import MOST_LABELS, arm_colours, picture_palette
+from keras_seg.plots import MOST_LABELS, Colour, arm_colours, picture_palette
 from keras_seg.report import scores
 from keras_seg.report.intervals import Interval
 from keras_seg.report.sheets import Example
+from keras_seg.storage import StorageError
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a report needs beyond the results.
+    """What a report needs beyond the results."""
 
-    Attributes:
-        command: the command line that repeats the study.
-        scale: one of protocol.SCALES.
-        study, dataset: their names.
-        labels: the dataset's classes.
-        train_pixels: [C] pixels of each class in the training split.
-        environment: {what: value}: versions, CPU, threads, commit.
-        datasets: those on which the study's published numbers may stand beside ours;
-            a stage may name its own.
-        groups: {name: class ids} of grouped accuracies; empty if none.
-        weights: {`wording.weighting` of an arm: weights [C]} to be drawn.
-        sequences: {split: {image id: sequence}}, from `Prepared.sequences`.
-        examples: images for the sheets of a stage (`Stage.sheets`).
-    """
-
-    command: str
-    scale: str
-    study: str
+    command: str  # repeats the study
+    scale: str  # one of protocol.SCALES
     dataset: str
-    labels: LabelSpec
-    train_pixels: Sequence[int]
-    environment: Mapping[str, object]
+    names: Sequence[str]  # of the dataset's classes
+    palette: Sequence[Colour]
+    train_pixels: Sequence[int]  # [C], in the training split
+    environment: Mapping[str, object]  # versions, CPU, threads, commit
+    flip_pairs: Sequence[tuple[int, int]] = ()  # classes that are left and right
+    # On which the study's published numbers may stand beside ours; a stage may name
+    # its own.
     datasets: Sequence[str] = ()
-    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of class ids
+    # {`wording.weighting` of an arm: weights [C]}
     weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    # {split: {image id: sequence}}, from `Prepared.sequences`
     sequences: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    examples: Sequence[Example] = ()
+    examples: Sequence[Example] = ()  # for the sheets of a stage
 
 
 @dataclass(frozen=True)
 class Panel:
     """Arms of a stage that belong in one picture (`Stage.panels`).
 
-    Attributes:
-        name: ends the names of its files: "panel1" for the first one declared, ""
-            for that of all arms.
-        title: as declared, or "".
-        labels: {name of an arm: what it is called here} of all its arms.
-        drawn: those of `labels` to draw: all, or where they are many the best ones.
-        styles: {label: (colour, dash)} of those to draw, all different. Panels that
-            declare their arms in the same order draw them in the same styles.
+    Panels that declare their arms in the same order draw them in the same styles.
     """
 
-    name: str
-    title: str
-    labels: Mapping[str, str]
-    drawn: Mapping[str, str]
-    styles: Mapping[str, tuple]
+    name: str  # ends the names of its files: "panel1", or "" for that of all arms
+    title: str  # as declared, or ""
+    labels: Mapping[str, str]  # {name of an arm: what it is called here}
+    drawn: Mapping[str, str]  # those of `labels` to draw: all, or the best of many
+    styles: Mapping[str, tuple]  # {label: (colour, dash)} of those, all different
 
 
 class StageView:
@@ -87,9 +69,8 @@ class StageView:
         self.base = result.arms[0]
         self.titles = {arm.name: arm.title for arm in self.arms}
         self.finished = [arm for arm in self.arms if scores.done(result, arm.name)]
-        labels = context.labels
-        self.floors = scores.floors(result, labels.names, context.train_pixels)
-        self.palette = picture_palette(labels.palette, labels.names)
+        self.floors = scores.floors(result, context.names, context.train_pixels)
+        self.palette = picture_palette(context.palette, context.names)
         comparable = context.dataset in (self.stage.datasets or context.datasets)
         self.shows_published = context.scale == "paper" and comparable
         self.damaged: list[str] = []

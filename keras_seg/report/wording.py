@@ -7,7 +7,7 @@ points.
 import math
 from collections.abc import Sequence
 
-from keras_seg.config import Config
+from keras_seg.ablation.protocol import Arm
 
 METRICS = {  # keys of `keras_seg.metrics.summary`
     "miou": "mIoU",
@@ -47,12 +47,12 @@ def metric(key: str) -> str:
     return (METRICS | PUBLISHED).get(key, key)
 
 
-def weighting(config: Config) -> str:
-    """The class weights of a configuration; those of VOC07 with their settings."""
-    if config.loss.weights != "voc07":
-        return config.loss.weights
-    counted = f"{config.loss.occurrences}, background {config.loss.background_weight:g}"
-    return f"voc07 ({counted})"
+def weighting(arm: Arm) -> str:
+    """The class weights of an arm; those of VOC07 with their settings."""
+    loss = arm.config.loss
+    if loss.weights != "voc07":
+        return loss.weights
+    return f"voc07 ({loss.occurrences}, background {loss.background_weight:g})"
 
 
 def percent(value: float) -> str:

@@ -89,12 +89,12 @@ class Network:
         loss = self.config.loss
         if loss.strategy != "direct" or not loss.direct_at_inference:
             return None
-        return class_weights.from_counts(loss, prepared.counts("train"))
+        return training_weights(self.config, prepared)
 
     def compile_arguments(self, prepared: Prepared) -> dict[str, Any]:
         """Losses, their weights and the mIoU (`losses.compile_arguments`)."""
         settings = self.config.loss
-        weights = class_weights.from_counts(settings, prepared.counts("train"))
+        weights = training_weights(self.config, prepared)
         joints = {"heatmaps": settings.joint_weight}
         return losses.compile_arguments(
             self.net,
@@ -151,6 +151,21 @@ class Network:
             np.asarray(self.inference.predict_on_batch(image)["logits"])
             seconds.append(time.perf_counter() - began)
         return min(seconds) * 1000
+
+
+def label_levels(config: Config, num_classes: int) -> list[tuple[int, ...] | None]:
+    """Lookups (`Head`) of the levels that a network learns, from coarse to fine.
+
+    [] where it learns the plain labels only.
+    """
+    heads = nets.heads(config.net.name, num_classes, **config.net.knobs)
+    lookups = [head.lookup for head in heads.values() if head.target == "labels"]
+    return lookups if any(lookups) else []
+
+
+def training_weights(config: Config, prepared: Prepared) -> np.ndarray | None:
+    """float64 [C]: the configured weights of the classes; None for "none"."""
+    return class_weights.from_counts(config.loss, prepared.counts("train"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seg import storage
+from keras_seg import backend, storage
 from keras_seg.config import Config, from_dict, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, StorageError, UsageError
@@ -262,6 +262,22 @@ def read_environment(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{run} is no run folder: it has no environment.json.")
     return storage.read_json(path)
+
+
+def common_environment(runs: Iterable[Path]) -> dict[str, object]:
+    """Versions and machine as the first of the runs wrote them; the commits of all.
+
+    {} where none was begun.
+    """
+    begun = [run for run in runs if (run / "environment.json").is_file()]
+    found = [read_environment(run) for run in begun]
+    if not found:
+        return {}
+    commits = dict.fromkeys(one["commit"] or "not known" for one in found)
+    return found[0]["fingerprint"] | {
+        "commit": ", ".join(commits),
+        "commit of this report": backend.commit(),
+    }
 
 
 def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

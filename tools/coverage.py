@@ -29,7 +29,7 @@ from keras_seg.report import families, grouping, statistics
 
 COUNTS = Path(__file__).with_name("coverage.npz")
 TRUTH_TRAININGS = 1000  # that the expected score is averaged over
-PILOT = 400  # studies from which the standard error is taken
+PILOT = 1000  # studies from which the standard error is taken
 BATCH_VALUES = 100_000  # counts in memory at once: what fits a cache
 
 
@@ -235,9 +235,9 @@ def simulate(population: Population, setting: Setting, studies: int, seed: int) 
             yield comparisons(arms, setting, ids, sequences)
 
     rng = np.random.default_rng(seed)
-    pilot = [found[0].difference for found in run(PILOT, rng)]
     truth = [0.0] * (setting.arms - 1)
-    if setting.effect:
+    for _ in range(2 if setting.effect else 0):  # the effect changes the error a little
+        pilot = [found[0].difference for found in run(PILOT, rng)]
         truth[0] = setting.effect * float(np.std(pilot))
         gains[1] = population.gain(setting, truth[0])
     rows = []

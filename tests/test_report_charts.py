@@ -48,69 +48,58 @@ def legend(figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def curves(histories, column, named=None, base=None):
+    """The figure of these histories and the lines in it."""
+    named = named or list(histories)
+    styles = plots.arm_colours(list(histories), base)
+    figure = charts.arm_curves(histories, column, "x", styles=styles, named=named)
+    return figure, figure.axes[0].lines
+
+
 def test_curves_draw_every_seed_in_percent_without_gaps():
-    histories = {
-        "base": [history(), history(miou=[0.1, math.nan, 0.4])],
-        "other": [history(miou=[0.5, 0.6])],
-    }
-    styles = plots.arm_colours(["base", "other"], "base")
+    base = [history(), history(miou=[0.1, math.nan, 0.4])]
+    histories = {"base": base, "other": [history(miou=[0.5, 0.6])]}
 
-    figure = charts.arm_curves(
-        histories, "val_miou", "x", styles=styles, named=["base", "other"]
-    )
+    figure, lines = curves(histories, "val_miou", base="base")
 
-    lines = figure.axes[0].lines
-    drawn = [
-        (line.get_color(), line.get_xdata().tolist(), line.get_ydata().tolist())
-        for line in lines
-        if line.get_marker() == "None"
-    ]
-    assert [one[0] for one in drawn] == [plots.INK, plots.INK, plots.COLOURS[0]]
-    assert [one[1] for one in drawn] == [[100, 200, 300], [100, 300], [100, 200]]
-    assert sum((one[2] for one in drawn), []) == pytest.approx(
-        [10, 20, 30, 10, 40, 50, 60]
-    )
+    drawn = [line for line in lines if line.get_marker() == "None"]
+    colours = [line.get_color() for line in drawn]
+    assert colours == [plots.INK, plots.INK, plots.COLOURS[0]]
+    steps = [line.get_xdata().tolist() for line in drawn]
+    assert steps == [[100, 200, 300], [100, 300], [100, 200]]
+    heights = [height for line in drawn for height in line.get_ydata()]
+    assert heights == pytest.approx([10, 20, 30, 10, 40, 50, 60])
     assert legend(figure) == ["base", "other"]
     ends = [line for line in lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in ends] == [200]  # it ended early
 
 
 def test_many_arms_are_grey_but_for_the_named():
-    names = [f"arm {k}" for k in range(40)]
-    styles = plots.arm_colours(names, names[0])
-    histories = {name: [history()] for name in names}
+    histories = {f"arm {k}": [history()] for k in range(40)}
 
-    figure = charts.arm_curves(
-        histories, "loss", "x", styles=styles, named=[names[0], names[7]]
-    )
+    figure, lines = curves(histories, "loss", ["arm 0", "arm 7"], base="arm 0")
 
-    colours = [line.get_color() for line in figure.axes[0].lines]
-    assert colours.count(plots.RULE) == 38
+    assert [line.get_color() for line in lines].count(plots.RULE) == 38
     assert legend(figure) == ["arm 0", "arm 7", "38 other arms"]
 
 
 def test_long_names_are_whole():
-    names = [f"U-Net with batch norm after every layer, loss {k} " * 3 for k in "ab"]
-    styles = plots.arm_colours(names, None)
-    histories = {name: [history()] for name in names}
+    names = [f"U-Net with batch norm after every layer, loss {k}, " * 3 for k in "ab"]
 
-    figure = charts.arm_curves(histories, "loss", "x", styles=styles, named=names)
+    figure, _ = curves({name: [history()] for name in names}, "loss")
 
-    assert [" ".join(text.split()) for text in legend(figure)] == [
-        name.strip() for name in names
-    ]
-    assert max(len(line) for text in legend(figure) for line in text.split("\n")) < 84
+    shown = legend(figure)
+    assert [" ".join(text.split()) for text in shown] == [n.strip() for n in names]
+    assert max(len(line) for text in shown for line in text.split("\n")) < 84
 
 
 def test_curves_of_one_arm_as_the_thesis_draws_them():
-    """Fig. 4: training as lines, validation as crosses, two axes."""
+    """BODY Fig. 4: training as lines, validation as crosses, two axes."""
     figure = charts.curves_of_one([history()], "Normal")
 
     loss, miou = figure.axes
-    (train,), (crosses,) = (
-        [line for line in miou.lines if line.get_marker() == marker]
-        for marker in ("", "x")
-    )
+    train, crosses = sorted(miou.lines, key=lambda line: line.get_marker())
+    assert (train.get_marker(), crosses.get_marker()) == ("", "x")
     assert list(train.get_ydata()) == pytest.approx([15, 25, 35])
     assert list(crosses.get_ydata()) == pytest.approx([10, 20, 30])
     assert crosses.get_linestyle() == "None"
@@ -119,7 +108,7 @@ def test_curves_of_one_arm_as_the_thesis_draws_them():
 
 
 def test_curves_of_all_arms_in_one():
-    """Fig. 17: the loss dashed, the mIoU solid, a colour for each arm."""
+    """BODY Fig. 17: the loss dashed, the mIoU solid, a colour for each arm."""
     histories = {"a": [history()], "b": [history(miou=[0.3, 0.4, math.nan])]}
     styles = plots.arm_colours(["a", "b"], "a")
 
@@ -162,8 +151,7 @@ def test_weights_stand_in_the_order_of_frequency():
     axes = charts.class_weights(CLASSES, [10, 30, 20, 0], weights, "x").axes[0]
 
     first, second = (line.get_ydata() for line in axes.lines)
-    assert first[:3].tolist() == [2, 3, 1]
-    assert np.isnan(first[3])
+    assert first.tolist() == pytest.approx([2, 3, 1, math.nan], nan_ok=True)
     assert second.tolist() == [5, 6, 4, 7]
     assert axes.get_xticklabels()[0].get_text() == "$head$ 50 %"
 
@@ -223,6 +211,18 @@ def flat(blocks, kind):
             yield from flat(inside, kind)
 
 
+def curves_of(view) -> tuple[dict[str, Chart], list[str]]:
+    """{name: chart}, and the names of those that are not folded."""
+    blocks = charts.curves(view)
+    (unfolded,) = [block for block in blocks if isinstance(block, Charts)]
+    drawn = {chart.name: chart for chart in flat(blocks, Chart)}
+    return drawn, [chart.name for chart in unfolded.charts]
+
+
+def grids_of(view) -> list[Pictures]:
+    return list(flat(charts.pictures(view), Pictures))
+
+
 def lines(chart: Chart) -> dict[float, tuple]:
     """{height of a line: (its colour, its dash)}; in these results all are level."""
     return {
@@ -235,65 +235,40 @@ def classes_in(grid: Pictures) -> list[int]:
     """The class that fills each column's prediction, the same in all rows."""
     found = []
     for column in range(2, len(grid.header)):
-        (colour,) = {
-            tuple(level)
-            for _, images in grid.rows
-            for level in images[column].reshape(-1, 3).tolist()
-        }
-        found.append(PALETTE.index(colour))
+        levels = np.stack([images[column] for _, images in grid.rows]).reshape(-1, 3)
+        (colour,) = np.unique(levels, axis=0).tolist()
+        found.append(PALETTE.index(tuple(colour)))
     return found
 
 
-def test_each_panel_has_curves_of_exactly_its_arms(tmp_path):
-    blocks = charts.curves(view_of(tmp_path, panels=PANELS))
+def test_each_panel_has_curves_and_pictures_of_exactly_its_arms(tmp_path):
+    view = view_of(tmp_path, panels=PANELS)
+    drawn, unfolded = curves_of(view)
+    grids = grids_of(view)
 
-    drawn = {chart.name: chart for chart in flat(blocks, Chart)}
-    assert set(drawn) == {
-        f"grid-{column}-panel{k}" for column in COLUMNS for k in (1, 2, 3, 4)
-    }
-    for k, (title, labels) in enumerate(PANELS.items(), 1):
-        numbers = {int(name.removeprefix("arm")) for name in labels}
+    numbers = range(1, 5)
+    assert set(drawn) == {f"grid-{c}-panel{k}" for c in COLUMNS for k in numbers}
+    assert unfolded == [f"grid-val-miou-panel{k}" for k in numbers]
+    assert [grid.name for grid in grids] == [f"grid-pictures-panel{k}" for k in numbers]
+    for k, (title, labels), grid in zip(numbers, PANELS.items(), grids):
+        arms = [int(name.removeprefix("arm")) for name in labels]
         loss = drawn[f"grid-loss-panel{k}"]
-        assert set(lines(loss)) == numbers
+        assert set(lines(loss)) == set(arms)
         assert len(set(lines(loss).values())) == len(labels)
         assert legend(loss.figure) == list(labels.values())
         assert loss.figure.axes[0].get_title(loc="left") == f"Training loss: {title}"
         validation = lines(drawn[f"grid-val-loss-panel{k}"])
-        assert set(validation) == {1 + number for number in numbers}
+        assert set(validation) == {1 + number for number in arms}
+        assert grid.header == ["image", "truth", *labels.values()]
+        assert classes_in(grid) == arms
+        known = sorted({0, *arms})  # the truth is all of class 0
+        assert [name for name, _ in grid.legend] == [NAMES[k] for k in known]
     colours = [
         [lines(drawn[f"grid-loss-panel{net + 1}"])[11 - 3 * k - net] for k in range(4)]
         for net in range(3)
     ]
     assert colours[0] == colours[1] == colours[2]
     assert len({chart.description for chart in drawn.values()}) == len(drawn)
-
-
-@pytest.mark.parametrize(
-    ("panels", "names"),
-    [
-        (PANELS, [f"grid-val-miou-panel{k}" for k in (1, 2, 3, 4)]),
-        ({}, ["grid-val-miou", "grid-train-miou"]),
-    ],
-    ids=["panels", "no panels"],
-)
-def test_curves_of_what_decides_are_not_folded(tmp_path, panels, names):
-    blocks = charts.curves(view_of(tmp_path, panels=panels))
-
-    (unfolded,) = [block for block in blocks if isinstance(block, Charts)]
-    assert [chart.name for chart in unfolded.charts] == names
-
-
-def test_each_panel_has_pictures_of_exactly_its_arms(tmp_path):
-    grids = list(flat(charts.pictures(view_of(tmp_path, panels=PANELS)), Pictures))
-
-    names = [grid.name for grid in grids]
-    assert names == [f"grid-pictures-panel{k}" for k in (1, 2, 3, 4)]
-    for grid, labels in zip(grids, PANELS.values()):
-        assert grid.header == ["image", "truth", *labels.values()]
-        numbers = [int(name.removeprefix("arm")) for name in labels]
-        assert classes_in(grid) == numbers
-        known = sorted({0, *numbers})  # the truth is all of class 0
-        assert [name for name, _ in grid.legend] == [f"class {k}" for k in known]
 
 
 def test_an_arm_that_is_left_out_changes_no_other_panel_or_colour(tmp_path):
@@ -317,33 +292,27 @@ def test_a_panel_has_no_more_arms_than_can_be_told_apart(tmp_path):
     view = view_of(tmp_path, panels=panels)
     best = [1, 5, 6, 7, 8, 9, 10, 11]
 
-    (loss,) = [
-        chart
-        for chart in flat(charts.curves(view), Chart)
-        if chart.name == "grid-loss-panel1"
-    ]
-    (grid,) = flat(charts.pictures(view), Pictures)
+    loss = curves_of(view)[0]["grid-loss-panel1"]
 
     styles = lines(loss)
     grey = {number for number, style in styles.items() if style[0] == plots.RULE}
     assert grey == {2, 3, 4}
     assert len({styles[number] for number in best}) == plots.MOST_LABELS == 8
     assert legend(loss.figure) == [*(f"#{k}" for k in best), "3 other arms"]
+    (grid,) = grids_of(view)
     assert classes_in(grid) == best
 
 
-@pytest.mark.parametrize(
-    "panels", [{}, {"one": {"arm1": "a", "arm2": "b", "arm0": "c"}}]
-)
+@pytest.mark.parametrize("panels", [{}, {"one": dict(arm1="a", arm2="b", arm0="c")}])
 def test_arms_are_drawn_in_the_colours_they_name(tmp_path, panels):
     """The first arm of a panel is the one in ink."""
-    colours = {"arm0": plots.COLOURS[0]} if panels else {"arm1": plots.COLOURS[0]}
+    base, other = ("arm1", "arm0") if panels else ("arm0", "arm1")
+    colours = {other: plots.COLOURS[0]}
     arms = [dataclasses.replace(a, colour=colours.get(a.name, "")) for a in ARMS[:3]]
 
     (panel,) = view_of(tmp_path, arms, panels=panels).panels()
 
     given = {name: panel.styles[label][0] for name, label in panel.labels.items()}
-    base = "arm1" if panels else "arm0"
     assert given == {base: plots.INK, **colours, "arm2": plots.COLOURS[1]}
 
 
@@ -353,15 +322,16 @@ def test_a_stage_without_panels_is_drawn_as_one(tmp_path, count):
     view = view_of(tmp_path, ARMS[:count])
     shown = [0, *range(count - 7, count)]
 
-    drawn = {chart.name: chart for chart in flat(charts.curves(view), Chart)}
-    (grid,) = flat(charts.pictures(view), Pictures)
+    drawn, unfolded = curves_of(view)
 
     documents = ["grid-together", *(f"grid-arm{k}" for k in range(8))]
     assert list(drawn) == [*(f"grid-{column}" for column in COLUMNS), *documents]
+    assert unfolded == ["grid-val-miou", "grid-train-miou"]
     assert set(lines(drawn["grid-loss"])) == set(range(count))
     others = [f"{count - 8} other arms"] if count > 8 else []
     names = [f"Arm {k}" for k in shown]
     assert legend(drawn["grid-loss"].figure) == names + others
+    (grid,) = grids_of(view)
     assert grid.name == "grid-pictures"
     assert grid.header == ["image", "truth", *names]
     assert classes_in(grid) == shown

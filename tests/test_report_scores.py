@@ -36,68 +36,61 @@ def confusions_of(arm: str, seed: int) -> np.ndarray:
     return confusions
 
 
-def finished(folder, arm, seed, full_size=None, classes=None, ids=IDS) -> ArmResult:
+def finished(folder, arm, seed=0, full_size=None, classes=None, ids=IDS) -> ArmResult:
     run = folder / arm / f"seed{seed}"
     (run / "evaluation").mkdir(parents=True)
     confusions = confusions_of(arm, seed)
-    counts = np.stack([metrics.image_counts(c, classes) for c in confusions], axis=1)
-    split = "val" if full_size is None else "test"
-    place = run_folder.per_image_file(
-        run, None if full_size is None else split, bool(full_size)
+    counts = [metrics.image_counts(each, classes) for each in confusions]
+    # Only an evaluation states its size; else the scores are those of training.
+    split, size = (
+        ("val", {}) if full_size is None else ("test", {"full_size": full_size})
     )
-    run_folder.write_per_image(place, run_folder.PerImage(ids, *counts))
-    total = confusions.sum(0)
-    found = {"split": split, "scored_ids": classes, "confusion": total.tolist()}
-    found |= {} if full_size is None else {"full_size": full_size}
-    summary = metrics.summary(total, classes=classes)
-    found["summary"] = {key: summary[key] for key in bootstrap.SCORES}
+    place = run_folder.per_image_file(run, split if size else None, bool(full_size))
+    per_image = run_folder.PerImage(ids, *np.stack(counts, axis=1))
+    run_folder.write_per_image(place, per_image)
+    found = {"split": split, **size, **metrics.scores(confusions.sum(0), classes)}
     return ArmResult(ARMS[arm], seed, run, "done", metrics=found)
 
 
-def stage_of(*results) -> StageResult:
-    stage = Stage("weighting", "Does weighting help?", "test", lambda base: [])
+def stage_of(*results, **more) -> StageResult:
+    stage = Stage("weighting", "Does weighting help?", "test", lambda base: [], **more)
     return StageResult(stage, results, "ours", "")
+
+
+def interval(*results, of=("ours", "base"), sequences=None):
+    return scores.interval(stage_of(*results), *of, sequences or {})
 
 
 @pytest.mark.parametrize("full_size", [None, False, True])
 @pytest.mark.parametrize("classes", [None, SCORED])
 def test_interval_is_of_the_difference_the_stage_shows(full_size, classes, tmp_path):
-    result = stage_of(
-        *(
-            finished(tmp_path, arm, seed, full_size, classes)
-            for arm in ARMS
-            for seed in (0, 1)
-        )
-    )
-    split = "val" if full_size is None else "test"
-    found = scores.interval(result, "ours", "base", {split: DRIVES})
-    expected = scores.difference(result, "ours", "base")
+    runs = [
+        finished(tmp_path, arm, seed, full_size, classes)
+        for arm in ARMS
+        for seed in (0, 1)
+    ]
+    drives = {"val" if full_size is None else "test": DRIVES}
+    found = interval(*runs, sequences=drives)
+    expected = scores.difference(stage_of(*runs), "ours", "base")
     assert found.difference == pytest.approx(expected, abs=1e-12)
     assert (found.images, found.groups, found.seeds) == (24, 6, 2)
     assert found.is_clear
-    reverse = scores.interval(result, "base", "ours", {split: DRIVES})
+    reverse = interval(*runs, of=("base", "ours"), sequences=drives)
     assert (reverse.low, reverse.high) == pytest.approx((-found.high, -found.low))
     # The sequences of another split are none of these images'.
-    alone = scores.interval(result, "ours", "base", {"train": DRIVES})
-    assert alone.groups == 24
+    assert interval(*runs, sequences={"train": DRIVES}).groups == 24
 
 
 def test_a_claim_is_judged_by_the_interval_of_its_own_score(tmp_path):
-    runs = [finished(tmp_path, arm, 0) for arm in ARMS]
-    claimed = ("miou", "mean_accuracy", "ms_per_image")
-    stage = replace(
-        stage_of().stage,
-        claims=tuple(
-            Claim(f"{key} rises", "ours", "base", "higher", key) for key in claimed
-        ),
-    )
-    result = StageResult(stage, runs, "ours", "")
+    runs = [finished(tmp_path, arm) for arm in ARMS]
+    keys = ("miou", "mean_accuracy", "ms_per_image")
+    claimed = tuple(Claim(f"{k} rises", "ours", "base", "higher", k) for k in keys)
     context = Context("run.py", "bench", "test", "wxyz", [(0, 0, 0)] * 4, [1] * 4, {})
-    found = tables.findings(StageView(result, context))
+    found = tables.findings(StageView(stage_of(*runs, claims=claimed), context))
 
-    assert [one.claim.metric for one in found] == list(claimed)
-    for one, key in zip(found[:2], claimed):
-        ours, base = (runs[arm].metrics["summary"][key] for arm in (1, 0))
+    assert [one.claim.metric for one in found] == list(keys)
+    for one, key in zip(found[:2], keys):
+        base, ours = (run.metrics["summary"][key] for run in runs)
         assert one.interval.difference == pytest.approx(ours - base, abs=1e-12)
         assert one.verdict == claims.HOLDS
     assert found[0].interval != found[1].interval
@@ -105,47 +98,45 @@ def test_a_claim_is_judged_by_the_interval_of_its_own_score(tmp_path):
 
 
 def test_interval_is_that_of_the_files(tmp_path):
-    result = stage_of(*(finished(tmp_path, arm, 3) for arm in ARMS))
+    found = interval(
+        *(finished(tmp_path, arm, 3) for arm in ARMS), sequences={"val": DRIVES}
+    )
     arms = []
     for arm in ("ours", "base"):
         confusions = confusions_of(arm, 3)
         diagonal = confusions.diagonal(axis1=1, axis2=2)
         arms.append({3: np.stack([diagonal, confusions.sum(2), confusions.sum(1)])})
-    groups = np.arange(24) // 4
-    expected = bootstrap.paired_difference(*arms, groups)
-    assert scores.interval(result, "ours", "base", {"val": DRIVES}) == expected
+    assert found == bootstrap.paired_difference(*arms, np.arange(24) // 4)
 
 
 def test_no_interval_without_the_counts_of_every_run(tmp_path):
-    base, ours = (finished(tmp_path, arm, 0) for arm in ARMS)
+    base, ours = (finished(tmp_path, arm) for arm in ARMS)
     second = finished(tmp_path, "ours", 1)
-    assert scores.interval(stage_of(base, ours, second), "ours", "base", {})
-    assert scores.interval(stage_of(ours, second), "ours", "base", {}) is None
-    failed = ArmResult(ARMS["base"], 0, base.run, "failed")
-    assert scores.interval(stage_of(failed, ours), "ours", "base", {}) is None
-    assert scores.interval(stage_of(base, ours), None, "base", {}) is None
+    assert interval(base, ours, second)
+    assert interval(ours, second) is None
+    assert interval(ArmResult(ARMS["base"], 0, base.run, "failed"), ours) is None
+    assert interval(base, ours, of=(None, "base")) is None
     run_folder.per_image_file(second.run, None).unlink()  # of an older version
-    assert scores.interval(stage_of(base, ours, second), "ours", "base", {}) is None
+    assert interval(base, ours, second) is None
 
 
-def test_no_interval_between_different_images_or_scores(tmp_path):
-    base = finished(tmp_path, "base", 0)
-    others = {
-        "ids": finished(tmp_path / "ids", "ours", 0, ids=IDS[::-1]),
-        "classes": finished(tmp_path / "classes", "ours", 0, classes=SCORED),
-        "split": finished(tmp_path / "split", "ours", 0, full_size=False),
-    }
-    for what, ours in others.items():
-        assert scores.interval(stage_of(base, ours), "ours", "base", {}) is None, what
-    # Scores that another evaluation has replaced since
-    ours = finished(tmp_path, "ours", 0)
+@pytest.mark.parametrize(
+    "other", [{"ids": IDS[::-1]}, {"classes": SCORED}, {"full_size": False}], ids=str
+)
+def test_no_interval_between_different_images_or_scores(tmp_path, other):
+    base, ours = finished(tmp_path, "base"), finished(tmp_path, "ours", **other)
+    assert interval(base, ours) is None
+
+
+def test_no_interval_of_scores_that_another_evaluation_has_replaced(tmp_path):
+    base, ours = (finished(tmp_path, arm) for arm in ARMS)
     confusion = (np.array(ours.metrics["confusion"]) + np.eye(4, dtype=int)).tolist()
     ours = replace(ours, metrics=ours.metrics | {"confusion": confusion})
-    assert scores.interval(stage_of(base, ours), "ours", "base", {}) is None
+    assert interval(base, ours) is None
 
 
 def test_damaged_counts_are_named(tmp_path):
-    base, ours = (finished(tmp_path, arm, 0) for arm in ARMS)
+    base, ours = (finished(tmp_path, arm) for arm in ARMS)
     run_folder.per_image_file(ours.run, None).write_bytes(b"PK")
     with pytest.raises(StorageError, match=r"ours/seed0/per_image\.npz is damaged"):
-        scores.interval(stage_of(base, ours), "ours", "base", {})
+        interval(base, ours)

@@ -14,10 +14,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from keras_seg import command_line
 from keras_seg.ablation import estimate, executors, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Plan, Stage, StageResult, Study
+from keras_seg.command_line import positive_int
 from keras_seg.config import Config, parse_setting, to_dict
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
@@ -36,62 +38,90 @@ FRAMES = 4
 SYNTHETIC_SIZE = (320, 320)
 VALIDATION_SHARE = 6  # training images for one of validation; BODY 2.2
 MOST_JOBS = 64  # tasks given to a cluster at once; it queues what does not fit
+DESCRIPTION = """Run a stage of a study: train its arms, choose a winner, report.
+
+{0} --net icnet --stage weighting
+{0} --net icnet --stage all --data datasets/prepared/camvid
+
+The same command resumes an interrupted one and skips what is done."""
 COMPARE = "compare"  # the stage that puts the winners of all networks side by side
+
+
+def option(default: Any = None, help: str = "", **how: Any) -> Any:
+    """A field of `Request` and its option; `how` are arguments of add_argument."""
+    return field(default=default, metadata={"help": help, **how})
+
+
+def switch(help: str) -> Any:
+    return option(False, help, action="store_true")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks of a study.
+    """What a command line asks of a study; a field's help is that of its option."""
 
-    Attributes:
-        action: a key of `ACTIONS`; "list" and "plan" train nothing.
-        stage: one stage, "all" of the chain, or "compare".
-        net: which of the study's networks; None where it has only one plan.
-        study: a file in ablations/studies without its ending, or the path of one.
-        data: prepared folder; None is the synthetic humans, for the studies of bodies.
-        scale: one of `protocol.SCALES`.
-        size: height and width that images are resized to; None is the scale's.
-        settings: {path of a setting: value} of the base that every arm varies.
-        seeds: runs per arm.
-        jobs: arms trained at the same time; None is 1, with Ray as many as fit.
-        threads: of each arm; None is the number of cores.
-        executor: one of `executors.EXECUTORS`.
-        out: results are in OUT/<study>/<net>.
-        init_weights: file for the arms that start from pretrained weights.
-        winner: "arm" or "stage/arm" of an earlier stage to start from.
-        restart: train the arms of the stages anew.
-        allow_inexact: let a run resume although the machine or a library changed.
-        tensorboard: let every run keep a log for TensorBoard as well.
-        command: the command line, for the report.
-    """
-
-    stage: str | None = None
-    net: str | None = None
-    study: str = "body_parts"
-    data: Path | None = None
-    scale: str = "demo"
-    size: tuple[int, int] | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
-    seeds: int = 1
-    jobs: int | None = None
-    threads: int | None = None
-    executor: str = "local"
-    out: Path = Path("runs")
-    init_weights: Path | None = None
-    winner: str | None = None
-    restart: bool = False
-    allow_inexact: bool = False
-    tensorboard: bool = False
-    action: str = "run"
-    command: str = ""
+    net: str | None = option(help="which network; see --list")
+    stage: str | None = option(help="a stage, all of the chain, or compare; see --list")
+    study: str = option("body_parts", "its name, or a path ending in .py")
+    data: Path | None = option(
+        help="prepared folder; default: the synthetic humans, for studies of bodies",
+        type=Path,
+    )
+    scale: str = option(
+        "demo",
+        "how large and long: a test, minutes, an afternoon, the document's",
+        choices=protocol.SCALES,
+    )
+    size: tuple[int, int] | None = option(
+        help="of the images", nargs=2, type=positive_int, metavar=("H", "W")
+    )
+    settings: Mapping[str, object] = option(
+        (),
+        "a setting of every arm's base, such as optimizer.lr=0.001; may be repeated",
+        flag="--set",
+        action="append",
+        metavar="KEY=VALUE",
+    )
+    seeds: int = option(1, "runs per arm", type=positive_int, metavar="K")
+    jobs: int | None = option(
+        help="arms at the same time; default: 1, with ray as many as fit",
+        type=positive_int,
+        metavar="N",
+    )
+    executor: str = option(
+        "local",
+        "where arms are run: here, or on the Ray cluster of RAY_ADDRESS",
+        choices=executors.EXECUTORS,
+    )
+    threads: int | None = option(
+        help="of each arm; default: the cores", type=positive_int, metavar="N"
+    )
+    out: Path = option(Path("runs"), "results are in OUT/STUDY/NET", type=Path)
+    init_weights: Path | None = option(
+        help="for the arms that start from pretrained weights; see --list",
+        type=Path,
+        metavar="FILE",
+    )
+    winner: str | None = option(
+        help="start from this arm of an earlier stage", metavar="[STAGE/]ARM"
+    )
+    restart: bool = switch("train every arm of the stage anew")
+    allow_inexact: bool = switch(
+        "resume a run although the machine or a library changed"
+    )
+    tensorboard: bool = switch("let every run keep a log for TensorBoard as well")
+    action: str = "run"  # a key of ACTIONS
+    command: str = ""  # the command line, for the report
 
     def __post_init__(self):
-        if {"seed", "net", "net.name"} & self.settings.keys():
+        settings = dict(self.settings)
+        object.__setattr__(self, "settings", settings)
+        if {"seed", "net", "net.name"} & settings.keys():
             raise UsageError(
                 "--set cannot change the seed or the network: --seeds K runs the seeds "
                 "0 to K - 1, --net names a network."
             )
-        if self.size is not None and "data.size" in self.settings:
+        if self.size is not None and "data.size" in settings:
             raise UsageError("--size and --set data.size both name a size; give one.")
 
     @property
@@ -138,104 +168,28 @@ def main(argv: list[str], prog: str = "python ablations/run.py") -> int:
 
 def parse(argv: list[str], prog: str) -> Request:
     """The request of a command line, without reading or checking any file."""
-    positive = command_line.positive_int
-    parser = command_line.Parser(
-        prog=prog,
-        description="Run a stage of a study: train its arms, choose a winner, write "
-        "the report.\n\n"
-        f"{prog} --net icnet --stage weighting\n"
-        f"{prog} --net icnet --stage all --data datasets/prepared/camvid\n\n"
-        "The same command resumes an interrupted one and skips what is done.",
-    )
-    parser.add_argument("--net", help="which network; see --list")
-    parser.add_argument("--stage", help="which stage, or all; see --list")
-    parser.add_argument(
-        "--study",
-        default="body_parts",
-        metavar="NAME|FILE.py",
-        help="default: body_parts",
-    )
-    parser.add_argument(
-        "--data", type=Path, help="prepared folder; default: synthetic humans"
-    )
-    parser.add_argument(
-        "--scale",
-        choices=protocol.SCALES,
-        default="demo",
-        help="how large and long: a test, minutes, an afternoon, the document's",
-    )
-    parser.add_argument(
-        "--size", nargs=2, type=positive, metavar=("H", "W"), help="of the images"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting of every arm's base, such as optimizer.lr=0.001; may be "
-        "repeated",
-    )
-    parser.add_argument(
-        "--seeds", type=positive, default=1, metavar="K", help="runs per arm"
-    )
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        metavar="N",
-        help="arms at the same time; default: 1, with ray as many as fit",
-    )
-    parser.add_argument(
-        "--executor",
-        choices=executors.EXECUTORS,
-        default="local",
-        help="where arms are run: here, or on the Ray cluster of RAY_ADDRESS",
-    )
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="of each arm; default: the cores"
-    )
-    parser.add_argument("--out", default="runs", metavar="DIR", help="default: runs")
-    parser.add_argument(
-        "--init-weights",
-        type=Path,
-        metavar="FILE",
-        help="for the arms that start from pretrained weights; see --list",
-    )
-    parser.add_argument(
-        "--winner",
-        metavar="[STAGE/]ARM",
-        help="start from this arm of an earlier stage",
-    )
-    parser.add_argument(
-        "--restart", action="store_true", help="train every arm of the stage anew"
-    )
-    parser.add_argument(
-        "--allow-inexact",
-        action="store_true",
-        help="resume a run although the machine or a library changed",
-    )
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="let every run keep a log for TensorBoard as well",
-    )
+    parser = command_line.Parser(prog=prog, description=DESCRIPTION.format(prog))
+    for spec in dataclasses.fields(Request):
+        if spec.metadata:
+            how = {"dest": spec.name, **spec.metadata}
+            flag = how.pop("flag", f"--{spec.name.replace('_', '-')}")
+            if spec.default and spec.default != ():
+                how["help"] += f"; default: {spec.default}"
+            default = [] if spec.default == () else spec.default
+            parser.add_argument(flag, default=default, **how)
     parser.add_argument("--list", action="store_true", help="show studies and stages")
     parser.add_argument(
         "--plan", action="store_true", help="show the arms and settings; run nothing"
     )
     values = vars(parser.parse_args(argv))
-    if not values["out"].strip():
-        raise UsageError("--out is empty; name a folder.")
+    if "" in argv:
+        name = argv[argv.index("") - 1]
+        raise UsageError(f"{name} is empty; name a folder or leave the option out.")
     is_list, is_plan = values.pop("list"), values.pop("plan")
-    return Request(
-        **values
-        | {
-            "action": "list" if is_list else "plan" if is_plan else "run",
-            "command": f"{prog} {shlex.join(argv)}",
-            "out": Path(values["out"]),
-            "settings": dict(map(parse_setting, values.pop("set"))),
-            "size": values["size"] and tuple(values["size"]),
-        }
-    )
+    values["settings"] = dict(map(parse_setting, values["settings"]))
+    values["size"] = values["size"] and tuple(values["size"])
+    values["action"] = "list" if is_list else "plan" if is_plan else "run"
+    return Request(**values, command=f"{prog} {shlex.join(argv)}")
 
 
 def run(request: Request) -> Outcome:

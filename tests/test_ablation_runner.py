@@ -16,7 +16,7 @@ from keras_seg import storage
 from keras_seg.ablation import protocol, runner
 from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
 from keras_seg.ablation.task import Journal, state_from_exit_code
-from keras_seg.config import Augment, Config
+from keras_seg.config import Config
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import DataError, DivergedError, OutOfMemoryError, UsageError
 from keras_seg.runs import folder as run_folder
@@ -99,6 +99,20 @@ def execution(folder, shapes, **changes):
     return runner.Execution(folder=folder, prepared=prepared, isolate=False, **changes)
 
 
+@pytest.fixture
+def where(trainer, shapes, tmp_path):
+    return execution(tmp_path, shapes)
+
+
+def alone(*arms):
+    """A stage of these arms, (name, change of the base, what else is said of it)."""
+
+    def made(base):
+        return [Arm(n, n, base.changed(**change), **more) for n, change, more in arms]
+
+    return Stage("alone", "Which?", "test", made)
+
+
 def reports(where, *stages, plan=PLAN, base=BASE, winner=None):
     """What there is to report after each stage."""
     return list(runner.run_stages(plan, stages, base, where, winner))
@@ -110,8 +124,8 @@ def run(where, *stages, **changes):
     return [next(r for r in last if r.stage == stage) for stage in stages]
 
 
-def test_each_stage_starts_from_the_winner_before_it(trainer, shapes, tmp_path):
-    results = run(execution(tmp_path, shapes), WIDTH, WEIGHTING, FINAL)
+def test_each_stage_starts_from_the_winner_before_it(where):
+    results = run(where, WIDTH, WEIGHTING, FINAL)
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     final = results[-1].results[0]
     assert final.arm.config.net.filter_scale == 2
@@ -121,14 +135,14 @@ def test_each_stage_starts_from_the_winner_before_it(trainer, shapes, tmp_path):
     assert final.metrics["split"] == "test"
 
 
-def test_the_documents_winner_where_no_earlier_stage_was_run(trainer, shapes, tmp_path):
-    (result,) = run(execution(tmp_path, shapes), WEIGHTING)
+def test_the_documents_winner_where_no_earlier_stage_was_run(where):
+    (result,) = run(where, WEIGHTING)
     assert {r.arm.config.net.filter_scale for r in result.results} == {1}
     assert "Normal (the document's winner)" in result.start
 
 
-def test_winner_given_by_hand(trainer, shapes, tmp_path):
-    (result,) = run(execution(tmp_path, shapes), WEIGHTING, winner="doubled")
+def test_winner_given_by_hand(where, shapes, tmp_path):
+    (result,) = run(where, WEIGHTING, winner="doubled")
     assert {r.arm.config.net.filter_scale for r in result.results} == {2}
     # Both stages may have an arm of that name: the stage tells which one is meant.
     config, start = runner.stage_start(PLAN, FINAL, BASE, None, "width/doubled")
@@ -139,29 +153,20 @@ def test_winner_given_by_hand(trainer, shapes, tmp_path):
     results = run(execution(tmp_path / "all", shapes), *PLAN.stages, winner="normal")
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     assert {r.arm.config.net.filter_scale for r in results[1].results} == {1}
-    with pytest.raises(
-        UsageError,
-        match="winner weighting/doubled is not an arm of a stage that final starts",
-    ):
+    with pytest.raises(UsageError, match="weighting/doubled .* that final starts from"):
         runner.check_winner(PLAN, [FINAL], BASE, "weighting/doubled")
-    with pytest.raises(
-        UsageError, match="winner w2 is not an arm .* Those are normal, doubled"
-    ):
+    with pytest.raises(UsageError, match=r"w2 .* Those are normal, doubled\."):
         runner.check_winner(PLAN, [WEIGHTING], BASE, "w2")
     twice = Plan(PLAN.paper, (WIDTH, replace(WIDTH, name="again"), FINAL))
-    with pytest.raises(
-        UsageError, match="of several stages. Name one of width/normal, again/normal"
-    ):
+    with pytest.raises(UsageError, match="several stages. .* width/normal, again/nor"):
         runner.check_winner(twice, [FINAL], BASE, "normal")
     runner.check_winner(twice, [FINAL], BASE, "again/normal")
 
 
-def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(
-    trainer, shapes, tmp_path
-):
+def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(where):
     aside = replace(WIDTH, decides=False)
     plan = replace(PLAN, stages=(aside, WEIGHTING, FINAL))
-    results = run(execution(tmp_path, shapes), *plan.stages, plan=plan)
+    results = run(where, *plan.stages, plan=plan)
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     final = results[-1]
     assert final.results[0].arm.config.net.filter_scale == 1
@@ -170,9 +175,9 @@ def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(
         runner.check_winner(plan, [FINAL], BASE, "doubled")
 
 
-def test_no_stage_of_an_unchained_plan_starts_from_a_winner(trainer, shapes, tmp_path):
+def test_no_stage_of_an_unchained_plan_starts_from_a_winner(where):
     plan = replace(PLAN, chained=False)
-    results = run(execution(tmp_path, shapes), *plan.stages, plan=plan)
+    results = run(where, *plan.stages, plan=plan)
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     final = results[-1]
     assert final.results[0].arm.config == BASE.changed(steps=20)
@@ -181,8 +186,7 @@ def test_no_stage_of_an_unchained_plan_starts_from_a_winner(trainer, shapes, tmp
         runner.check_winner(plan, [FINAL], BASE, "doubled")
 
 
-def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_path):
-    where = execution(tmp_path, shapes)
+def test_what_is_done_is_skipped_and_equal_runs_are_shared(where, trainer):
     first = run(where, WIDTH, WEIGHTING)
     # 2 widths, then 2 weightings: the doubled net without weights is there already.
     assert len(trainer.trained) == 4
@@ -196,10 +200,9 @@ def test_what_is_done_is_skipped_and_equal_runs_are_shared(trainer, shapes, tmp_
 
 
 def test_an_equal_run_that_lacks_a_split_is_scored_not_trained(
-    trainer, shapes, tmp_path
+    where, trainer, tmp_path
 ):
-    where = execution(tmp_path, shapes)
-    unchanged = Stage("last", "So?", "test", lambda base: [Arm("won", "Won", base)])
+    unchanged = replace(alone(("won", {}, {})), name="last")
     on_test = replace(unchanged, split="test")
     in_full = replace(unchanged, name="in_full", full_size=True)
     plan = Plan(PLAN.paper, (WIDTH, on_test, in_full))
@@ -214,13 +217,8 @@ def test_an_equal_run_that_lacks_a_split_is_scored_not_trained(
 
 
 def test_an_arm_with_pretrained_weights_needs_their_file(trainer, shapes, tmp_path):
-    def arms(base):
-        return [
-            Arm("scratch", "Scratch", base),
-            Arm("pretrained", "Pretrained", base, pretrained="VGG16, ImageNet"),
-        ]
-
-    stage = Stage("weights", "Do they help?", "test", arms)
+    vgg16 = {"pretrained": "VGG16, ImageNet"}
+    stage = alone(("scratch", {}, {}), ("pretrained", {}, vgg16))
     plan = Plan(PLAN.paper, (stage,))
     where = execution(tmp_path / "runs", shapes)
     (result,) = run(where, stage, plan=plan)
@@ -261,14 +259,9 @@ def test_other_data_in_the_same_folder_are_refused(trainer, shapes, tmp_path):
 def test_left_and_right_are_exchanged_only_where_there_are_any(
     trainer, shapes, tmp_path, capsys
 ):
-    def arms(base):
-        mirror = Augment(mirror=0.5)
-        return [
-            Arm("mirror", "Mirror", base.changed(augment=mirror)),
-            Arm("swap", "S", base.changed(augment=replace(mirror, swap_lr=True))),
-        ]
-
-    stage = Stage("augment", "Does it help?", "test", arms)
+    mirror = {"augment": {"mirror": 0.5}}
+    swap = {"augment": {"mirror": 0.5, "swap_lr": True}}
+    stage = alone(("mirror", mirror, {}), ("swap", swap, {}))
     plan = Plan(PLAN.paper, (stage,))
     where = execution(tmp_path / "pairs", shapes)
     (result,) = run(where, stage, plan=plan)
@@ -279,14 +272,14 @@ def test_left_and_right_are_exchanged_only_where_there_are_any(
     where.folder.mkdir()
     (result,) = run(where, stage, plan=plan)
     assert [arm.name for arm in result.arms] == ["mirror"]
-    assert "augment: swap needs left and right classes" in capsys.readouterr().err
+    assert "alone: swap needs left and right classes" in capsys.readouterr().err
 
 
 def test_a_stage_keeps_its_seeds_although_its_runs_lie_in_another(
     trainer, shapes, tmp_path
 ):
     where = execution(tmp_path, shapes, seeds=2)
-    same = Stage("same", "The same?", "test", lambda base: [Arm("one", "One", base)])
+    same = replace(alone(("one", {}, {})), name="same")
     plan = Plan(PLAN.paper, (WIDTH, same, FINAL), chained=False)
     run(where, WIDTH, same, plan=plan)
     assert not list((tmp_path / "same").glob("*/seed*"))
@@ -301,12 +294,11 @@ def test_steps_of_epochs():
     assert facts.steps(35, 4) == 26_040
 
 
-def test_a_failed_arm_is_shown_and_the_others_finish(trainer, shapes, tmp_path):
+def test_a_failed_arm_is_shown_and_the_others_finish(where, trainer, tmp_path):
     trainer.failures = {
         "none": DivergedError("The loss at step 3 is nan."),
         "w2": OutOfMemoryError("Out of memory."),
     }
-    where = execution(tmp_path, shapes)
     (result,) = run(where, WEIGHTING)
     assert [r.state for r in result.results] == ["diverged", "done", "oom"]
     assert result.results[0].reason.startswith("The loss at step 3")
@@ -320,75 +312,55 @@ def test_a_failed_arm_is_shown_and_the_others_finish(trainer, shapes, tmp_path):
     assert [p.parent.name for p in trainer.trained] == ["none", "w2"]
 
 
-def test_a_folder_with_another_configuration_is_refused(trainer, shapes, tmp_path):
-    where = execution(tmp_path, shapes)
+def test_a_folder_with_another_configuration_is_refused(where):
     run(where, WIDTH)
     other = BASE.changed(optimizer={"lr": 0.5})
+    steps = runner.run_stages(PLAN, [WIDTH], other, where)
     with pytest.raises(UsageError, match=r"^optimizer\.lr is 0\.5, but 0\.1 in "):
-        run(where, WIDTH, base=other)
+        next(steps)  # nothing is reported
     run(replace(where, restart=True), WIDTH, base=other)
 
 
-def test_a_refused_command_leaves_the_report_alone(trainer, shapes, tmp_path):
-    where = execution(tmp_path, shapes)
-    run(where, WIDTH)
-    other = BASE.changed(optimizer={"lr": 0.5})
-    with pytest.raises(UsageError):
-        next(runner.run_stages(PLAN, [WIDTH], other, where))
-
-
-def test_an_interrupted_stage_is_reported_before_it_ends(trainer, shapes, tmp_path):
-    trainer.failures = {"w1": KeyboardInterrupt()}
-    steps = runner.run_stages(
-        PLAN, [WEIGHTING, FINAL], BASE, execution(tmp_path, shapes)
-    )
-    (found,) = next(steps)
-    states = [result.state for result in found.results]
-    assert states == ["done", "interrupted", "missing"]
-    with pytest.raises(KeyboardInterrupt):
-        next(steps)
-
-
-def test_a_bug_fails_its_arm_and_leaves_its_type_and_message(
-    trainer, shapes, tmp_path, capsys
-):
+def test_a_bug_fails_its_arm_and_leaves_its_type_and_message(where, trainer, capsys):
     trainer.failures = {"none": TypeError("no such thing")}
-    (found,) = run(execution(tmp_path, shapes), WEIGHTING)
+    (found,) = run(where, WEIGHTING)
     assert [result.state for result in found.results] == ["failed", "done", "done"]
     assert found.results[0].reason == "TypeError: no such thing"
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_damaged_data_end_the_stage_at_once(trainer, shapes, tmp_path):
+def test_damaged_data_end_the_stage_at_once(where, trainer):
     trainer.failures = {"none": DataError("a.png is truncated.")}
     with pytest.raises(DataError, match=r"^a\.png is truncated\.$"):
-        run(execution(tmp_path, shapes), WEIGHTING)
+        run(where, WEIGHTING)
     assert len(trainer.trained) == 1
 
 
-def test_an_interrupted_stage_has_no_winner_yet(trainer, shapes, tmp_path):
-    trainer.failures = {"w2": KeyboardInterrupt()}
-    where = execution(tmp_path, shapes)
+def test_an_interrupted_stage_is_reported_and_has_no_winner_yet(
+    where, trainer, tmp_path
+):
+    trainer.failures = {"w1": KeyboardInterrupt()}
+    steps = runner.run_stages(PLAN, [WEIGHTING, FINAL], BASE, where)
+    (found,) = next(steps)
+    states = [result.state for result in found.results]
+    assert states == ["done", "interrupted", "missing"]
     with pytest.raises(KeyboardInterrupt):
-        run(where, WEIGHTING)
+        next(steps)
     assert not (tmp_path / "weighting" / "winner.json").exists()
     trainer.failures.clear()
     run(where, WEIGHTING)
     assert json.loads((tmp_path / "weighting" / "winner.json").read_text())["arm"]
 
 
-def test_other_stages_keep_their_winner_and_seeds(trainer, shapes, tmp_path):
+def test_other_stages_keep_their_winner_and_seeds(where, shapes, tmp_path):
     run(execution(tmp_path, shapes, seeds=2), WIDTH)
     before = (tmp_path / "width" / "winner.json").read_bytes()
-    last = reports(execution(tmp_path, shapes), WEIGHTING)[-1]
+    last = reports(where, WEIGHTING)[-1]
     assert (tmp_path / "width" / "winner.json").read_bytes() == before
     assert [len(stage.results) for stage in last] == [4, 3]
 
 
-def test_the_report_has_every_stage_that_was_run_and_no_other(
-    trainer, shapes, tmp_path
-):
-    where = execution(tmp_path, shapes)
+def test_the_report_has_every_stage_that_was_run_and_no_other(where):
 
     def report_of(*stages):
         last = reports(where, *stages, winner="normal")[-1]
@@ -401,10 +373,7 @@ def test_the_report_has_every_stage_that_was_run_and_no_other(
     assert report_of(WEIGHTING) == ["width", "weighting"]
 
 
-def test_scores_on_a_split_of_its_own_only_where_the_stage_says_so(
-    trainer, shapes, tmp_path
-):
-    where = execution(tmp_path, shapes)
+def test_scores_on_a_split_of_its_own_only_where_the_stage_says_so(where):
     (before,) = run(where, WIDTH)
     for result in before.results:
         (result.run / "evaluation").mkdir()

@@ -15,15 +15,9 @@ def heatmaps(joints, size, canvas=None):
 
 def test_heatmap_has_the_oracle_values_at_320():
     maps = heatmaps([[100, 60]], (320, 200))
-    for distance, expected in [
-        (0, 1),
-        (1, 0.980199),
-        (5, 0.606531),
-        (10, 0.135335),
-        (15, 0.011109),
-        (16, 0),
-    ]:
-        for row, column in [(60, 100 + distance), (60 - distance, 100)]:
+    values = {0: 1, 1: 0.980199, 5: 0.606531, 10: 0.135335, 15: 0.011109, 16: 0}
+    for distance, expected in values.items():
+        for row, column in ((60, 100 + distance), (60 - distance, 100)):
             assert maps[row, column, 0] == pytest.approx(expected, abs=1e-6)
 
 
@@ -42,16 +36,13 @@ def test_heatmaps_equal_the_formula_everywhere():
 def test_centroid_is_the_mean_place_of_the_pixels_of_a_part():
     rng = np.random.default_rng(0)
     label = rng.choice([0, 1, 2, 7, 24, 255], (31, 47)).astype(np.uint8)
-    centroids = targets.part_centroids(label)
-    assert centroids.shape == (24, 2)
-    assert centroids.dtype == np.float32
-    for part in range(1, 25):
+    expected = np.full((24, 2), np.nan)
+    for part in (1, 2, 7, 24):
         rows, columns = np.nonzero(label == part)
-        if part in (1, 2, 7, 24):
-            expected = [columns.mean(), rows.mean()]
-            np.testing.assert_allclose(centroids[part - 1], expected, rtol=1e-6)
-        else:
-            assert np.isnan(centroids[part - 1]).all()
+        expected[part - 1] = columns.mean(), rows.mean()
+    centroids = targets.part_centroids(label)
+    np.testing.assert_allclose(centroids, expected, rtol=1e-6)
+    assert centroids.dtype == np.float32
 
 
 def test_left_and_right_joints_change_places():
@@ -62,11 +53,10 @@ def test_left_and_right_joints_change_places():
     ).split()
     joints = np.arange(48, dtype=np.float32).reshape(24, 2)
     mirrored = targets.mirrored_joints(joints)
-    for name, found in zip(names, mirrored):
-        other = {"L": "R", "R": "L"}.get(name[0] if name[1] == "_" else "")
-        other_name = name if other is None else other + name[1:]
-        np.testing.assert_array_equal(found, joints[names.index(other_name)])
-    np.testing.assert_array_equal(targets.mirrored_joints(mirrored), joints)
+    swap = {"L_": "R_", "R_": "L_"}
+    others = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
+    expected = joints[[names.index(other) for other in others]]
+    np.testing.assert_array_equal(mirrored, expected)
 
 
 def test_lookup_maps_classes_and_keeps_the_ignored():

@@ -18,9 +18,8 @@ from typing import Any
 
 from keras_seg import command_line
 from keras_seg.ablation import estimate, executors, protocol, runner
-from keras_seg.ablation.protocol import DataFacts, Plan, Stage, StageResult, Study
+from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
-from keras_seg.config import Config, parse_setting, to_dict
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
 from keras_seg.report import wording
@@ -130,22 +129,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The stages of one network that a request asks for, and where they start.
-
-    Attributes:
-        net: name of the plan and of its folder.
-        plan, stages: of the study; the stages are those asked for.
-        base: configuration of the first stage's base.
-    """
-
-    net: str
-    plan: Plan
-    stages: Sequence[Stage]
-    base: Config
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a request came to.
 
@@ -186,7 +169,7 @@ def parse(argv: list[str], prog: str) -> Request:
         name = argv[argv.index("") - 1]
         raise UsageError(f"{name} is empty; name a folder or leave the option out.")
     is_list, is_plan = values.pop("list"), values.pop("plan")
-    values["settings"] = dict(map(parse_setting, values["settings"]))
+    values["settings"] = protocol.parse_settings(values["settings"])
     values["size"] = values["size"] and tuple(values["size"])
     values["action"] = "list" if is_list else "plan" if is_plan else "run"
     return Request(**values, command=f"{prog} {shlex.join(argv)}")
@@ -514,7 +497,7 @@ def planning(request: Request) -> Iterator[str]:
             only = f" Only with --init-weights: {', '.join(needs)}." if needs else ""
             yield f"{part.net} {stage.name}: {start}{only}"
             for arm in arms:
-                yield f"  {arm.name}: {json.dumps(to_dict(arm.config))}"
+                yield f"  {arm.name}: {json.dumps(arm.settings())}"
 
 
 def listing(request: Request) -> Iterator[str]:
@@ -562,18 +545,6 @@ def validation_images(request: Request, study: Study, prepared: Prepared | None)
     if request.scale == "paper":
         return study.data.train_images // VALIDATION_SHARE
     return CLIPS[1] * FRAMES
-
-
-def configs() -> Iterator[Config]:
-    """The configurations of all arms of the documents' studies, at every scale."""
-    for study in map(load, names()):
-        for plan in study.plans.values():
-            for scale in protocol.SCALES:
-                base = plan.base(scale, study.data)
-                for stage in plan.stages:
-                    yield from (
-                        a.config for a in runner.planned_arms(plan, stage, base)
-                    )
 
 
 ACTIONS = {"run": running, "plan": planning, "list": listing}

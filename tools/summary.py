@@ -11,7 +11,7 @@ import logging
 import sys
 
 from keras_seg import backend, command_line, study
-from keras_seg.ablation import estimate
+from keras_seg.ablation import estimate, runner
 from keras_seg.nets import summary
 
 
@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
 
 def costs() -> str:
     """CSV: GFLOP per million pixels of every network of the studies' arms."""
-    found = {estimate.cost_key(config): config.net for config in study.configs()}
+    configs = runner.planned_configs(map(study.load, study.names()))
+    found = {estimate.cost_key(config): config.net for config in configs}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["net", "filter_scale", "knobs", "gflop"])

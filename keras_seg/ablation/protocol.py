@@ -6,12 +6,12 @@ configuration it starts from into arms. Nothing here or in the runner knows a st
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_seg.config import Config, from_dict, set_path, to_dict
+from keras_seg.config import Config, from_dict, parse_setting, set_path, to_dict
 from keras_seg.errors import UsageError
 
 SCALES = ("smoke", "demo", "bench", "paper")
@@ -68,7 +68,7 @@ class Arm:
         name: folder name: lower case, digits, "-" and "_".
         title: as a table's first column shows it.
         config: what is trained.
-        pretrained: which weights it begins from ("ResNet-50, ImageNet"); the arm is
+        pretrained: which weights it starts from ("ResNet-50, ImageNet"); the arm is
             left out unless the user names their file. Empty: from scratch.
         colour: "#rrggbb" in which the document draws it, one of
             `keras_seg.plots.COLOURS`; empty: any that is free.
@@ -218,6 +218,27 @@ class Plan:
         """The stages whose winners a stage starts from."""
         earlier = self.stages[: self.stages.index(stage)] if self.chained else ()
         return tuple(each for each in earlier if each.decides)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stages of one network that are asked for, and where they start.
+
+    Attributes:
+        net: name of the plan and of its folder.
+        plan, stages: of the study; the stages are those asked for.
+        base: configuration of the first stage's base.
+    """
+
+    net: str
+    plan: Plan
+    stages: Sequence[Stage]
+    base: Config
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """{path: value} of texts like "loss.weights=w1"."""
+    return dict(map(parse_setting, texts))
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:

@@ -7,12 +7,20 @@ its run's last checkpoint lacks.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from keras_seg import storage
-from keras_seg.ablation.protocol import Arm, Plan, Stage, StageResult, choose_winner
+from keras_seg.ablation.protocol import (
+    SCALES,
+    Arm,
+    Plan,
+    Stage,
+    StageResult,
+    Study,
+    choose_winner,
+)
 from keras_seg.ablation.task import Execution, Task
 from keras_seg.command_line import duration, note
 from keras_seg.config import Config
@@ -113,6 +121,16 @@ def planned_arms(
 ) -> Sequence[Arm]:
     """All arms of a stage, from `winner` or the winners that the document chose."""
     return stage.arms(stage_start(plan, stage, base, winner=winner)[0])
+
+
+def planned_configs(studies: Iterable[Study]) -> Iterator[Config]:
+    """The configurations of all arms of these studies, at every scale."""
+    for study in studies:
+        for plan in study.plans.values():
+            for scale in SCALES:
+                base = plan.base(scale, study.data)
+                for stage in plan.stages:
+                    yield from (arm.config for arm in planned_arms(plan, stage, base))
 
 
 def check_winner(

@@ -88,11 +88,8 @@ def save_samples(
 ) -> None:
     """Draw image, truth and prediction of some samples of one run as a PNG.
 
-    Args:
-        samples: "image" uint8 [N, H, W, 3], "label" and "prediction" uint8 [N, H, W]
-            with 255 = ignored, and "ids" str [N].
-        palette, names: of the classes, in id order.
-        path: of the file, which is replaced.
+    `samples` are "image" uint8 [N, H, W, 3], "label" and "prediction" uint8 [N, H, W]
+    with 255 = ignored, and "ids" str [N].
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -116,9 +113,7 @@ def arm_colours(
 ) -> dict[str, tuple]:
     """{arm: (colour, dash)}: the base in ink, the others different from each other.
 
-    Args:
-        arms, base: names.
-        given: {arm: colour} that are settled already.
+    `given` is {arm: colour} of those that are settled already.
     """
     given = given or {}
     free = [colour for colour in COLOURS if colour not in given.values()]
@@ -236,10 +231,8 @@ def picture_grid(
 ) -> Figure:
     """Pictures in rows and columns with a legend of colours below.
 
-    Args:
-        header: titles of the columns.
-        rows: (name or "", pictures uint8 [H, W, 3], or None for an empty place).
-        legend: (name, colour).
+    `header` are titles of the columns; `rows` are (name or "", pictures uint8
+    [H, W, 3], or None for an empty place).
     """
     titles = [textwrap.fill(title, 19) for title in header]
     width = max(5.0, 1.75 * len(header))
@@ -336,11 +329,8 @@ def svg(figure: Figure, name: str) -> str:
     """The figure as an <svg> element to stand inside a page.
 
     Its text is text in the page's font, its background the page's, and the
-    colours of THEME are CSS variables of the page.
-
-    Args:
-        figure: to draw.
-        name: a prefix for its identifiers, different for each figure of a page.
+    colours of THEME are CSS variables of the page. `name`, different for each figure
+    of a page, is a prefix for its identifiers.
     """
     content = io.StringIO()
     figure.patch.set_alpha(0)

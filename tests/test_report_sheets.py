@@ -18,7 +18,7 @@ def body_example(joints=None):
 
 def test_hierarchy_sheet_paints_each_level_in_the_colours_of_its_first_class():
     levels = [WHOLE_BODY, None]
-    sheet = sheets.hierarchy_sheet([body_example()], NAMES, PALETTE, levels)
+    sheet = sheets.hierarchy_sheet([body_example()], NAMES, PALETTE, levels).blocks[1]
 
     assert sheet.header == ["image", "2 classes", "25 classes"]
     ((name, (image, coarse, fine)),) = sheet.rows
@@ -33,7 +33,7 @@ def test_hierarchy_sheet_paints_each_level_in_the_colours_of_its_first_class():
 def test_joint_sheet_marks_joints_and_centroids():
     joints = np.full((24, 2), np.nan, np.float32)
     joints[0] = (8.5, 5.5)  # part 1's centroid is (11.5, 5.5): 3 px of 20 apart
-    sheet = sheets.joint_sheet([body_example(joints)], NAMES)
+    note, sheet = sheets.joint_sheet([body_example(joints)], NAMES).blocks
 
     ((_, (plain, dots, centroids, both)),) = sheet.rows
     zoom = len(plain) // 20
@@ -47,7 +47,7 @@ def test_joint_sheet_marks_joints_and_centroids():
             assert tuple(picture[place]) == (colour or (90, 90, 90))
     between = (at[0][0], (at[0][1] + at[1][1]) // 2)
     assert tuple(both[between]) == (255, 255, 255)
-    assert "15.0 % of the height" in sheet.note
+    assert "15.0 % of the height" in note.text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,8 @@ def curves(view: StageView) -> list:
     (_, first), *folded = groups.items()
     blocks: list = [Heading(3, "Training"), Charts(first)]
     blocks += [Details(title, [Charts(charts)]) for title, charts in folded]
-    if any(_losses_differ(view, panel.labels) for panel, _ in panels):
+    drawn = [[arm for arm in view.arms if arm.name in p.labels] for p, _ in panels]
+    if any(len({arm.config.loss for arm in arms}) > 1 for arms in drawn):
         text = "The arms' losses differ: compare the shapes of their curves, not the "
         blocks.append(Paragraph(f"{text}heights.", "note"))
     if not view.stage.panels:
@@ -89,11 +90,6 @@ def _columns(view: StageView) -> list[tuple[str, str]]:
 
 def _is_loss(column: str) -> bool:
     return column.endswith("loss")
-
-
-def _losses_differ(view: StageView, names: Collection[str]) -> bool:
-    """Whether arms that are drawn together have losses that cannot be compared."""
-    return len({arm.config.loss for arm in view.arms if arm.name in names}) > 1
 
 
 @plots.styled
@@ -203,11 +199,8 @@ def pictures(view: StageView) -> list:
 
     A stage with panels has such pictures for each of them, all but the first folded.
     """
-    grids = []
-    for panel in view.panels():
-        name = f"{view.stage.name}-pictures" + (f"-{panel.name}" if panel.name else "")
-        grids.append((panel.title, _pictures(view, name, panel.drawn)))
-    grids = [(title, grid) for title, grid in grids if grid is not None]
+    found = [(panel.title, _pictures(view, panel)) for panel in view.panels()]
+    grids = [(title, grid) for title, grid in found if grid is not None]
     if not grids:
         return []
     (title, first), *others = grids
@@ -219,10 +212,10 @@ def pictures(view: StageView) -> list:
     ]
 
 
-def _pictures(view: StageView, name: str, labels: Mapping[str, str]) -> Pictures | None:
-    """Columns of the arms in `labels` ({name: title}); None if there are no samples."""
+def _pictures(view: StageView, panel: Panel) -> Pictures | None:
+    """A column for each arm to be drawn; None if there are no samples."""
     samples = {}
-    for arm, label in labels.items():
+    for arm, label in panel.drawn.items():
         for run in scores.done(view.result, arm)[:1]:
             if (found := _read_samples(run.run)) is not None:
                 samples[label] = found
@@ -241,7 +234,7 @@ def _pictures(view: StageView, name: str, labels: Mapping[str, str]) -> Pictures
     known = [label for column in maps for label in column if label is not None]
     names = view.context.names
     return Pictures(
-        name,
+        f"{view.stage.name}-pictures" + (f"-{panel.name}" if panel.name else ""),
         ["image", "truth", *samples],
         rows,
         plots.legend_entries(known, view.palette, names),
@@ -266,15 +259,12 @@ def sheets(view: StageView) -> list:
     levels = (evaluate.label_levels(arm.config, classes) for arm in view.arms)
     lookups = next(filter(None, levels), [])
     for name in view.stage.sheets:
-        sheet = SHEETS[name](context.examples, context.names, view.palette, lookups)
-        if isinstance(sheet, str):
-            text = f"The sheet {name} is left out. {sheet}"
-            blocks.append(Paragraph(text, "note"))
-            continue
-        photographs = len(sheet.header) if name == "joints" else 1
         place = f"{view.stage.name}-sheet-{name}"
-        grid = Pictures(place, sheet.header, sheet.rows, sheet.legend, photographs)
-        blocks.append(Details(sheet.title, [Paragraph(sheet.note, "note"), grid]))
+        data = context.examples, context.names, view.palette
+        sheet = SHEETS[name](*data, lookups, place)
+        if isinstance(sheet, str):
+            sheet = Paragraph(f"The sheet {name} is left out. {sheet}", "note")
+        blocks.append(sheet)
     return blocks
 
 

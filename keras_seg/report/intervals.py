@@ -75,14 +75,13 @@ def paired_difference(
             images in the same order. Equal seeds are drawn in pairs, others
             independently.
         groups: [N], the group of each image, from `groups_of`.
-        resamples: how many.
-        seed: of the resampling.
+        resamples, seed: how many, and from which random numbers.
         classes: ids that are evaluated; None is all.
         level: of the interval.
         metric: one of SCORES, as `keras_seg.metrics.summary` defines it.
 
     Returns:
-        Interval. NaN where the images have no pixel of the classes.
+        NaN where the images have no pixel of the classes.
 
     Raises:
         ValueError: no seed, counts of different shape, or fewer than two groups.

@@ -69,18 +69,10 @@ GLOSSARY = (
 def write(
     folder: Path, *, title: str, stages: Sequence[StageResult], context: Context
 ) -> Path:
-    """Write report.html, report.md, figures/*.png, tables/<stage>.csv.
+    """Write report.html, whose path it returns, report.md, figures and tables.
 
-    And tables/<stage>-claims.csv where the stage has claims. Each file is replaced as
-    a whole, the two reports last.
-
-    Args:
-        folder: of the study and net; is made where it is missing.
-        title: heading of the report.
-        stages: in the order of the study.
-
-    Returns:
-        The path of report.html.
+    tables/<stage>.csv has the scores, <stage>-claims.csv what became of the claims.
+    Each file is replaced as a whole, the two reports last.
 
     Raises:
         StorageError: the disk is full or not writable.

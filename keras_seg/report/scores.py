@@ -4,7 +4,7 @@ An arm's number is the mean over its seeds that are done; NaN is what has no val
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,6 @@ def score(run: ArmResult, key: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def score_reader(key: str) -> Callable[[ArmResult], float]:
-    """`score` of one key."""
-    return lambda run: score(run, key)
-
-
 def of_seeds(result: StageResult, name: str, key: str) -> list[float]:
     """A number of the summary for each run of an arm that is done."""
     return [score(run, key) for run in done(result, name)]
@@ -99,18 +94,13 @@ def interval(
     """A difference of means with a paired bootstrap interval over images and seeds.
 
     The counts per image are read from the run folders, for the split and size of the
-    stage's numbers.
-
-    Args:
-        result: of the stage.
-        name, other: the arms; the interval is of the first minus the second.
-        sequences: {split: {image id: sequence}}, from `Prepared.sequences`.
-        metric: one of `intervals.SCORES`.
+    stage's numbers. `sequences` is {split: {image id: sequence}}, `metric` one of
+    `intervals.SCORES`.
 
     Returns:
-        None where an arm is None or has no finished run, a run has no counts per image
-        or counts that are not those of its scores, the runs were scored on different
-        images, or on too few.
+        Of arm `name` minus `other`. None where an arm is None or has no finished run,
+        a run has no counts per image or counts that are not those of its scores, the
+        runs were scored on different images, or on too few.
 
     Raises:
         StorageError: a file of counts is damaged.
@@ -145,12 +135,7 @@ def interval(
 def batch_iou(run: ArmResult, batch: int = 16) -> float:
     """Mean over batches of the mean IoU of the classes present in each (VOC07).
 
-    Args:
-        run: one that is done.
-        batch: images of each, in the order of the split.
-
-    Returns:
-        NaN where the run has no counts per image.
+    The images are in the order of the split. NaN where they were not counted.
     """
     counts = _per_image(run)
     if counts is None:
@@ -236,17 +221,12 @@ def gap(run: ArmResult) -> float:
 def floors(
     result: StageResult, class_names: Sequence[str], train_pixels: Sequence[int]
 ) -> list[tuple[str, dict]]:
-    """Scores of predictions that need no learning.
-
-    Args:
-        result: the truth is that of its first run that is done.
-        class_names: C of them.
-        train_pixels: [C]; the most frequent class is that of the training split.
+    """Scores of predictions that need no learning; [] while no run is done.
 
     Returns:
-        (what is predicted, `metrics.summary`): the most frequent class everywhere;
-        where class 0 is the background, also the true silhouette with every part
-        called the most frequent part. [] while no run is done.
+        (what is predicted, `metrics.summary`): the most frequent class of the training
+        split everywhere; where class 0 is the background, also the true silhouette
+        with every part called the most frequent part.
     """
     runs = all_done(result)
     if not runs:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from keras_seg.data import targets
 from keras_seg.plots import Colour, legend_entries, paint
+from keras_seg.report.blocks import Details, Paragraph, Pictures
 
 JOINT_COLOUR, CENTROID_COLOUR = (255, 170, 0), (40, 190, 255)
 LONG_SIDE = 420  # of a picture that is drawn upon, px
@@ -26,23 +27,13 @@ class Example:
     joints: np.ndarray | None = None  # float32 [24, 2], (x, y) in px, NaN: missing
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A grid of pictures as in `blocks.Pictures`, with a title and a sentence."""
-
-    title: str
-    note: str
-    header: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[np.ndarray]]]
-    legend: Sequence[tuple[str, Colour]]
-
-
 def hierarchy_sheet(
     examples: Sequence[Example],
     names: Sequence[str],
     palette: Sequence[Colour],
     lookups: Sequence[Sequence[int] | None],
-) -> Sheet | str:
+    place: str = "",
+) -> Details | str:
     """The truth at every level of a coarse-to-fine labelling (BODY Fig. 14).
 
     `lookups` are those of `runs.evaluate.label_levels`. A coarse class has the colour
@@ -61,18 +52,21 @@ def hierarchy_sheet(
             colours = [palette[level.index(coarse)] for coarse in level]
             pictures.append(paint(example.label, colours))
         rows.append((example.id, pictures))
-    return Sheet(
-        "What each stack of the network learns",
-        "The truth from coarse to fine. Parts of one coarse class share a colour.",
-        ["image", *(f"{len(set(level))} classes" for level in levels)],
-        rows,
-        legend_entries([example.label for example in examples], palette, names),
-    )
+    note = "The truth from coarse to fine. Parts of one coarse class share a colour."
+    header = ["image", *(f"{len(set(level))} classes" for level in levels)]
+    legend = legend_entries([each.label for each in examples], palette, names)
+    grid = Pictures(place, header, rows, legend)
+    title = "What each stack of the network learns"
+    return Details(title, [Paragraph(note, "note"), grid])
 
 
 def joint_sheet(
-    examples: Sequence[Example], names: Sequence[str], *unused
-) -> Sheet | str:
+    examples: Sequence[Example],
+    names: Sequence[str],
+    palette: Sequence[Colour] = (),
+    lookups: Sequence[Sequence[int] | None] = (),
+    place: str = "",
+) -> Details | str:
     """The data's joints against the centroids of the parts (BODY Fig. 16).
 
     Why there is no sheet, a sentence, where the data are not SURREAL's.
@@ -93,13 +87,11 @@ def joint_sheet(
     note = "A joint is at the end of its part, the centroid in the middle."
     if far.size:
         note += f" The median distance is {100 * np.median(far):.1f} % of the height."
-    return Sheet(
-        "Joints and centroids of the parts",
-        note,
-        ["image", "joints", "centroids", "both, joined"],
-        rows,
-        [("joint", JOINT_COLOUR), ("centroid of the part", CENTROID_COLOUR)],
-    )
+    header = ["image", "joints", "centroids", "both, joined"]
+    legend = [("joint", JOINT_COLOUR), ("centroid of the part", CENTROID_COLOUR)]
+    grid = Pictures(place, header, rows, legend, photographs=len(header))
+    title = "Joints and centroids of the parts"
+    return Details(title, [Paragraph(note, "note"), grid])
 
 
 SHEETS = {"hierarchy": hierarchy_sheet, "joints": joint_sheet}

@@ -3,6 +3,7 @@
 The rows are arms, or classes with a column for each arm. The same numbers as CSV.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ class Column:
 def score_column(key: str, title: str, published: str | None = None) -> Column:
     """A number of `keras_seg.metrics.summary`."""
     published = key if published is None else published
-    value = scores.score_reader(key)
+    value = functools.partial(scores.score, key=key)
     return Column(key, title, value, percent, max, published, is_share=True)
 
 

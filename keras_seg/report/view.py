@@ -49,31 +49,20 @@ class Panel:
 
 
 class StageView:
-    """A stage's result with what several parts of its report need.
-
-    Attributes:
-        result, stage, arms: StageResult, its stage and arms.
-        context: Context.
-        base: the arm the others are compared with.
-        titles: {name of an arm: its title}.
-        finished: the arms that have a result.
-        floors: from `scores.floors`.
-        palette: the classes' colours in pictures.
-        shows_published: whether the document's numbers may stand beside ours.
-        damaged: what could not be read for intervals.
-    """
+    """A stage's result with what several parts of its report need."""
 
     def __init__(self, result: StageResult, context: Context):
         self.result, self.stage, self.context = result, result.stage, context
         self.arms = result.arms
-        self.base = result.arms[0]
+        self.base = result.arms[0]  # the others are compared with it
         self.titles = {arm.name: arm.title for arm in self.arms}
         self.finished = [arm for arm in self.arms if scores.done(result, arm.name)]
         self.floors = scores.floors(result, context.names, context.train_pixels)
         self.palette = picture_palette(context.palette, context.names)
+        # May the document's numbers stand beside ours?
         comparable = context.dataset in (self.stage.datasets or context.datasets)
         self.shows_published = context.scale == "paper" and comparable
-        self.damaged: list[str] = []
+        self.damaged: list[str] = []  # what could not be read for intervals
         self._intervals: dict[tuple, Interval | None] = {}
 
     def interval(

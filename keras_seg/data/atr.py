@@ -5,7 +5,7 @@ Liang et al. 2015. The release has no split lists. See datasets/atr.md.
 
 from pathlib import Path
 
-from keras_seg.data import Option, raw
+from keras_seg.data import raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.voc import palette
 from keras_seg.data.writer import Options
@@ -23,26 +23,13 @@ LABELS = LabelSpec(
 # CO-CNN's split is 16,000 / 700 / 1,000.
 VAL_SHARE, TEST_SHARE = 700 / 17_700, 1_000 / 17_700
 
-OPTIONS = (
-    Option(
-        "square",
-        "pad with zeros to a square of the longer side, centred, as CLOTH does; the "
-        "border is background",
-        bool,
-        default=True,
-    ),
-)
+OPTIONS = (raw.SQUARE,)
 
 
 def prepare(
     src: str | Path, out: str | Path, options: Options, square: bool = True
 ) -> tuple[Prepared, bool]:
-    """Raw ATR -> prepared folder; see `keras_seg.data.writer.write_prepared`.
-
-    Args:
-        src: the folder humanparsing, with JPEGImages and SegmentationClassAug.
-        square: pad image and label with 0 to a square before resizing.
-    """
+    """Prepare humanparsing, with JPEGImages and SegmentationClassAug."""
     src = raw.source_folder(src)
     pairs = raw.pairs_of_folders(src / "JPEGImages", src / "SegmentationClassAug")
     pairs = raw.split_pairs(pairs, VAL_SHARE, TEST_SHARE)

@@ -31,12 +31,7 @@ IDS = raw.kept_ids(LABELS, void=[11])
 def prepare(
     src: str | Path, out: str | Path, options: Options
 ) -> tuple[Prepared, bool]:
-    """Raw CamVid -> prepared folder; see `keras_seg.data.writer.write_prepared`.
-
-    Args:
-        src: the folder CamVid of the SegNet tutorial: train.txt, val.txt, optionally
-            test.txt, and the folders they name.
-    """
+    """Prepare the tutorial's CamVid: train.txt, val.txt, test.txt if it is there."""
     src = raw.source_folder(src)
     pairs = [
         pair

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data import Option, raw
+from keras_seg.data import raw
 from keras_seg.data.matlab import read_mat
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.voc import palette
@@ -26,26 +26,13 @@ _NAMES = (
 ).split()
 LABELS = LabelSpec(names=tuple(_NAMES), palette=palette(len(_NAMES)))
 
-OPTIONS = (
-    Option(
-        "square",
-        "pad with zeros to a square of the longer side, centred, as CLOTH does with "
-        "ATR; the border is null",
-        bool,
-        default=True,
-    ),
-)
+OPTIONS = (raw.SQUARE,)
 
 
 def prepare(
     src: str | Path, out: str | Path, options: Options, square: bool = True
 ) -> tuple[Prepared, bool]:
-    """Raw CCP -> prepared folder; see `keras_seg.data.writer.write_prepared`.
-
-    Args:
-        src: the folder with photos and annotations/pixel-level.
-        square: pad image and label with 0 to a square before resizing.
-    """
+    """Prepare a folder with photos and annotations/pixel-level."""
     src = raw.source_folder(src)
     annotations = src / "annotations" / "pixel-level"
     # Most photographs have tags only: the annotations say which are used.

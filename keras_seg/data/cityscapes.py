@@ -80,14 +80,7 @@ OPTIONS = (
 def prepare(
     src: str | Path, out: str | Path, options: Options, label_space: str = "train_ids"
 ) -> tuple[Prepared, bool]:
-    """Raw Cityscapes -> prepared folder; see `keras_seg.data.writer.write_prepared`.
-
-    The dataset is named cityscapes, or cityscapes34 in the label space "ids".
-
-    Args:
-        src: the folder with leftImg8bit and gtFine.
-        label_space: "ids" (34 classes) or "train_ids" (19).
-    """
+    """Prepare a folder with leftImg8bit and gtFine; "ids" are cityscapes34."""
     src = raw.source_folder(src)
     pairs = [pair for split in ("train", "val") for pair in _pairs(src, split)]
     return raw.prepare_pairs(

@@ -40,18 +40,11 @@ _JPEG_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 @dataclass(frozen=True)
 class RawImage:
-    """A decoded image.
+    """A decoded image."""
 
-    Attributes:
-        pixels: uint8 [H, W, 3], RGB.
-        format: "png" or "jpg", of the file.
-        content: the file's bytes where a prepared folder can hold it as it is (8-bit
-            RGB, upright), else None.
-    """
-
-    pixels: np.ndarray
-    format: str
-    content: bytes | None
+    pixels: np.ndarray  # uint8 RGB [H, W, 3]
+    format: str  # "png" or "jpg", of the file
+    content: bytes | None  # of a file that fits a prepared folder as it is, else None
 
 
 @dataclass(frozen=True)
@@ -84,11 +77,8 @@ def read_raw_image(path: Path) -> RawImage:
         and "transparency" not in image.info
         and getattr(image, "n_frames", 1) == 1
     )
-    return RawImage(
-        np.ascontiguousarray(_rgb(upright)),
-        file.format,
-        file.content if as_is else None,
-    )
+    content = file.content if as_is else None
+    return RawImage(np.ascontiguousarray(_rgb(upright)), file.format, content)
 
 
 def read_raw_label(
@@ -181,7 +171,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Nearest with half-pixel centres: uint8 [H, W] to size (height, width).
 
-    Of two pixels equally near it takes the later one, as `losses.resize_labels` does;
+    Of two pixels equally near it takes the later one, as `metrics.resize_labels` does;
     whole numbers make that exact. cv2.INTER_NEAREST (floor) would shift the label
     against the image; INTER_NEAREST_EXACT sometimes takes the earlier one.
     """
@@ -205,8 +195,8 @@ def encode_jpeg(image: np.ndarray) -> bytes:
 
 
 def _encode(extension: str, array: np.ndarray, parameters: list[int]) -> bytes:
-    bgr = array[..., ::-1] if array.ndim == 3 else array
-    done, content = cv2.imencode(extension, np.ascontiguousarray(bgr), parameters)
+    bgr = np.ascontiguousarray(array[..., ::-1] if array.ndim == 3 else array)
+    done, content = cv2.imencode(extension, bgr, parameters)
     if not done:
         raise ValueError(f"OpenCV cannot encode {array.dtype} {array.shape}")
     return content.tobytes()

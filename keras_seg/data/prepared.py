@@ -60,12 +60,7 @@ _END_OF_FILE = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its label, as the manifest lists it.
-
-    Attributes:
-        sequence: name of the video, or of whatever its images have in common: they are
-            not independent samples. "" for an image that stands alone.
-    """
+    """One image with its label, as the manifest lists it."""
 
     split: str
     id: str
@@ -75,6 +70,8 @@ class Sample:
     label_sha256: str
     height: int
     width: int
+    # The video, or whatever its images have in common: they are not independent. ""
+    # for an image that stands alone.
     sequence: str = ""
 
 
@@ -125,19 +122,12 @@ class Prepared:
 
     @property
     def scored_ids(self) -> tuple[int, ...] | None:
-        """The class ids that count in the evaluation; None is all.
-
-        The `classes` of `keras_seg.metrics.summary`.
-        """
+        """The class ids that count in the evaluation; None is all."""
         ids = self.meta.get("scored_ids")
         return None if ids is None else tuple(ids)
 
     def samples(self, split: str) -> tuple[Sample, ...]:
-        """The samples of a split in the order of their ids.
-
-        Raises:
-            DataError: no such split (an empty one is never listed).
-        """
+        """The samples of a split by id; DataError where there is no such split."""
         if split not in self._samples:
             raise DataError(
                 f"{self.folder} has no split '{split}'. "
@@ -149,23 +139,18 @@ class Prepared:
         """{id: sequence} of the samples of a split that belong to a sequence.
 
         Also empty where the folder was prepared before sequences were recorded.
-        DataError where there is no such split.
         """
         return {s.id: s.sequence for s in self.samples(split) if s.sequence}
 
     def counts(self, split: str) -> ClassCounts:
-        """The class counts of a split; DataError where there is no such split."""
+        """The class counts of a split."""
         self.samples(split)
         counts = self.meta["splits"][split]
         pixels, images, presence = (np.array(counts[k], np.int64) for k in _PER_CLASS)
         return ClassCounts(pixels, images, presence, counts["ignored"], counts["total"])
 
     def joints(self, split: str) -> np.ndarray | None:
-        """float32 [N, J, 2], x and y in pixels, in the order of `samples`, or None.
-
-        Raises:
-            DataError: no such split, or the file is damaged.
-        """
+        """float32 [N, J, 2], x and y in pixels, in the order of `samples`, or None."""
         samples = self.samples(split)
         if split not in self.meta["joints"]:
             return None
@@ -225,21 +210,13 @@ def open_prepared(folder: str | Path) -> Prepared:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image of a prepared folder: uint8 RGB [H, W, 3].
-
-    Raises:
-        DataError: missing, truncated or damaged.
-    """
+    """An image of a prepared folder: uint8 RGB [H, W, 3]; DataError if damaged."""
     bgr = _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def read_label(path: Path) -> np.ndarray:
-    """A label of a prepared folder: class ids uint8 [H, W].
-
-    Raises:
-        DataError: missing, truncated or damaged.
-    """
+    """A label of a prepared folder: class ids uint8 [H, W]; DataError if damaged."""
     label = _read(path, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise damaged(path, f"{label.dtype} {label.shape}, not 8-bit class ids")
@@ -290,15 +267,9 @@ def sort_key(sample) -> tuple:
 
 
 def label_pixels(label: np.ndarray, num_classes: int, place: object) -> np.ndarray:
-    """int64 [C + 1]: a label's pixels of the classes 0..C-1 and of 255.
+    """int64 [C + 1]: pixels of the classes 0..C-1 and of 255 in a label uint8 [H, W].
 
-    Args:
-        label: uint8 [H, W].
-        num_classes: C.
-        place: the file, for the message.
-
-    Raises:
-        DataError: another value, with its count.
+    DataError where there is another value; it names `place`.
     """
     pixels = np.bincount(label.ravel(), minlength=256)
     for value in np.flatnonzero(pixels[num_classes:IGNORE_ID]) + num_classes:
@@ -348,12 +319,7 @@ def hash_manifest(
     """SHA-256 of what training and evaluation see of the data.
 
     Paths, palette and sequences are left out: they change no result of a network.
-
-    Args:
-        samples: of every split.
-        labels: their classes and flip pairs.
-        joints: {split: hash_joints(...)}.
-        scored_ids: see `Prepared`.
+    `joints` is {split: hash_joints(...)}.
     """
     lines = sorted(
         [s.split, s.id, s.image_sha256, s.label_sha256, s.height, s.width]

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from keras_seg import storage
-from keras_seg.data import images
+from keras_seg.data import Option, images
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import AnyItem, NewSample, Options, write_prepared
 from keras_seg.errors import DataError, UsageError
@@ -19,23 +19,23 @@ from keras_seg.labels import IGNORE_ID, LabelSpec
 
 @dataclass(frozen=True)
 class RawPair:
-    """An image and its mask as they were found; either may be missing.
+    """An image and its mask as they were found; either may be missing."""
 
-    Attributes:
-        split: train, val or test; "" until it is decided.
-        id: the sample's id.
-        image: path of the image.
-        label: path of the mask.
-        error: why the pair is bad, where that is known already.
-        sequence: as of `prepared.Sample`.
-    """
-
-    split: str
+    split: str  # train, val or test; "" until it is decided
     id: str
     image: Path
     label: Path
-    error: DataError | None = None
-    sequence: str = ""
+    error: DataError | None = None  # why the pair is bad, where that is known already
+    sequence: str = ""  # as of `prepared.Sample`
+
+
+SQUARE = Option(
+    "square",
+    "pad with zeros to a square of the longer side, centred, as CLOTH does; the border "
+    "is of class 0",
+    bool,
+    default=True,
+)
 
 
 def source_folder(src: str | Path) -> Path:
@@ -47,10 +47,7 @@ def source_folder(src: str | Path) -> Path:
 
 
 def read_list(path: Path) -> list[str]:
-    """The stripped lines of a list file that are not empty.
-
-    DataError where it cannot be read or has none.
-    """
+    """The stripped lines of a list file that are not empty; DataError without any."""
     try:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:
@@ -120,12 +117,10 @@ def split_pairs(
 def seeded_split(
     groups: Mapping[str, str], val_share: float, test_share: float
 ) -> dict[str, str]:
-    """{id: split} by a shuffle with seed 0 of the sorted groups.
+    """{id: split} of {id: group} by a shuffle with seed 0 of the sorted groups.
 
-    Args:
-        groups: {id: group}; ids of one group get the same split.
-        val_share: share of the ids for val, at least one.
-        test_share: share for test, at least one unless it is 0.
+    Ids of one group get the same split. val and test get at least one id each, test
+    none where its share is 0.
     """
     members: dict[str, list[str]] = {}
     for sample_id in sorted(groups):
@@ -208,7 +203,6 @@ def prepare_pairs(
         read_mask: path of a mask -> raw ids uint8 [H, W]; DataError if it is bad.
         settings: the dataset's own options.
         square: pad image and label with 0 to a square before resizing.
-        scored_ids: as for `write_prepared`.
     """
     pairs = first_of_each_split(mark_duplicates(pairs), options.limit)
     root, ids = src.resolve(), kept_ids(labels) if ids is None else ids

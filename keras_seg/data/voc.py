@@ -40,14 +40,7 @@ OPTIONS = (Option("year", "needed where --src has both years", choices=YEARS),)
 def prepare(
     src: str | Path, out: str | Path, options: Options, year: str | None = None
 ) -> tuple[Prepared, bool]:
-    """Raw VOC -> prepared folder; see `keras_seg.data.writer.write_prepared`.
-
-    The dataset is named voc2007 or voc2012.
-
-    Args:
-        src: VOCdevkit, or its folder VOC2007 or VOC2012.
-        year: "2007" or "2012" where src has both.
-    """
+    """Prepare VOCdevkit or its folder VOC2007 or VOC2012, as voc2007 or voc2012."""
     src = raw.source_folder(src)
     folder = _year_folder(src, year)
     year = folder.name.removeprefix("VOC")

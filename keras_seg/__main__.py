@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from keras_seg import command_line
-from keras_seg.errors import UsageError
 
 # Module, function, and what help shows before the options where it is not the verb.
 # Imported when called, so that the list of verbs answers at once.
@@ -32,7 +31,7 @@ VERBS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "evaluate": ("keras_seg.runs.commands", "evaluate"),
         "predict": ("keras_seg.runs.commands", "predict"),
         "export": ("keras_seg.runs.commands", "export"),
-        "ablate": ("keras_seg.study", "main"),
+        "ablate": ("keras_seg.study", "main", "keras-seg ablate"),
         "summary": ("keras_seg.runs.commands", "summary"),
     }
 )
@@ -50,7 +49,9 @@ def call(argv: list[str]) -> int | None:
         return 0
     verb, *rest = argv
     if verb not in VERBS:
-        raise UsageError(f"There is no command {verb!r}. Commands: {', '.join(VERBS)}.")
+        known = ", ".join(VERBS)
+        parser = command_line.Parser(prog="keras-seg")
+        parser.error(f"There is no command {verb!r}. Commands: {known}")
     module, function, *program = VERBS[verb]
     return getattr(importlib.import_module(module), function)(rest, *program)
 

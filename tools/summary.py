@@ -1,38 +1,25 @@
 """Print the table of networks: paper, parameters, GFLOP, stride, heads.
 
-python tools/summary.py [--markdown | --costs]
-
-keras_seg/nets/summary.py says what the columns are.
+python tools/summary.py [--markdown]    the table, as keras-seg summary
+python tools/summary.py --costs         the content of ablations/costs.csv: the work
+                                        of every arm of the studies
 """
 
 import csv
 import io
-import logging
 import sys
 
 from keras_seg import backend, command_line, study
 from keras_seg.ablation import estimate, runner
 from keras_seg.nets import summary
+from keras_seg.runs import commands
 
 
 def main(argv: list[str]) -> int:
-    parser = command_line.Parser(prog="summary.py", description=__doc__)
-    parser.add_argument(
-        "--markdown", action="store_true", help="the table as in the README"
-    )
-    parser.add_argument(
-        "--costs",
-        action="store_true",
-        help="the content of ablations/costs.csv: the work of every arm of the studies",
-    )
-    args = parser.parse_args(argv)
+    if "--costs" not in argv:
+        return commands.summary(argv)
     backend.configure()
-    logging.disable(logging.WARNING)  # of random weights: there are none here
-    if args.costs:
-        print(costs())
-    else:
-        table = summary.markdown if args.markdown else summary.text
-        print(table(summary.rows()))
+    print(costs())
     return 0
 
 

@@ -270,7 +270,6 @@ def test_the_dataset_of_the_example_passes_its_row(tmp_path, capsys, monkeypatch
     monkeypatch.setitem(sys.modules, module.__name__, module)
     added = dict(data.DATASETS) | eval(f"{{{line}}}")
     monkeypatch.setattr(data, "DATASETS", added)
-    monkeypatch.setattr(prepare, "DATASETS", added)
     names = dict(vars(miniatures))
     exec(miniature, names)
     names = vars(test_data) | {"miniatures": types.SimpleNamespace(**names)}

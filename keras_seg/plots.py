@@ -22,7 +22,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from keras_seg.labels import IGNORE_ID, colourise
-from keras_seg.storage import write_file
 
 Colour = tuple[int, int, int]
 Rows = Sequence[Mapping[str, float]]  # of history.csv
@@ -58,12 +57,8 @@ TICK_CHARACTERS = 30  # of a line of a name beside an axis
 
 
 @styled
-def save_curves(history: Rows, path: Path) -> None:
-    """Draw loss and mIoU of one run, the lines of history.csv, as a PNG.
-
-    Raises:
-        StorageError: the disk is full or not writable.
-    """
+def run_curves(history: Rows) -> Figure:
+    """Loss and mIoU of one run, from the lines of history.csv."""
     figure = Figure(figsize=(10.4, 3.8))
     styles = {"validation": (COLOURS[0], "-"), "training": (COLOURS[1], DASHES[1])}
     parts = (
@@ -77,22 +72,16 @@ def save_curves(history: Rows, path: Path) -> None:
         ]
         draw_lines(axes, title, lines, percent)
     line_legend(figure, [(name, *style) for name, style in styles.items()])
-    write_file(path, png(figure))
+    return figure
 
 
-def save_samples(
-    samples: Mapping[str, np.ndarray],
-    palette: Sequence[Colour],
-    names: Sequence[str],
-    path: Path,
-) -> None:
-    """Draw image, truth and prediction of some samples of one run as a PNG.
+def run_samples(
+    samples: Mapping[str, np.ndarray], palette: Sequence[Colour], names: Sequence[str]
+) -> Figure:
+    """Image, truth and prediction of some samples of one run.
 
     `samples` are "image" uint8 [N, H, W, 3], "label" and "prediction" uint8 [N, H, W]
     with 255 = ignored, and "ids" str [N].
-
-    Raises:
-        StorageError: the disk is full or not writable.
     """
     palette = picture_palette(palette, names)
     maps = [samples["label"], samples["prediction"]]
@@ -101,8 +90,7 @@ def save_samples(
         for name, image, *labels in zip(samples["ids"], samples["image"], *maps)
     ]
     legend = legend_entries(maps, palette, names)
-    figure = picture_grid(["image", "truth", "prediction"], rows, legend)
-    write_file(path, png(figure))
+    return picture_grid(["image", "truth", "prediction"], rows, legend)
 
 
 # Lines

@@ -388,9 +388,9 @@ def save_samples(
         "prediction": np.concatenate(predictions),
     }
     storage.write_arrays(run / "samples.npz", kept)
-    plots.save_samples(
-        kept, prepared.labels.palette, prepared.labels.names, run / "samples.png"
-    )
+    labels = prepared.labels
+    figure = plots.run_samples(kept, labels.palette, labels.names)
+    storage.write_file(run / "samples.png", plots.png(figure))
 
 
 def evenly_spaced(length: int, number: int) -> list[int]:

@@ -328,7 +328,8 @@ class Run:
         evaluate.save_samples(
             self.network, self.prepared, samples, self.out, SAMPLE_IMAGES
         )
-        plots.save_curves(self.state.history, self.out / "curves.png")
+        curves = plots.run_curves(self.state.history)
+        storage.write_file(self.out / "curves.png", plots.png(curves))
         timing = self._timing()
         rows = [{"name": name, "value": float(v)} for name, v in timing.items()]
         storage.write_table(self.out / "timing.csv", rows)

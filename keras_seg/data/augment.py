@@ -34,22 +34,14 @@ AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Geometry:
-    """What happens to one sample, in this order.
+    """What happens to one sample, in this order."""
 
-    Attributes:
-        mirror: left and right change places.
-        half_turn: the image is turned by 180 degrees.
-        scale: zoom factor; above 1 the image is cropped to its old size afterwards,
-            below 1 it is padded to it.
-        angle: degrees, counter-clockwise as seen, about the centre of the image.
-        place: (vertical, horizontal) in 0..1: where the crop is taken from or where the
-            smaller image is put; 0 is the top or the left, 0.5 the middle.
-    """
-
-    mirror: bool = False
-    half_turn: bool = False
-    scale: float = 1.0
-    angle: float = 0.0
+    mirror: bool = False  # left and right change places
+    half_turn: bool = False  # turned by 180 degrees
+    scale: float = 1.0  # above 1 cropped to the old size afterwards, below 1 padded
+    angle: float = 0.0  # degrees, counter-clockwise as seen, about the centre
+    # (vertical, horizontal) in 0..1: where the crop is taken from or the smaller image
+    # is put; 0 is the top or the left.
     place: tuple[float, float] = (0.5, 0.5)
 
 
@@ -74,9 +66,7 @@ def draw_geometry(augment: Augment, rng: np.random.Generator) -> Geometry:
 def affine(geometry: Geometry, size: tuple[int, int]) -> np.ndarray:
     """float64 [2, 3]: takes (x, y, 1) of the sample to (x, y) of the result.
 
-    Args:
-        geometry: what happens to the sample.
-        size: (height, width) in pixels, before and after.
+    size: (height, width) in pixels, before and after.
     """
     height, width = size
     radians = np.deg2rad(geometry.angle)
@@ -108,7 +98,6 @@ def apply(
     antialiasing, as the images of the validation are; BODY's code resizes without.
 
     Args:
-        geometry: what happens to the sample.
         image: uint8 [H, W, 3].
         label: uint8 [H, W], class ids and 255.
         joints: float32 [J, 2], (x, y) in pixels, NaN where missing; or None.
@@ -150,10 +139,7 @@ def add_noise(
 ) -> np.ndarray:
     """uint8 [H, W, 3] with Gaussian noise on every channel, rounded and clipped.
 
-    Args:
-        image: uint8 [H, W, 3].
-        deviation: standard deviation in grey levels, 0..255.
-        rng: where the noise comes from.
+    deviation: standard deviation in grey levels, 0..255.
     """
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     noise *= np.float32(deviation)

@@ -19,7 +19,6 @@ from keras_seg.labels import IGNORE_ID, LabelSpec
 
 VAL_SHARE = TEST_SHARE = 0.1
 
-
 OPTIONS = (
     Option(
         "classes",
@@ -62,15 +61,7 @@ def prepare(
     flip_pairs: str | None = None,
     group_by: str | None = None,
 ) -> tuple[Prepared, bool]:
-    """Images and masks -> prepared folder; see `keras_seg.data.writer.write_prepared`.
-
-    Args:
-        src: the folder with images and labels, or of VOC's layout.
-        classes: "a,b,c": class names in id order.
-        palette: "RRGGBB,...": their colours, or None for VOC's.
-        void: an id, or with palette a colour "RRGGBB", that becomes 255.
-        flip_pairs: "left:right,...": class names that a mirror exchanges.
-        group_by: a regular expression; ids with equal matches are one sequence.
+    """Prepare a folder of one of the two layouts; `OPTIONS` explain the arguments.
 
     Raises:
         UsageError: an argument that makes no sense.
@@ -90,17 +81,8 @@ def prepare(
         "group_by": group_by,
     }
     read_mask = partial(images.read_raw_label, colours=colours)
-    return raw.prepare_pairs(
-        src,
-        out,
-        "folder",
-        labels,
-        pairs,
-        options,
-        ids=ids,
-        read_mask=read_mask,
-        settings=settings,
-    )
+    how = {"ids": ids, "read_mask": read_mask, "settings": settings}
+    return raw.prepare_pairs(src, out, "folder", labels, pairs, options, **how)
 
 
 def _labels(

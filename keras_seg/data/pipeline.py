@@ -52,8 +52,6 @@ class Samples:
     """One split, every image resized to one size and kept in memory where it fits.
 
     Args:
-        prepared: the opened folder.
-        split: "train", "val" or "test".
         size: (height, width) in pixels that every sample is resized to.
         padded_size: None, or the (height, width) that batches are padded to at the
             bottom and on the right, the image with 0 after normalisation, the label
@@ -62,10 +60,6 @@ class Samples:
         cache_bytes: memory for decoded samples; the others are decoded each time.
 
     Attributes:
-        ids: the samples' names, in order.
-        labels: the dataset's `LabelSpec`.
-        size: (height, width) of a sample.
-        padded_size: (height, width) of a batch.
         joints: float32 [N, 24, 2], (x, y) in pixels at `size`, NaN for a joint outside
             of the image; None where the dataset has none.
         error: the first exception that making a batch raised, or None. A tf.data
@@ -185,26 +179,17 @@ def training_sample(samples: Samples, seed: int, index: int, augment: Augment) -
 class Feed:
     """How samples become batches for a network.
 
-    Attributes:
-        samples: a split.
-        batch: samples per batch.
-        preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
-        heads: the network's heads by name; `target`, `lookup` and, for heatmaps,
-            `stride` count.
-        joints: what heatmaps show: the dataset's joints ("surreal") or the centre of
-            each part of the augmented label ("centroid").
-        workers: batches made at a time; never changes a bit.
-
-    Raises:
-        UsageError: an unknown preprocess or target, "surreal" without joints.
+    UsageError where the preprocess or a target is unknown, or "surreal" has no joints.
     """
 
     samples: Samples
     batch: int
-    preprocess: str
-    heads: Mapping[str, Head]
+    preprocess: str  # a key of `keras_seg.preprocess.PREPROCESS`
+    heads: Mapping[str, Head]  # `target`, `lookup` and, for heatmaps, `stride` count
+    # Heatmaps show the dataset's joints, or ("centroid") the centre of each part of the
+    # augmented label.
     joints: str = "surreal"
-    workers: int = 1
+    workers: int = 1  # batches made at a time; never changes a bit
 
     def __post_init__(self):
         if self.preprocess not in preprocessing.PREPROCESS:

@@ -18,12 +18,7 @@ JOINT_PAIRS += ((16, 17), (18, 19), (20, 21), (22, 23))
 def lookup_table(lookup: Sequence[int] | None, num_classes: int) -> np.ndarray | None:
     """uint8 [256] from dataset ids to a head's ids, 255 to itself; None as it is.
 
-    Args:
-        lookup: the head's id of each dataset id (coarse-to-fine targets) or None.
-        num_classes: of the dataset.
-
-    Raises:
-        UsageError: not one head id in 0..254 for every class.
+    `lookup` has the head's id of each dataset id; UsageError where it does not fit.
     """
     if lookup is None:
         return None
@@ -46,13 +41,9 @@ def mirrored_joints(joints: np.ndarray) -> np.ndarray:
 
 
 def part_centroids(label: np.ndarray) -> np.ndarray:
-    """Mean position of the pixels of each body part.
+    """Mean (x, y) of the pixels of each part 1..24 in SURREAL labels uint8 [H, W].
 
-    Args:
-        label: uint8 [H, W], SURREAL part ids; 0 is background, 255 ignored.
-
-    Returns:
-        float32 [24, 2]: (x, y) in pixels of part ids 1..24, NaN where there is none.
+    float32 [24, 2], in pixels; NaN where there is none.
     """
     height, width = label.shape
     # Counts of each part by row and by column: whole numbers, so the means are exact

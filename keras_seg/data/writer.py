@@ -46,23 +46,14 @@ _OTHERWISE = "Name another --out, or replace it with --overwrite."
 
 @dataclass(frozen=True)
 class Options:
-    """The options that every preparation has.
+    """The options that every preparation has."""
 
-    Attributes:
-        size: (height, width) every image is resized to; None keeps each as it is.
-        limit: the number of samples of each split, the first ones; None is all.
-        workers: threads or processes that convert; never changes the result.
-        skip_bad: how many bad items may be left out; infinity is any number.
-        overwrite: replace a prepared folder that was made by another command.
-        command: the command line, for meta.json.
-    """
-
-    size: tuple[int, int] | None = None
-    limit: int | None = None
-    workers: int = os.cpu_count() or 1
-    skip_bad: float = 0
-    overwrite: bool = False
-    command: str = ""
+    size: tuple[int, int] | None = None  # (height, width); None keeps each image's
+    limit: int | None = None  # samples of each split, the first ones; None is all
+    workers: int = os.cpu_count() or 1  # never changes the result
+    skip_bad: float = 0  # how many bad items may be left out; infinity is any number
+    overwrite: bool = False  # replace a folder that another command prepared
+    command: str = ""  # the command line, for meta.json
 
 
 class Item(Protocol):
@@ -80,25 +71,15 @@ AnyItem = TypeVar("AnyItem", bound=Item)
 
 @dataclass(frozen=True)
 class NewSample:
-    """One sample of a prepared folder, before it is written.
+    """One sample of a prepared folder, before it is written."""
 
-    Attributes:
-        split: train, val, test or another name.
-        id: str, unique in its split; the files' name.
-        image: uint8 RGB [H, W, 3], or bytes: a whole PNG or JPEG file of that size.
-        label: class ids uint8 [H, W], 255 = ignore.
-        format: "png" or "jpg", the image's file.
-        joints: float32 [J, 2], x and y in pixels, or None.
-        sequence: as in `prepared.Sample`.
-    """
-
-    split: str
-    id: str
-    image: np.ndarray | bytes
-    label: np.ndarray
-    format: str = "png"
-    joints: np.ndarray | None = None
-    sequence: str = ""
+    split: str  # train, val, test or another name
+    id: str  # unique in its split; the files' name
+    image: np.ndarray | bytes  # uint8 RGB [H, W, 3], or a whole file of that size
+    label: np.ndarray  # class ids uint8 [H, W], 255 = ignore
+    format: str = "png"  # or "jpg", of the image
+    joints: np.ndarray | None = None  # float32 [J, 2], x and y in pixels
+    sequence: str = ""  # as in `prepared.Sample`
 
 
 @dataclass(frozen=True)
@@ -130,14 +111,11 @@ def write_prepared(
     Args:
         out: its place. New, empty, or a prepared folder of the same request (which is
             then left as it is).
-        dataset: its name.
-        labels: its classes.
         items: what to convert, already cut to `options.limit`. Or a function that finds
             them, where that takes long: called only if there is something to do, with
             the folder in the making, where it may leave files of `prepared.ENTRIES`.
         convert: gives the samples of an item; DataError rejects the item. Picklable
             where `each` needs that.
-        options: see `Options`.
         settings: JSON values: everything else that decides the result, and what
             identifies the raw data. A folder with an equal `request` is not redone.
         unit: what the items are, in the plural.

@@ -31,32 +31,19 @@ MIRRORED_JOINTS = np.array(
 
 @dataclass(frozen=True)
 class Template:
-    """The body model of one sex; V = 13,524 vertices, F = 27,036 triangles.
+    """The body model of one sex; V = 13,524 vertices, F = 27,036 triangles."""
 
-    Attributes:
-        mean: float32 [V, 3]; directions: float32 [10, V, 3], metres.
-        joints: float32 [24, 3]; joint_directions: float32 [10, 24, 3].
-        faces: int32 [F, 3], counter-clockwise seen from outside.
-        face_part: uint8 [F], part ids 1..24.
-        is_eye: bool [F].
-        skin: float32 [V, 24], weights of the joints; rows sum to 1.
-        parents: int [24], -1 for the pelvis.
-        masks: float32 [V] in 0..1 of "ears", "eyelids", "face", "inside_mouth",
-            "lips".
-        garments: arrays of the meshes "skirt" and "hair" (see `garment`).
-    """
-
-    mean: np.ndarray
-    directions: np.ndarray
-    joints: np.ndarray
-    joint_directions: np.ndarray
-    faces: np.ndarray
-    face_part: np.ndarray
-    is_eye: np.ndarray
-    skin: np.ndarray
-    parents: np.ndarray
-    masks: dict[str, np.ndarray]
-    garments: dict[str, dict[str, np.ndarray]]
+    mean: np.ndarray  # float32 [V, 3], metres
+    directions: np.ndarray  # float32 [10, V, 3]
+    joints: np.ndarray  # float32 [24, 3]
+    joint_directions: np.ndarray  # float32 [10, 24, 3]
+    faces: np.ndarray  # int32 [F, 3], counter-clockwise seen from outside
+    face_part: np.ndarray  # uint8 [F], part ids 1..24
+    is_eye: np.ndarray  # bool [F]
+    skin: np.ndarray  # float32 [V, 24], weights of the joints; rows sum to 1
+    parents: np.ndarray  # int [24], -1 for the pelvis
+    masks: dict[str, np.ndarray]  # float32 [V] in 0..1: ears, eyelids, face, lips, ...
+    garments: dict[str, dict[str, np.ndarray]]  # the meshes "skirt" and "hair"
 
     def shaped(self, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Vertices [V, 3] and joints [24, 3] of the T-posed body with shape [10]."""
@@ -69,9 +56,7 @@ class Template:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """A mesh worn over a T-posed body with these vertices.
 
-        Returns:
-            vertices float32 [N, 3], skin float32 [N, 24], faces int32 [M, 3],
-            face_part uint8 [M].
+        vertices float32 [N, 3], skin [N, 24], faces int32 [M, 3], face_part uint8 [M].
         """
         mesh = self.garments[name]
         anchors = vertices[mesh["anchor_ids"]]
@@ -110,31 +95,23 @@ def load(sex: str) -> Template:
 
 
 def _read_garment(assets, name: str) -> dict[str, np.ndarray]:
-    weights = assets[f"{name}_anchor_weights"]
-    skin = assets[f"{name}_skin_ids"], assets[f"{name}_skin_weights"]
     return {
         "faces": assets[f"{name}_faces"].astype(np.int32),
         "face_part": assets[f"{name}_face_part"],
         "anchor_ids": assets[f"{name}_anchor_ids"].astype(int),
-        "anchor_weights": weights.astype(np.float32),
+        "anchor_weights": assets[f"{name}_anchor_weights"].astype(np.float32),
         "offset": assets[f"{name}_offset"],
-        "skin": _dense(*skin),
+        "skin": _dense(assets[f"{name}_skin_ids"], assets[f"{name}_skin_weights"]),
     }
 
 
 def pose_joints(
     joints: np.ndarray, pose: np.ndarray, pelvis: np.ndarray, parents: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Forward kinematics.
+    """Forward kinematics: global rotations [24, 3, 3] and positions [24, 3], float64.
 
-    Args:
-        joints: [24, 3] of the T-posed body.
-        pose: [24, 3] axis-angle local rotations.
-        pelvis: [3], the position of the pelvis joint.
-        parents: int [24].
-
-    Returns:
-        Global rotations [24, 3, 3] and positions [24, 3], float64.
+    Of the T-posed joints [24, 3], axis-angle local rotations [24, 3], and the position
+    of the pelvis joint [3].
     """
     local = Rotation.from_rotvec(pose).as_matrix()
     rotations = np.empty((NUM_JOINTS, 3, 3))

@@ -48,35 +48,22 @@ MOTIONS = {
 
 @dataclass(frozen=True)
 class Clip:
-    """T frames of 240 x 320 and their labels; units and axes as in SURREAL.
+    """T frames of 240 x 320 and their labels; units and axes as in SURREAL."""
 
-    Attributes:
-        sequence: the clip's name.
-        rgb: uint8 [T, 240, 320, 3].
-        segm: uint8 [T, 240, 320], 0 or part ids 1..24, with the head-label defect.
-        segm_clean: the same without it.
-        depth: float32 [T, 240, 320] metres, FAR in the background; or None.
-        joints_3d: float32 [3, 24, T], world metres.
-        joints_2d: float32 [2, 24, T], whole pixels.
-        pose: float32 [72, T]; shape: float32 [10]; light: float32 [9].
-        cam_loc: float32 [3]; zrot: radians; gender: 0 female, 1 male.
-        background, cloth: descriptions in words.
-    """
-
-    sequence: str
-    rgb: np.ndarray
-    segm: np.ndarray
-    segm_clean: np.ndarray
-    depth: np.ndarray | None
-    joints_3d: np.ndarray
-    joints_2d: np.ndarray
-    pose: np.ndarray
-    shape: np.ndarray
-    light: np.ndarray
-    cam_loc: np.ndarray
-    zrot: float
-    gender: int
-    background: str
+    sequence: str  # the clip's name
+    rgb: np.ndarray  # uint8 [T, 240, 320, 3]
+    segm: np.ndarray  # uint8 [T, 240, 320], 0..24, with the head-label defect
+    segm_clean: np.ndarray  # the same without it
+    depth: np.ndarray | None  # float32 [T, 240, 320] metres, FAR in the background
+    joints_3d: np.ndarray  # float32 [3, 24, T], world metres
+    joints_2d: np.ndarray  # float32 [2, 24, T], whole pixels
+    pose: np.ndarray  # float32 [72, T]
+    shape: np.ndarray  # float32 [10]
+    light: np.ndarray  # float32 [9]
+    cam_loc: np.ndarray  # float32 [3]
+    zrot: float  # radians
+    gender: int  # 0 female, 1 male
+    background: str  # in words
     cloth: str
 
 
@@ -113,14 +100,7 @@ def _limit_drift(path: np.ndarray) -> np.ndarray:
 def make_clip(
     seed: int, split: str, index: int, frames: int, with_depth: bool = False
 ) -> Clip:
-    """Clip number `index` of a split.
-
-    Args:
-        seed, index: at least 0.
-        split: one of SPLITS.
-        frames: at least 1.
-        with_depth: make depth images too.
-    """
+    """Clip number `index`, from 0, of one of SPLITS."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     gender = int(rng.integers(2))
     person = look.Person(rng, body.SEXES[gender])

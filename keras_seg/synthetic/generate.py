@@ -25,17 +25,11 @@ SETTINGS_FILE = "generation.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines a clip, besides its split and index.
-
-    Attributes:
-        seed: at least 0.
-        frames: of every clip, at least 1.
-        depth: write depth images too (three quarters of all bytes).
-    """
+    """What determines a clip, besides its split and index."""
 
     seed: int = 0
-    frames: int = 20
-    depth: bool = False
+    frames: int = 20  # of every clip
+    depth: bool = False  # write depth images too (three quarters of all bytes)
     format: int = FORMAT
 
 
@@ -51,7 +45,6 @@ def generate(
     Args:
         out: the folder that will hold cmu/.
         clips: the numbers of clips for train, val and test.
-        settings: of all clips in `out`.
         workers: processes; the clips do not depend on it.
         advance: called with a number of frames whenever clips are complete.
 

@@ -51,16 +51,10 @@ def _turn_about_y(rotation: Rotation) -> float:
 
 
 def sample(motion: Motion, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pose and root of a clip at any times.
+    """Pose [T, 24, 3], axis-angle, and root [T, 3], metres, at any times [T], seconds.
 
     A looping clip never ends: each round starts where the previous one ended, in the
     direction that it had reached. The others play forwards and backwards in turn.
-
-    Args:
-        times: float [T] seconds, at least 0.
-
-    Returns:
-        pose [T, 24, 3] axis-angle, root [T, 3] metres.
     """
     last = len(motion.pose) - 1
     position = np.asarray(times) * FPS

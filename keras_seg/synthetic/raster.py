@@ -7,20 +7,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Fragments:
-    """What the N samples that a mesh covers show.
+    """What the N samples that a mesh covers show."""
 
-    Attributes:
-        rows, columns: int32 [N], the sample.
-        face: int32 [N], the triangle.
-        depth: float32 [N], metres along the viewing direction.
-        weights: float32 [N, 3], perspective-correct barycentric coordinates.
-    """
-
-    rows: np.ndarray
-    columns: np.ndarray
-    face: np.ndarray
-    depth: np.ndarray
-    weights: np.ndarray
+    rows: np.ndarray  # int32 [N], of the sample
+    columns: np.ndarray  # int32 [N]
+    face: np.ndarray  # int32 [N], the triangle
+    depth: np.ndarray  # float32 [N], metres along the viewing direction
+    weights: np.ndarray  # float32 [N, 3], perspective-correct barycentric coordinates
 
     def interpolate(self, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Values [N, K] at the fragments, from values [V, K] at the vertices."""

@@ -14,17 +14,12 @@ SHARES = {"room": 0.5, "outdoors": 0.32, "photo": 0.12, "backdrop": 0.06}
 
 @dataclass(frozen=True)
 class Background:
-    """What is behind the person.
+    """What is behind the person."""
 
-    Attributes:
-        linear: RGB float32 [240, 320, 3], linear light.
-        description: a word or two.
-        ground: bool [240, 320], the floor that the person stands on and casts a shadow
-            on; None if the person is not part of the scene.
-    """
-
-    linear: np.ndarray
-    description: str
+    linear: np.ndarray  # RGB float32 [240, 320, 3], linear light
+    description: str  # a word or two
+    # bool [240, 320]: the floor that the person stands on and casts a shadow on; None
+    # if the person is not part of the scene.
     ground: np.ndarray | None = None
 
 

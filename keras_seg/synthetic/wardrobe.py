@@ -5,7 +5,7 @@ metres, negative outside; `gap`, how far it stands off the body. Colours are sRG
 0..1.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -75,32 +75,19 @@ class Cloth:
 
 @dataclass
 class Top:
-    """A garment of the trunk: shirt, pullover, jacket, bib, swimsuit.
-
-    Attributes:
-        neckline: crew, v, scoop, turtle, straps, boat or hood.
-        depth: of the neckline, metres.
-        sleeve: its end: 0 shoulder, 1 elbow, 2 wrist; negative without sleeves.
-        hem: metres above the hip joint.
-        ease: metres that it stands off the body.
-        opening: half the width of an open front, metres; negative if closed.
-        sleeves: another cloth for the sleeves.
-        trim: colour of cuffs, hem and collar.
-        emblem: RGBA picture on the chest.
-        buttons: colour of a row of buttons.
-    """
+    """A garment of the trunk: shirt, pullover, jacket, bib, swimsuit."""
 
     cloth: Cloth
-    neckline: str
-    depth: float
-    sleeve: float
-    hem: float
-    ease: float
-    opening: float = -1.0
-    sleeves: Cloth | None = None
-    trim: np.ndarray | None = None
-    emblem: np.ndarray | None = None
-    buttons: np.ndarray | None = None
+    neckline: str  # crew, v, scoop, turtle, straps, boat or hood
+    depth: float  # of the neckline, metres
+    sleeve: float  # its end: 0 shoulder, 1 elbow, 2 wrist; negative without sleeves
+    hem: float  # metres above the hip joint
+    ease: float  # metres that it stands off the body
+    opening: float = -1.0  # half the width of an open front, metres; negative if closed
+    sleeves: Cloth | None = None  # another cloth for the sleeves
+    trim: np.ndarray | None = None  # colour of cuffs, hem and collar
+    emblem: np.ndarray | None = None  # RGBA picture on the chest
+    buttons: np.ndarray | None = None  # colour of a row of buttons
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Top":
@@ -202,24 +189,16 @@ class Top:
 
 @dataclass
 class Bottom:
-    """Trousers, shorts, briefs or a skirt.
-
-    Attributes:
-        length: 0 hip, 1 knee, 2 ankle.
-        rise: waistband above the hip joint, metres.
-        ease: metres off the body.
-        flare: additional ease at the hem.
-        belt, side_stripe: colours.
-    """
+    """Trousers, shorts, briefs or a skirt."""
 
     cloth: Cloth
-    length: float
-    rise: float
-    ease: float
-    flare: float
+    length: float  # 0 hip, 1 knee, 2 ankle
+    rise: float  # waistband above the hip joint, metres
+    ease: float  # metres off the body
+    flare: float  # additional ease at the hem
     skirt: bool = False
-    belt: np.ndarray | None = None
-    side_stripe: np.ndarray | None = None
+    belt: np.ndarray | None = None  # colour
+    side_stripe: np.ndarray | None = None  # colour
 
     @classmethod
     def draw(cls, rng: np.random.Generator, sex: str) -> "Bottom":
@@ -294,28 +273,17 @@ class Shoes:
 
 @dataclass
 class Hair:
-    """Hair, and what is worn on it.
+    """Hair, and what is worn on it."""
 
-    Attributes:
-        style: a key of HAIR_STYLES.
-        volume: metres off the head.
-        front: hairline of the forehead above the eyes, metres.
-        length_y: height of the ends of long hair.
-        hat: colour of a cap, beanie or hat.
-        backwards: whether the peak of a cap points backwards.
-        beard: density in 0..1.
-        streaks: a noise tile.
-    """
-
-    style: str
+    style: str  # a key of HAIR_STYLES
     colour: np.ndarray
-    volume: float
-    front: float
-    length_y: float
-    hat: np.ndarray
-    backwards: bool
-    beard: float
-    streaks: np.ndarray = field(repr=False)
+    volume: float  # metres off the head
+    front: float  # hairline of the forehead above the eyes, metres
+    length_y: float  # height of the ends of long hair
+    hat: np.ndarray  # colour of a cap, beanie or hat
+    backwards: bool  # whether the peak of a cap points backwards
+    beard: float  # density in 0..1
+    streaks: np.ndarray  # a noise tile
 
     @classmethod
     def draw(cls, rng: np.random.Generator, sex: str, marks: Landmarks) -> "Hair":

@@ -34,21 +34,13 @@ _MP4_BRAND = b"ftyp"  # bytes 4 to 7
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip by the names of its files.
+    """A clip by the names of its files."""
 
-    Attributes:
-        split: train, val or test, by its folder.
-        sequence: the folder of its motion sequence.
-        id: <sequence>_c0001.
-        stem: path of its files without their endings.
-        sizes: bytes of the files in the order of ENDINGS, None where one is missing.
-    """
-
-    split: str
-    sequence: str
-    id: str
-    stem: Path
-    sizes: tuple[int | None, ...]
+    split: str  # train, val or test, by its folder
+    sequence: str  # the folder of its motion sequence
+    id: str  # <sequence>_c0001
+    stem: Path  # of its files, without their endings
+    sizes: tuple[int | None, ...]  # bytes, by ENDINGS; None where a file is missing
 
     def path(self, ending: str) -> Path:
         return self.stem.with_name(self.id + ending)
@@ -56,24 +48,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Info:
-    """The part of a clip's _info.mat that is used; T frames.
+    """The part of a clip's _info.mat that is used; T frames."""
 
-    Attributes:
-        stride: overlap with the next clip in percent: 30, 50 or 70.
-        joints_2d: float32 [T, 24, 2], x and y in pixels; pixel centres are whole.
-        joints_3d: float32 [T, 24, 3], metres, world axes, y is vertical.
-    """
-
-    stride: int
-    joints_2d: np.ndarray
-    joints_3d: np.ndarray
+    stride: int  # overlap with the next clip in percent: 30, 50 or 70
+    joints_2d: np.ndarray  # float32 [T, 24, 2], x and y in px; pixel centres are whole
+    joints_3d: np.ndarray  # float32 [T, 24, 3], metres, world axes, y is vertical
 
 
 def find_clips(src: Path) -> list[Clip]:
-    """All clips under src/cmu, sorted by split, run and name; no file is opened.
-
-    DataError where there are none.
-    """
+    """All clips under src/cmu, sorted by split, run and name; no file is opened."""
     clips = []
     for split in SPLITS:
         for folder in sorted((src / "cmu" / split).glob("run*/*")):
@@ -142,12 +125,8 @@ def read_info(path: Path) -> Info:
 def read_labels(path: Path, wanted: Collection[int], total: int) -> list[np.ndarray]:
     """Labels of the wanted frames from a _segm.mat: uint8 [240, 320] each.
 
-    Args:
-        wanted: frame numbers, from 1.
-        total: frames of the clip; the file must have just segm_1 .. segm_total.
-
-    Raises:
-        DataError: unreadable, a frame missing or of another shape, an id above 24.
+    DataError where it does not have just segm_1 .. segm_total, of this shape and with
+    ids up to 24.
     """
     file = open_mat(path)
     _check_frames(file, total)
@@ -185,14 +164,7 @@ def read_frames(path: Path, wanted: Collection[int], total: int) -> list[np.ndar
     """Frames of a video: uint8 RGB [240, 320, 3] each, in the order of `wanted`.
 
     The whole video is decoded: a decoder silently skips what is damaged, and only the
-    number of decoded frames shows it.
-
-    Args:
-        wanted: frame numbers, from 1.
-        total: frames the video must have.
-
-    Raises:
-        DataError: unreadable, not an mp4, or not `total` frames.
+    number of decoded frames shows it. DataError where it is not `total`.
     """
     try:
         with path.open("rb") as file:

@@ -19,19 +19,12 @@ def mini_batch_kmeans(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mini-batch k-means (Sculley 2010) from a k-means++ start.
 
-    Every centre moves to the running mean of all batch points it ever got.
-
-    Args:
-        points: [N, D], N >= 1.
-        clusters: k; at most N are used.
-        rng: draws the start and the batches.
-        init_points: so many random points the start is chosen from.
-        batch: points of a batch.
-        iterations: number of batches.
+    Every centre moves to the running mean of all batch points it ever got. The start
+    is chosen from `init_points` random points.
 
     Returns:
-        Centres float64 [k, D] and the nearest one of each point, int64 [N]. A centre
-        may have no points.
+        Centres float64 [k, D], k at most N, and the nearest one of each point, int64
+        [N]. A centre may have no points.
     """
     points = np.asarray(points, np.float64)
     total = len(points)
@@ -63,9 +56,6 @@ def kmeans_plus_plus(
 
     Each is drawn with a probability proportional to its squared distance to the
     nearest one before it; where all distances are 0, of the points not yet taken.
-
-    Args:
-        points: [N, D], N >= clusters.
     """
     chosen = np.empty(clusters, np.int64)
     chosen[0] = rng.integers(len(points))
@@ -94,15 +84,9 @@ def nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def farthest_points(points: np.ndarray, count: int, first: int) -> np.ndarray:
-    """Greedy farthest points: each is farthest from all before it.
+    """Indices int64 [count] of points each farthest from all before it, from `first`.
 
-    Args:
-        points: [N, D].
-        count: how many, at most N.
-        first: index of the one to begin with.
-
-    Returns:
-        int64 [count] indices in this order; of equally far ones the first.
+    Of equally far ones the first.
     """
     chosen = np.empty(count, np.int64)
     squared = np.full(len(points), np.inf)

@@ -9,16 +9,11 @@ from keras_seg.data.images import resize_image, resize_label
 
 @dataclass(frozen=True)
 class Square:
-    """A square of whole pixels; it may reach beyond the frame.
+    """A square of whole pixels; it may reach beyond the frame."""
 
-    Attributes:
-        top, left: first row and column, negative above or left of the frame.
-        side: rows and columns.
-    """
-
-    top: int
+    top: int  # first row, negative above the frame
     left: int
-    side: int
+    side: int  # rows and columns
 
 
 def square_around(mask: np.ndarray, margin: float = 0.2) -> Square:
@@ -27,11 +22,7 @@ def square_around(mask: np.ndarray, margin: float = 0.2) -> Square:
     Its side is (1 + margin) times the longer side of the mask's tight box, rounded.
     It is centred on the box, then shifted into the frame. A side longer than the
     frame reaches beyond it on both ends if it has to, and never leaves a part of the
-    frame's length out.
-
-    Args:
-        mask: bool [H, W], at least one pixel True.
-        margin: share of the longer side that is added to it.
+    frame's length out. The mask, bool [H, W], has at least one pixel.
     """
     (top, bottom), (left, right) = (
         (int(places[0]), int(places[-1]) + 1)
@@ -81,7 +72,6 @@ def crop_and_resize(
         image: uint8 RGB [H, W, 3]; repeated beyond the frame, resized antialiased.
         label: class ids uint8 [H, W]; 0 beyond the frame, resized by nearest.
         joints: [J, 2], (x, y); the centre of the first pixel is (0, 0).
-        square, size: what to cut, and the results' (height, width).
     """
     return (
         resize_image(crop(image, square), size),

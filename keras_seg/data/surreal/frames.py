@@ -48,28 +48,16 @@ def frame_id(clip: Clip, frame: int) -> str:
 
 @dataclass(frozen=True)
 class Conversion:
-    """The conversion of one clip; picklable.
+    """The conversion of one clip; picklable."""
 
-    Attributes:
-        root: the raw folder, resolved.
-        size: (height, width) of the samples.
-        margin: of the crop, see `crops.square_around`.
-        repair: one of `head_repair.REPAIRS`.
-        merge: the new id of each part id.
-    """
-
-    root: Path
+    root: Path  # the raw folder, resolved
     size: tuple[int, int]
-    margin: float
-    repair: str
-    merge: tuple[int, ...]
+    margin: float  # of the crop, see `crops.square_around`
+    repair: str  # one of `head_repair.REPAIRS`
+    merge: tuple[int, ...]  # the new id of each part id
 
     def __call__(self, item: SelectedClip) -> Iterator[NewSample]:
-        """Samples of the wanted frames that show enough of a person.
-
-        Raises:
-            DataError: the clip is bad.
-        """
+        """Samples of the wanted frames that show enough of a person."""
         if item.error is not None:
             raise item.error
         if not item.frames:

@@ -25,11 +25,7 @@ def repair_head(label: np.ndarray) -> np.ndarray:
     with a known neighbour takes the most frequent value of its known 8 neighbours, of
     equally frequent ones the smallest id; all pixels of a rim at once.
 
-    Args:
-        label: part ids uint8 [H, W], 0 is background. Not changed.
-
-    Returns:
-        uint8 [H, W].
+    Takes and returns part ids uint8 [H, W]; 0 is background.
     """
     _, stray = _head_and_stray(label)
     return _refill(label, stray, np.arange(_NOTHING))
@@ -42,8 +38,6 @@ def repair_zones(label: np.ndarray) -> np.ndarray:
     third of its pixels is a piece of a partly covered head: it stays. What is refilled
     takes the most frequent of its neighbours in `ZONE_IDS`, never the background beside
     it or an arm in front.
-
-    Args, Returns: as `repair_head`.
     """
     head, stray = _head_and_stray(label)
     zones = np.isin(label, ZONE_IDS).astype(np.uint8)
@@ -57,11 +51,7 @@ def repair_zones(label: np.ndarray) -> np.ndarray:
     return _refill(label, np.isin(components, specks), np.array(ZONE_IDS))
 
 
-REPAIRS = {
-    "thesis": repair_head,
-    "zones": repair_zones,
-    "none": np.copy,
-}
+REPAIRS = {"thesis": repair_head, "zones": repair_zones, "none": np.copy}
 
 
 def _head_and_stray(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

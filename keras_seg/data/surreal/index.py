@@ -23,17 +23,11 @@ from keras_seg.errors import DataError
 
 @dataclass(frozen=True)
 class IndexedClip:
-    """A clip of the wanted stride; T frames.
-
-    Attributes:
-        clip: its files.
-        usable: bool [T], see `usable_frames`.
-        joints_3d: float32 [T, 24, 3], metres, world axes, y is vertical.
-    """
+    """A clip of the wanted stride; T frames."""
 
     clip: Clip
-    usable: np.ndarray
-    joints_3d: np.ndarray
+    usable: np.ndarray  # bool [T], see `usable_frames`
+    joints_3d: np.ndarray  # float32 [T, 24, 3], as in `Info`
 
 
 def excluded(sequence: str, subjects: Iterable[str]) -> bool:
@@ -71,17 +65,14 @@ def usable_frames(info: Info) -> np.ndarray:
 def index_clips(
     clips: Sequence[Clip], root: Path, stride: int, each: Callable[..., Generator]
 ) -> tuple[list[IndexedClip], dict[Clip, DataError]]:
-    """Read the _info.mat of every clip.
+    """Index every clip: those of this stride in their order, and the bad ones.
+
+    The stride is read from the file: the order of the run folders differs between
+    descriptions of SURREAL.
 
     Args:
-        clips: of all splits and runs.
         root: the raw folder, resolved.
-        stride: clips with another one are left out. It is read from the file: the
-            order of the run folders differs between descriptions of SURREAL.
         each: maps a function over the clips: takes (work, items).
-
-    Returns:
-        The clips of this stride in their order, and the bad ones.
     """
     found, bad = [], {}
     results = each(partial(_index_clip, root, stride), clips)
@@ -112,12 +103,8 @@ def pools(
     """{split: clips it may take frames from}.
 
     SURREAL's val clips are in its test folder too, and neighbouring clips of a sequence
-    overlap. So test takes no clip of a sequence that has one in val.
-
-    Args:
-        clips: all of one stride.
-        leaky_test: leave only the val clips themselves out of test, as is common: test
-            then shows poses of val, from the clips beside them.
+    overlap. So test takes no clip of a sequence that has one in val; with `leaky_test`,
+    as is common, only the val clips themselves are left out.
     """
     by_split: dict[str, list[IndexedClip]] = {split: [] for split in SPLITS}
     for indexed in clips:

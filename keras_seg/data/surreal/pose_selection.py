@@ -51,13 +51,7 @@ def quotas(sizes: Sequence[int], total: int, power: float = 0.5) -> np.ndarray:
     again among the others. Whole numbers by the largest remainders, of equal ones the
     first.
 
-    Args:
-        sizes: of the clusters.
-        total: how many in all; at most the sum of the sizes are taken.
-        power: 0.5: by the root of the size; 0: equal shares.
-
-    Returns:
-        int64 [k], each at most its size.
+    `total` are taken in all, or the sum of the sizes. Returns int64 [k].
     """
     limits = np.asarray(sizes, np.int64)
     total = min(total, int(limits.sum()))
@@ -89,9 +83,6 @@ def select(
 
     Args:
         features: [N, D], as `standardised` gives them.
-        count: how many.
-        clusters: of mini-batch k-means.
-        rng: the source of what is random.
         method: "kmeans": quotas by the root of the cluster's size, random inside.
             "farthest": equal quotas, inside greedily the pose that is farthest from
             those chosen, beginning with the medoid; where quotas cannot be equal, the

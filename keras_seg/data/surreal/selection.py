@@ -90,13 +90,8 @@ def select_frames(
 ) -> list[SelectedFrame]:
     """Choose frames of each split, sorted by split and id.
 
-    Args:
-        pools: {split: clips}.
-        settings: `frames`, `every`, `clusters`, `seed` and `method` count. Where there
-            are fewer frames than wanted, all are taken, with a note.
-
-    Raises:
-        DataError: frames are wanted of a split that has none.
+    Where there are fewer frames than wanted, all are taken, with a note; DataError
+    where there are none.
     """
     chosen = []
     for number, split in enumerate(SPLITS):
@@ -162,13 +157,7 @@ def write_selection(path: Path, src: Path, frames: Sequence[SelectedFrame]) -> N
 def read_selection(path: Path, src: Path, clips: Sequence[Clip]) -> list[SelectedFrame]:
     """The frames a selection.csv lists, sorted by split and id.
 
-    Args:
-        path: the file, from this preparation or another one.
-        src: the raw folder.
-        clips: all of it; the file can name no others.
-
-    Raises:
-        DataError: it cannot be read, or a line names no frame of the clips.
+    DataError where it cannot be read, or a line names no frame of the clips.
     """
     by_place = {clip.stem.relative_to(src).as_posix(): clip for clip in clips}
     frames = []

@@ -32,28 +32,17 @@ DATASETS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword of a dataset's `prepare`, as an option of datasets/prepare.py.
+    """A keyword of a dataset's `prepare`, as an option of datasets/prepare.py."""
 
-    Attributes:
-        name: of the keyword; `flip_pairs` is --flip-pairs.
-        help: its meaning.
-        type: makes the value of a word; ValueError refuses it. `bool` makes a switch,
-            --name and --no-name.
-        default: its value where it is not given.
-        required: whether it must be given.
-        choices: the values it may have, where they are few.
-        values: how many values it takes; "+" is at least one.
-        metavar: what help texts call its value or values.
-    """
-
-    name: str
+    name: str  # of the keyword; `flip_pairs` is --flip-pairs
     help: str
+    # Makes the value of a word; ValueError refuses it. `bool`: --name and --no-name.
     type: Callable[[str], Any] = str
     default: Any = None
     required: bool = False
-    choices: tuple | None = None
-    values: int | Literal["+"] | None = None
-    metavar: str | tuple[str, ...] | None = None
+    choices: tuple | None = None  # the values it may have, where they are few
+    values: int | Literal["+"] | None = None  # how many it takes; "+" is at least one
+    metavar: str | tuple[str, ...] | None = None  # what help texts call the values
 
 
 def load(name: str) -> ModuleType:

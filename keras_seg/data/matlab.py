@@ -20,14 +20,9 @@ _COMPRESSED = 15  # miCOMPRESSED
 
 @dataclass(frozen=True)
 class MatFile:
-    """A MATLAB 5 file in memory whose sizes have been checked.
+    """A MATLAB 5 file in memory whose sizes have been checked."""
 
-    Attributes:
-        path: of the file, for messages.
-        content: the whole file.
-    """
-
-    path: Path
+    path: Path  # for messages
     content: bytes
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -39,10 +34,7 @@ class MatFile:
         return {name: shape for name, shape, _ in found}
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """{variable: numeric array}; nothing else in the file is unpacked.
-
-        DataError where the file is damaged or has no such numeric variable.
-        """
+        """{variable: numeric array}, DataError without; nothing else is unpacked."""
         names = list(names)
         try:
             variables = scipy.io.loadmat(io.BytesIO(self.content), variable_names=names)
@@ -56,12 +48,7 @@ class MatFile:
 
 
 def open_mat(path: Path) -> MatFile:
-    """Read a file and check its sizes.
-
-    Raises:
-        DataError: unreadable, not a MATLAB 5 file (7.3 is HDF5), truncated, damaged, a
-            variable that unpacks to more than MAX_BYTES.
-    """
+    """Read a file; DataError where it is damaged, no MATLAB 5 file, or too large."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

@@ -24,14 +24,13 @@ from keras_seg.errors import DataError, UsageError
 
 PROGRAM = "python datasets/prepare.py"
 
-
 COMMON = (
     Option("src", "the raw folder", Path, required=True),
     Option("out", "the prepared folder", Path, required=True),
     Option(
         "size",
         "resize every image to this; otherwise each keeps its size",
-        positive_int,
+        type=positive_int,
         values=2,
         metavar=("H", "W"),
     ),
@@ -62,29 +61,17 @@ COMMON = (
 
 @dataclass(frozen=True)
 class Request:
-    """One preparation.
+    """One preparation."""
 
-    Attributes:
-        dataset: a key of `data.DATASETS`.
-        src, out: the raw and the prepared folder.
-        options: what every dataset can be told.
-        own: keywords of the dataset's own `prepare`.
-    """
-
-    dataset: str
-    src: Path
-    out: Path
+    dataset: str  # a key of `data.DATASETS`
+    src: Path  # the raw folder
+    out: Path  # the prepared one
     options: Options
-    own: Mapping[str, Any]
+    own: Mapping[str, Any]  # keywords of the dataset's own `prepare`
 
 
 def main(argv: list[str], program: str = PROGRAM) -> int:
-    """Do what the command line asks for.
-
-    Args:
-        argv: the name of a dataset, "verify" or "show", and its options.
-        program: what precedes them, for help texts and meta.json.
-    """
+    """Do what the command line says; `program` precedes it in help and meta.json."""
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
     checks = {"verify": verify, "show": show}
     if verb in data.DATASETS:

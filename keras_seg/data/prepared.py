@@ -77,43 +77,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """What the labels of a split contain; C classes.
+    """What the labels of a split contain; C classes."""
 
-    Attributes:
-        pixels: int64 [C], pixels of each class.
-        images: int64 [C], images that contain it.
-        presence_pixels: int64 [C], total area, void included, of these images.
-        ignored: pixels of value 255.
-        total: all pixels.
-    """
-
-    pixels: np.ndarray
-    images: np.ndarray
-    presence_pixels: np.ndarray
-    ignored: int
-    total: int
+    pixels: np.ndarray  # int64 [C], of each class
+    images: np.ndarray  # int64 [C], that contain it
+    presence_pixels: np.ndarray  # int64 [C], area of these images, void included
+    ignored: int  # pixels of value 255
+    total: int  # all pixels
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder, opened and checked by `open_prepared`.
-
-    Attributes:
-        folder: its path.
-        dataset: its name: camvid, voc2012, cityscapes34, ...
-        labels: its classes.
-        image_size: (height, width) of every image, or None where they differ.
-        meta: all of meta.json.
-        manifest_hash: SHA-256 over the samples, classes, flip pairs, joints and
-            scored ids: equal data have equal hashes, wherever they are stored.
-    """
+    """A prepared folder, opened and checked by `open_prepared`."""
 
     folder: Path
-    dataset: str
+    dataset: str  # its name: camvid, voc2012, cityscapes34, ...
     labels: LabelSpec
-    image_size: tuple[int, int] | None
-    meta: Mapping[str, Any]
-    manifest_hash: str
+    image_size: tuple[int, int] | None  # (height, width), None where they differ
+    meta: Mapping[str, Any]  # all of meta.json
+    manifest_hash: str  # see `hash_manifest`; the same wherever the data are stored
     _samples: Mapping[str, tuple[Sample, ...]] = field(repr=False)
 
     @property

@@ -26,14 +26,9 @@ from keras_seg.errors import DataError
 
 
 def verify(folder: str | Path, workers: int = os.cpu_count() or 1) -> list[DataError]:
-    """Check hashes, sizes, label ranges, pairs and class counts.
+    """What is wrong: hashes, sizes, label ranges, pairs and class counts.
 
-    Returns:
-        What is wrong, each naming its file; empty where all is well.
-
-    Raises:
-        UsageError: no such folder.
-        DataError: it cannot be opened as a prepared folder at all.
+    Raises as `open_prepared` where it cannot be opened as a prepared folder at all.
     """
     prepared = open_prepared(folder)
     samples = [s for split in prepared.splits for s in prepared.samples(split)]

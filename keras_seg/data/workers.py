@@ -50,12 +50,7 @@ def on_ray(work: Callable, items: Sequence, workers: int) -> Generator:
     """As processes, on the cluster that $RAY_ADDRESS names, or a local one.
 
     Every machine has to see the raw and the prepared folder under the same paths.
-
-    Args:
-        work, items: as elsewhere; `workers` is the size of a local cluster only.
-
-    Raises:
-        UsageError: Ray is not installed.
+    `workers` is the size of a local cluster only.
     """
     try:
         ray = importlib.import_module("ray")

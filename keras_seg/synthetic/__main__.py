@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from keras_seg import command_line
+from keras_seg.command_line import Parser, Progress, natural_int, positive_int, run
 from keras_seg.errors import UsageError
 from keras_seg.synthetic.generate import MAX_CLIPS, Settings, generate
 
@@ -16,36 +16,26 @@ MAX_FRAMES = 1000  # of a clip, whose frames are all in memory
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = command_line.Parser(
+    parser = Parser(
         prog="python -m keras_seg.synthetic",
         description="Make clips of synthetic people in SURREAL's format.",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="the folder that will hold cmu/"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="the folder that will hold cmu/")
+    add(
         "--clips",
-        type=command_line.natural_int,
+        type=natural_int,
         nargs=3,
         required=True,
         metavar=("TRAIN", "VAL", "TEST"),
         help="number of clips in each split",
     )
-    parser.add_argument(
-        "--frames", type=command_line.positive_int, default=20, help="per clip"
-    )
-    parser.add_argument("--seed", type=command_line.natural_int, default=0)
-    parser.add_argument(
-        "--workers",
-        type=command_line.positive_int,
-        default=os.cpu_count() or 1,
-        help="processes; the clips do not depend on it",
-    )
-    parser.add_argument(
-        "--depth",
-        action="store_true",
-        help="write depth images too, three quarters of all bytes",
-    )
+    add("--frames", type=positive_int, default=20, help="per clip")
+    add("--seed", type=natural_int, default=0)
+    note = "processes; the clips do not depend on it"
+    add("--workers", type=positive_int, default=os.cpu_count() or 1, help=note)
+    note = "write depth images too, three quarters of all bytes"
+    add("--depth", action="store_true", help=note)
     options = parser.parse_args(arguments)
     if not any(options.clips):
         raise UsageError("--clips 0 0 0 asks for no clip; ask for at least one.")
@@ -64,7 +54,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     settings = Settings(options.seed, options.frames, options.depth)
     total = sum(options.clips) * options.frames
-    with command_line.Progress("synthetic humans", total, "frames") as progress:
+    with Progress("synthetic humans", total, "frames") as progress:
         generate(
             options.out, options.clips, settings, options.workers, progress.advance
         )
@@ -72,4 +62,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(run(main))

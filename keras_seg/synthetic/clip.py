@@ -22,26 +22,13 @@ MAX_DRIFT = np.array([1.5, 0.9])  # metres from the first frame: depth, sideways
 # motions prevail, as in SURREAL.
 MOTIONS = {
     "train": {
-        "walk": 3,
-        "turn_left0": 2,
-        "turn_right0": 2,
-        "run": 2,
-        "jump": 2,
-        "kick": 2,
-        "dance_a": 3,
-        "spin": 2,
-        "cartwheel": 1,
-        "crawl": 1,
-        "getup_faceup": 1.5,
-        "roll": 1,
-        "backflip": 1,
+        **{"walk": 3, "turn_left0": 2, "turn_right0": 2, "run": 2, "jump": 2},
+        **{"kick": 2, "dance_a": 3, "spin": 2, "cartwheel": 1, "crawl": 1},
+        **{"getup_faceup": 1.5, "roll": 1, "backflip": 1},
     },
     "val": {"turn_left1": 3, "punch": 2, "dance_b": 3},
     "test": {
-        "0walk_forward": 3,
-        "turn_right1": 3,
-        "spinkick": 1.5,
-        "getup_facedown": 1,
+        **{"0walk_forward": 3, "turn_right1": 3, "spinkick": 1.5, "getup_facedown": 1}
     },
 }
 

@@ -30,12 +30,7 @@ BODY, SKIRT, HAIR, HAT = range(4)  # mesh ids
 
 # From light to dark; tones in between are mixed.
 SKIN_COLOURS = from_hex("f6d6c2 e7b89b c9936e 946242 6a4632 4c3327")
-IRIS_COLOURS = (
-    (0.25, 0.16, 0.1),
-    (0.32, 0.24, 0.14),
-    (0.3, 0.42, 0.5),
-    (0.3, 0.4, 0.3),
-)
+IRIS_COLOURS = (0.25, 0.16, 0.1), (0.32, 0.24, 0.14), (0.3, 0.42, 0.5), (0.3, 0.4, 0.3)
 
 
 class Person:

@@ -295,7 +295,7 @@ def class_figures(view: StageView) -> Details:
     charts = [
         Chart(
             f"{stage}-class-iou",
-            per_class_bars(names, iou, "IoU of each class (%)", view.styles()),
+            per_class_bars(names, iou, "IoU of each class (%)", view.whole().styles),
             f"IoU of each class: {' and '.join(iou)}",
         ),
         Chart(

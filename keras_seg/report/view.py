@@ -45,7 +45,7 @@ class Panel:
     title: str  # as declared, or ""
     labels: Mapping[str, str]  # {name of an arm: what it is called here}
     drawn: Mapping[str, str]  # those of `labels` to draw: all, or the best of many
-    styles: Mapping[str, tuple]  # {label: (colour, dash)} of those, all different
+    styles: Mapping[str, tuple]  # {label: (colour, dash)}; of those, all different
 
 
 class StageView:
@@ -88,6 +88,33 @@ class StageView:
         """Where links to the stage lead."""
         return f"stage-{self.stage.name}"
 
+    def panels(self) -> list[Panel]:
+        """The stage's panels that have an arm; one of all arms if it declares none."""
+        declared = self.stage.panels.items()
+        panels = [
+            self._panel(f"panel{number}", title, labels)
+            for number, (title, labels) in enumerate(declared, 1)
+            # An arm may be left out, as one whose pretrained weights are not there.
+            if labels.keys() & self.titles.keys()
+        ]
+        return panels if declared else [self.whole()]
+
+    def whole(self) -> Panel:
+        """The panel of all arms."""
+        return self._panel("", "", self.titles)
+
+    def _panel(self, name: str, title: str, declared: Mapping[str, str]) -> Panel:
+        arms = {arm.name: arm for arm in self.arms if arm.name in declared}
+        labels = {name: text for name, text in declared.items() if name in arms}
+        shown = self._first_and_best([arms[name] for name in labels])
+        drawn = {arm.name: labels[arm.name] for arm in shown}
+        given = {labels[arm.name]: arm.colour for arm in arms.values() if arm.colour}
+        # Of many, those to be drawn come first and get colours that differ.
+        fits = len(declared) <= MOST_LABELS
+        styled = list((declared if fits else {**drawn, **declared}).values())
+        styles = arm_colours(styled, styled[0], given)
+        return Panel(name, title, labels, drawn, styles)
+
     def _first_and_best(self, arms: Sequence[Arm]) -> list[Arm]:
         """The arms to draw: all, or where they are many the first and the best ones."""
         if len(arms) <= MOST_LABELS:
@@ -98,30 +125,3 @@ class StageView:
         )
         kept = {arms[0].name, *(arm.name for arm in ranked[: MOST_LABELS - 1])}
         return [arm for arm in arms if arm.name in kept]
-
-    def styles(self) -> dict[str, tuple]:
-        """{title: (colour, dash)} of all arms, those to be drawn all different."""
-        given = {arm.title: arm.colour for arm in self.arms if arm.colour}
-        drawn = self._first_and_best(self.arms)
-        titles = dict.fromkeys(arm.title for arm in (*drawn, *self.arms))
-        return arm_colours(list(titles), self.base.title, given)
-
-    def panels(self) -> list[Panel]:
-        """The stage's panels that have an arm; one of all arms if it declares none."""
-        if not self.stage.panels:
-            drawn = {arm.name: arm.title for arm in self._first_and_best(self.arms)}
-            return [Panel("", "", self.titles, drawn, self.styles())]
-        panels, arms = [], {arm.name: arm for arm in self.arms}
-        for number, (title, declared) in enumerate(self.stage.panels.items(), 1):
-            # An arm may be left out, as one whose pretrained weights are not there.
-            labels = {name: text for name, text in declared.items() if name in arms}
-            if not labels:
-                continue
-            shown = self._first_and_best([arms[name] for name in labels])
-            drawn = {arm.name: labels[arm.name] for arm in shown}
-            given = {labels[arm.name]: arm.colour for arm in shown if arm.colour}
-            fits = len(declared) <= MOST_LABELS
-            styled = list((declared if fits else drawn).values())
-            styles = arm_colours(styled, styled[0], given)
-            panels.append(Panel(f"panel{number}", title, labels, drawn, styles))
-        return panels

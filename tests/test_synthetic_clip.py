@@ -156,20 +156,6 @@ def test_backgrounds_differ():
     assert {"room", "outdoors"} <= set(kinds)
 
 
-def test_irradiance_of_constant_light():
-    """Light from everywhere, L00 = 1: 0.886227 whatever the normal; from above: by
-    hand 0.886227 - 2 * 0.511664 * 0.5 * y for L1-1 = -0.5."""
-    rng = np.random.default_rng(0)
-    normals = rng.standard_normal((50, 3))
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    light = np.zeros(9)
-    light[0] = 1
-    np.testing.assert_allclose(shade.irradiance(normals, light), 0.886227, rtol=1e-5)
-    light[1] = -0.5
-    expected = np.maximum(0.886227 - 0.511664 * normals[:, 1], 0.02)
-    np.testing.assert_allclose(shade.irradiance(normals, light), expected, rtol=1e-5)
-
-
 def test_irradiance_is_the_integral_of_the_light():
     """All nine coefficients, against a Monte Carlo integral over the hemisphere."""
     rng = np.random.default_rng(0)
@@ -186,6 +172,13 @@ def test_irradiance_is_the_integral_of_the_light():
     normals = np.array([[0.0, 1, 0], [0.6, -0.64, 0.48], [0, 0, -1], [1, 0, 0]])
     integral = (radiance * np.maximum(normals @ d.T, 0)).mean(axis=1) * 4 * np.pi
     np.testing.assert_allclose(shade.irradiance(normals, light), integral, rtol=0.01)
+    # By hand: from everywhere, then from above, where 2 * 0.511664 * 0.5 * y is added.
+    for light, expected in (
+        ([1] + [0] * 8, 0.886227),
+        ([1, -0.5] + [0] * 7, 0.886227 - 0.511664 * normals[:, 1]),
+    ):
+        found = shade.irradiance(normals, np.array(light))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_srgb_tables():
@@ -222,15 +215,12 @@ def test_files_have_surreals_types(tmp_path, with_depth, frames):
         "shape": ("float32", (10, frames)),
         "zrot": ("float32", (frames, 1)),
     }
-    for name, (dtype, shape) in expected.items():
-        assert info[name].dtype == dtype, name
-        assert info[name].shape == shape, name
+    assert {n: (info[n].dtype.name, info[n].shape) for n in expected} == expected
     assert info["stride"].item() == 50
     assert info["sequence"].tolist() == [made.sequence]
     assert info["source"].tolist() == ["synth"]
     for name in ("bg", "cloth"):  # MATLAB cells
-        assert info[name].dtype == object
-        assert info[name].shape == (1, frames)
+        assert (info[name].dtype, info[name].shape) == (object, (1, frames))
         assert isinstance(info[name][0, 0].item(), str)
     assert np.array_equal(info["joints3D"], made.joints_3d)
 
@@ -240,11 +230,11 @@ def test_files_have_surreals_types(tmp_path, with_depth, frames):
         ("depth", "depth", "float32", made.depth),
     ):
         arrays = loadmat(tmp_path / f"{stem}_{name}.mat")
-        found = [k for k in arrays if not k.startswith("__")]
-        assert found == [f"{key}_{k + 1}" for k in range(frames)]
-        for k in range(frames):
-            assert arrays[f"{key}_{k + 1}"].dtype == dtype
-            assert np.array_equal(arrays[f"{key}_{k + 1}"], images[k])
+        found = {k: array for k, array in arrays.items() if not k.startswith("__")}
+        assert list(found) == [f"{key}_{k + 1}" for k in range(frames)]
+        for array, image in zip(found.values(), images):
+            assert array.dtype == dtype
+            assert np.array_equal(array, image)
 
 
 @pytest.mark.parametrize(("encoder", "error"), [("av", 3), ("opencv", 6)])

@@ -10,8 +10,9 @@ keeps the existing clips and adds the missing ones.
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from pathlib import Path
 
 from keras_seg import command_line, storage
@@ -120,20 +121,11 @@ def _check_settings(out: Path, settings: Settings) -> None:
 def _complete(tasks: Sequence[tuple], workers: int) -> Iterator[None]:
     """Run the tasks, yielding after each."""
     if workers <= 1:
-        for task in tasks:
-            yield _make_clip(*task)
+        yield from starmap(_make_clip, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_prepare_worker
-    ) as pool:
-        futures = [pool.submit(_make_clip, *task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
+        yield from pool.map(_make_clip, *zip(*tasks))  # an error cancels the others
 
 
 def _prepare_worker() -> None:

@@ -124,7 +124,7 @@ def test_bars_are_scores_and_an_absent_class_is_named_so():
     values = {"base": [0.5, math.nan, 0.25, 1.0], "other": [0.1, 0.2, 0.3, 0.4]}
     styles = plots.arm_colours(list(values), "base")
 
-    axes = charts.per_class_bars(CLASSES, values, "IoU", styles).axes[0]
+    axes = charts.iou_bars(CLASSES, values, styles).axes[0]
 
     widths = [bar.get_width() for bar in axes.patches]
     assert widths == pytest.approx([50, 0, 25, 100, 10, 20, 30, 40])
@@ -148,7 +148,7 @@ def test_confusion_is_in_percent_of_the_truth():
 def test_weights_stand_in_the_order_of_frequency():
     weights = {"w1": [1.0, 2.0, 3.0, 0.0], "w2": [4.0, 5.0, 6.0, 7.0]}
 
-    axes = charts.class_weights(CLASSES, [10, 30, 20, 0], weights, "x").axes[0]
+    axes = charts.class_weights(CLASSES, [10, 30, 20, 0], weights).axes[0]
 
     first, second = (line.get_ydata() for line in axes.lines)
     assert first.tolist() == pytest.approx([2, 3, 1, math.nan], nan_ok=True)
@@ -158,7 +158,7 @@ def test_weights_stand_in_the_order_of_frequency():
 
 def test_pixels_of_the_classes_from_the_most_frequent():
     """CITY Fig. 13; 3, 600, 0 and 397 of 1000 pixels."""
-    axes = charts.class_pixels(CLASSES, [3, 600, 0, 397], "x").axes[0]
+    axes = charts.class_pixels(CLASSES, [3, 600, 0, 397]).axes[0]
 
     ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
     assert ends[:3] == pytest.approx([60, 39.7, 0.3])

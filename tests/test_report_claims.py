@@ -16,7 +16,7 @@ ARMS = {name: Arm(name, name.title(), CONFIG) for name in ("base", "ours")}
 
 def interval(low, high):
     middle = (low + high) / 2
-    return Interval(middle, low, high, 0.95, images=60, groups=60, seeds=1)
+    return Interval(middle, low, high, images=60, groups=60, seeds=1)
 
 
 def judged(expected, ours=(0.0,), base=(0.0,), between=None, metric="miou"):

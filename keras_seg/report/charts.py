@@ -254,14 +254,13 @@ def _read_samples(run: Path) -> dict[str, np.ndarray] | None:
 
 def sheets(view: StageView) -> list:
     """The pictures of the data that the stage asks for, or why they are left out."""
-    blocks, context = [], view.context
-    classes = len(context.names)
-    levels = (evaluate.label_levels(arm.config, classes) for arm in view.arms)
-    lookups = next(filter(None, levels), [])
+    blocks, names = [], view.context.names
     for name in view.stage.sheets:
+        levels = (evaluate.label_levels(arm.config, len(names)) for arm in view.arms)
+        lookups = next(filter(None, levels), [])
         place = f"{view.stage.name}-sheet-{name}"
-        data = context.examples, context.names, view.palette
-        sheet = SHEETS[name](*data, lookups, place)
+        images = view.context.examples
+        sheet = SHEETS[name](images, names, view.palette, lookups, place)
         if isinstance(sheet, str):
             sheet = Paragraph(f"The sheet {name} is left out. {sheet}", "note")
         blocks.append(sheet)
@@ -273,8 +272,7 @@ def sheets(view: StageView) -> list:
 
 def data_figure(context: Context) -> Details:
     """How unequal the classes are (CITY Fig. 13); folded away."""
-    title = "Share of the labelled training pixels (%)"
-    figure = class_pixels(context.names, context.train_pixels, title)
+    figure = class_pixels(context.names, context.train_pixels)
     description = "Share of each class in the pixels of the training images"
     chart = Chart("class-pixels", figure, description)
     return Details("Figure: how many pixels each class has", [Charts([chart])])
@@ -295,7 +293,7 @@ def class_figures(view: StageView) -> Details:
     charts = [
         Chart(
             f"{stage}-class-iou",
-            per_class_bars(names, iou, "IoU of each class (%)", view.whole().styles),
+            iou_bars(names, iou, view.whole().styles),
             f"IoU of each class: {' and '.join(iou)}",
         ),
         Chart(
@@ -308,8 +306,7 @@ def class_figures(view: StageView) -> Details:
     weights = {name: w for name, w in context.weights.items() if name in used}
     title = "Figures: IoU of each class, confusion matrix"
     if weights:
-        heading = "Weights, most frequent class first"
-        figure = class_weights(names, context.train_pixels, weights, heading)
+        figure = class_weights(names, context.train_pixels, weights)
         description = "Class weights against the classes' share of training pixels"
         charts.append(Chart(f"{stage}-class-weights", figure, description))
         title += ", class weights"
@@ -317,17 +314,16 @@ def class_figures(view: StageView) -> Details:
 
 
 @plots.styled
-def per_class_bars(
+def iou_bars(
     names: Sequence[str],
     values: Mapping[str, Sequence[float]],
-    title: str,
     styles: Mapping[str, tuple],
 ) -> Figure:
-    """Bars in percent for each class, the first one on top.
+    """Bars of the IoU of each class in percent, the first class on top.
 
     `values` is {arm: [C] in 0..1}; NaN has no bar but the word "absent".
     """
-    thickness = 0.8 / max(1, len(values))
+    thickness = 0.8 / len(values)
     height = max(2.4, 0.9 + len(names) * max(0.26, 0.14 * len(values)))
     figure = Figure(figsize=(5.5, height))
     axes = figure.subplots()
@@ -339,7 +335,7 @@ def per_class_bars(
         for place, iou in zip(places, ious):
             text = "absent" if np.isnan(iou) else f"{iou:.0f}"
             _number(axes, 1.0 + np.nan_to_num(iou), place, text)
-    _class_rows(axes, names, title)
+    _class_rows(axes, names, "IoU of each class (%)")
     axes.set_xlim(0, 106)
     axes.set_xticks(range(0, 101, 20))
     plots.patch_legend(figure, {arm: styles[arm][0] for arm in values})
@@ -373,7 +369,6 @@ def class_weights(
     names: Sequence[str],
     pixels: Sequence[float],
     weights: Mapping[str, Sequence[float]],
-    title: str,
 ) -> Figure:
     """Weights of the classes, the one with the most training pixels first.
 
@@ -391,14 +386,14 @@ def class_weights(
     plots.log_axis(axes)
     labels = [f"{names[k]} {share:.2g} %" for k, share in zip(order, shares)]
     axes.set_xticks(range(len(labels)), _wrapped(labels), rotation=90)
-    plots.set_title(axes, title)
+    plots.set_title(axes, "Weights, most frequent class first")
     axes.grid(axis="y")
     plots.line_legend(figure, [(name, *style) for name, style in styles.items()])
     return figure
 
 
 @plots.styled
-def class_pixels(names: Sequence[str], pixels: Sequence[float], title: str) -> Figure:
+def class_pixels(names: Sequence[str], pixels: Sequence[float]) -> Figure:
     """Bars of each class' share of the pixels in percent, the largest on top.
 
     The axis is logarithmic: a rare class may have a hundred-thousandth of them.
@@ -417,6 +412,7 @@ def class_pixels(names: Sequence[str], pixels: Sequence[float], title: str) -> F
     for row, share in zip(rows, shares):
         text = f"{share:.2g}" if share else "none"
         _number(axes, 1.12 * max(share, least), row, text)
+    title = "Share of the labelled training pixels (%)"
     _class_rows(axes, [names[k] for k in order], title)
     return figure
 

@@ -22,9 +22,8 @@ class Interval:
     """A difference of a score with a percentile interval."""
 
     difference: float  # mean score of our seeds minus that of the base's, in -1..1
-    low: float  # bounds of the middle `level` (0..1) of the resampled differences
+    low: float  # bounds of the middle 95 % of the resampled differences
     high: float
-    level: float
     images: int
     groups: int  # of images that were drawn as one
     seeds: int  # the lesser number of the two arms; one is not resampled
@@ -116,7 +115,6 @@ def paired_difference(
         difference=float(observed[0] - observed[1]),
         low=float(low),
         high=float(high),
-        level=level,
         images=len(numbers),
         groups=num_groups,
         seeds=min(len(ours), len(base)),

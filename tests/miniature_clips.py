@@ -18,20 +18,13 @@ FIGURE = (sum(height for _, height in STRIPES), 36)
 
 @dataclass
 class MiniClip:
-    """A clip as arrays; `write` saves it, `stem` is where.
-
-    Attributes:
-        images: uint8 RGB [T, 240, 320, 3].
-        labels: uint8 [T, 240, 320].
-        joints_2d: float32 [2, 24, T].
-        joints_3d: float32 [3, 24, T].
-    """
+    """A clip as arrays; `write` saves it, `stem` is where."""
 
     stem: Path
-    images: np.ndarray
-    labels: np.ndarray
-    joints_2d: np.ndarray
-    joints_3d: np.ndarray
+    images: np.ndarray  # uint8 RGB [T, 240, 320, 3]
+    labels: np.ndarray  # uint8 [T, 240, 320]
+    joints_2d: np.ndarray  # float32 [2, 24, T]
+    joints_3d: np.ndarray  # float32 [3, 24, T]
     stride: int
 
     def write(self) -> "MiniClip":
@@ -61,12 +54,8 @@ class MiniClip:
         savemat(self.path("_info.mat"), info | variables, do_compression=True)
 
     def write_video(self, frames=None):
-        video = cv2.VideoWriter(
-            str(self.path(".mp4")),
-            cv2.VideoWriter_fourcc(*"mp4v"),
-            30,
-            (WIDTH, HEIGHT),
-        )
+        path, codec = str(self.path(".mp4")), cv2.VideoWriter_fourcc(*"mp4v")
+        video = cv2.VideoWriter(path, codec, 30, (WIDTH, HEIGHT))
         for image in self.images if frames is None else frames:
             video.write(np.ascontiguousarray(image[..., ::-1]))
         video.release()
@@ -109,12 +98,13 @@ def make(
 
 def dataset(root: Path) -> list[MiniClip]:
     """Three clips of train, one of val, two of test, and one of another stride."""
-    return [
-        make(root, "train", "01_01", 1).write(),
-        make(root, "train", "01_01", 2, frames=5).write(),
-        make(root, "train", "02_03", 1, seed=1).write(),
-        make(root, "train", "02_03", 1, run="run1", stride=30).write(),
-        make(root, "val", "05_01", 2, seed=2).write(),
-        make(root, "test", "06_01", 1, seed=3).write(),
-        make(root, "test", "06_01", 2, seed=3).write(),
+    clips = [
+        make(root, "train", "01_01", 1),
+        make(root, "train", "01_01", 2, frames=5),
+        make(root, "train", "02_03", 1, seed=1),
+        make(root, "train", "02_03", 1, run="run1", stride=30),
+        make(root, "val", "05_01", 2, seed=2),
+        make(root, "test", "06_01", 1, seed=3),
+        make(root, "test", "06_01", 2, seed=3),
     ]
+    return [clip.write() for clip in clips]

@@ -91,10 +91,8 @@ def camvid(root: Path, counts=(("train", 5), ("val", 3)), size=(24, 36)) -> dict
             raw = blobs(rng, size, range(12))
             save(photo(rng, size), root / split / f"{name}.png")
             save(raw, root / f"{split}annot" / f"{name}.png")
-            lines.append(
-                f"/SegNet/CamVid/{split}/{name}.png "
-                f"/SegNet/CamVid/{split}annot/{name}.png\n"
-            )
+            files = f"{split}/{name}.png", f"{split}annot/{name}.png"
+            lines.append(" ".join(f"/SegNet/CamVid/{file}" for file in files) + "\n")
             expected[split, name] = np.where(raw == 11, 255, raw)
         (root / f"{split}.txt").write_text("".join(lines))
     return expected
@@ -113,10 +111,8 @@ def cityscapes(root: Path, counts=(("train", 4), ("val", 3), ("test", 2))) -> di
             frame = f"{city}_{number:06d}_000019"
             raw = blobs(rng, size, [*range(34), 255])
             label = np.zeros_like(raw) if split == "test" else raw
-            save(
-                photo(rng, size),
-                root / "leftImg8bit" / split / city / f"{frame}_leftImg8bit.png",
-            )
+            image = root / "leftImg8bit" / split / city / f"{frame}_leftImg8bit.png"
+            save(photo(rng, size), image)
             place = root / "gtFine" / split / city
             save(label, place / f"{frame}_gtFine_labelIds.png")
             save(label * 0, place / f"{frame}_gtFine_instanceIds.png")
@@ -176,11 +172,9 @@ def ccp(root: Path, count=10) -> dict:
         size = (44, 30 + number % 2)
         save(photo(rng, size), root / "photos" / f"{number:04d}.jpg", quality=90)
         if number <= count:
-            ids = blobs(rng, size, range(59))
-            savemat(
-                place / f"{number:04d}.mat", {"groundtruth": ids}, do_compression=True
-            )
-            expected[f"{number:04d}"] = ids
+            ids, path = blobs(rng, size, range(59)), place / f"{number:04d}.mat"
+            savemat(path, {"groundtruth": ids}, do_compression=True)
+            expected[path.stem] = ids
     return expected
 
 
@@ -196,9 +190,7 @@ def folder(root: Path, count=10, num_classes=3, size=(16, 20)) -> dict:
     return expected
 
 
-def publish(
-    out: Path, name: str, labels: LabelSpec, samples: list[NewSample]
-) -> Prepared:
+def publish(out, name, labels: LabelSpec, samples: list[NewSample]) -> Prepared:
     """The prepared folder of these samples."""
     return write_prepared(out, name, labels, samples, lambda s: [s], Options(), {})[0]
 
@@ -210,10 +202,9 @@ def bodies(out: Path, counts=(("train", 6), ("val", 4), ("test", 3))) -> Path:
     samples = []
     for split, count in counts:
         for number in range(count):
-            label = blobs(rng, size, range(25))
-            image = LABELS.colourise(label)
+            label, name = blobs(rng, size, range(25)), f"{split}{number}"
             joints = rng.uniform(0, size[::-1], (24, 2)).astype("float32")
-            name = f"{split}{number}"
+            image = LABELS.colourise(label)
             samples.append(NewSample(split, name, image, label, joints=joints))
     return publish(out, "bodies", LABELS, samples).folder
 

@@ -61,32 +61,26 @@ def archive(content: bytes, compression=zipfile.ZIP_STORED) -> bytes:
     return file.getvalue()
 
 
-def with_unpacked_size(content: bytes, size: int) -> bytes:
-    """The archive with another uncompressed size in its central directory."""
-    place = content.index(b"PK\x01\x02") + 24
-    return content[:place] + struct.pack("<I", size) + content[place + 4 :]
-
-
-def encrypted(content: bytes) -> bytes:
-    place = content.index(b"PK\x01\x02") + 8
-    return content[:place] + b"\x01\x00" + content[place + 2 :]
+def changed(content: bytes, offset: int, new: bytes) -> bytes:
+    """The archive with other bytes at this offset of its central directory."""
+    place = content.index(b"PK\x01\x02") + offset
+    return content[:place] + new + content[place + len(new) :]
 
 
 def npz_files(canary: Path) -> dict[str, bytes]:
     zeros = member((250_000,), bytes(1_000_000))
     packed = archive(zeros, zipfile.ZIP_DEFLATED)
     pickled = member((1,), pickle.dumps(Touch(canary)), "|O")
+    code = member((1,), b"").replace(b"(1,)", b"f()")
     return {
         "claims 4 TB": archive(member((1 << 40,), bytes(16))),
         "claims an overflow": archive(member((1 << 40, 1 << 40), b"")),
         "claims a negative size": archive(member((-1,), b"")),
-        "unpacks to 4 GB": with_unpacked_size(packed, (1 << 32) - 2),
-        "unpacks to more than it says": with_unpacked_size(packed, 1000),
+        "unpacks to 4 GB": changed(packed, 24, struct.pack("<I", (1 << 32) - 2)),
+        "unpacks to more than it says": changed(packed, 24, struct.pack("<I", 1000)),
         "pickle": archive(pickled),
-        "encrypted": encrypted(archive(zeros)),
-        "header of code": archive(
-            member((1,), b"").replace(b"(1,)", b"f()") + bytes(4)
-        ),
+        "encrypted": changed(archive(zeros), 8, b"\x01\x00"),
+        "header of code": archive(code + bytes(4)),
         "bare pickle": pickle.dumps(Touch(canary)),
         "no member": archive(b""),
     }

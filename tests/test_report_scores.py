@@ -1,9 +1,11 @@
-"""Intervals of a stage's differences: read from run folders, None where they cannot be.
+"""Differences between a stage's arms, their intervals, and verdicts on claims.
 
-The interval's numbers are in test_report_intervals.py.
+The numbers of the intervals are in test_report_intervals.py.
 """
 
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,3 +142,67 @@ def test_damaged_counts_are_named(tmp_path):
     run_folder.per_image_file(ours.run, None).write_bytes(b"PK")
     with pytest.raises(StorageError, match=r"ours/seed0/per_image\.npz is damaged"):
         interval(base, ours)
+
+
+# Verdicts, from intervals and from single numbers
+
+
+def judged(expected, ours=(0.0,), base=(0.0,), between=None, metric="miou"):
+    """The verdict on "ours against base" of runs that are done with these numbers."""
+    runs = [
+        ArmResult(ARMS[name], seed, Path(), "done", metrics={"x": number})
+        for name, numbers in (("base", base), ("ours", ours))
+        for seed, number in enumerate(numbers)
+    ]
+    claim = Claim("it does", "ours", "base", expected, metric)
+    found = claims.judge(stage_of(*runs), claim, lambda run: run.metrics["x"], between)
+    return found.verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher", "lower", "same"),
+    [
+        (0.001, 0.004, "holds", "does not hold", "holds"),
+        (-0.004, -0.001, "does not hold", "holds", "holds"),
+        (-0.01, 0.01, "undecided", "undecided", "holds"),
+        (-0.02, 0.005, "undecided", "undecided", "undecided"),
+        (0.005, 0.02, "holds", "does not hold", "undecided"),
+        (0.011, 0.02, "holds", "does not hold", "does not hold"),
+        (-0.02, -0.011, "does not hold", "holds", "does not hold"),
+        (math.nan, math.nan, "undecided", "undecided", "undecided"),
+    ],
+)
+def test_interval_decides(low, high, higher, lower, same):
+    """ "same" is within a percentage point."""
+    middle = (low + high) / 2
+    between = bootstrap.Interval(middle, low, high, images=60, groups=60, seeds=1)
+    assert judged("higher", between=between).startswith(higher)
+    assert judged("lower", between=between).startswith(lower)
+    assert judged("same", between=between).startswith(same)
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "higher", "same"),
+    [
+        ((0.5,), (0.4,), "seems to hold", "seems not to hold"),
+        ((0.4,), (0.5,), "seems not to hold", "seems not to hold"),
+        ((0.4,), (0.4,), "seems not to hold", "seems to hold"),
+        # Means 0.5 and 0.4 with deviations 0.1414 each: sqrt(2 0.02) = 0.2 > 0.1.
+        ((0.4, 0.6), (0.3, 0.5), "undecided", "undecided"),
+        # The same means with deviations 0.0141: 0.02 < 0.1.
+        ((0.49, 0.51), (0.39, 0.41), "seems to hold", "seems not to hold"),
+        ((math.nan,), (0.4,), "undecided (not measured)", "undecided (not"),
+        ((), (0.4,), "not run", "not run"),
+        ((0.4,), (), "not run", "not run"),
+    ],
+)
+def test_numbers_without_an_interval_say_less(ours, base, higher, same):
+    assert judged("higher", ours, base).startswith(higher)
+    assert judged("same", ours, base).startswith(same)
+
+
+def test_what_follows_from_the_network_is_certain():
+    assert judged("higher", (8.0,), (2.0,), metric="parameters") == claims.HOLDS
+    assert judged("same", (8.0,), (2.0,), metric="gflop") == claims.FAILS
+    assert judged("lower", (8.0,), (2.0,), metric="gflop") == claims.FAILS
+    assert judged("lower", (8.0,), (2.0,), metric="ms_per_image").startswith("seems")

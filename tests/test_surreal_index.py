@@ -47,7 +47,6 @@ def test_test_takes_no_sequence_of_val(leaky, expected):
 
 
 def test_clips_are_chosen_by_the_stride_in_their_files(tmp_path):
-    """Whatever the run folder is called."""
     strides = {"run0": 30, "run1": 70, "run2": 50}
     for run, stride in strides.items():
         miniature_clips.make(tmp_path, run=run, stride=stride, frames=1).write()

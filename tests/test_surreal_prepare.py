@@ -299,7 +299,6 @@ def test_merged_parts(raw, tmp_path, in_threads):
 
 
 def test_merging_keeps_left_and_right():
-    """Mirroring then merging is merging then mirroring."""
     mirror, mirror14 = surreal.LABELS.flip_table(), parts.LABELS14.flip_table()
     merge = np.array(parts.SURREAL14)
     np.testing.assert_array_equal(merge[mirror[:25]], mirror14[merge])
@@ -315,7 +314,6 @@ def test_merging_keeps_left_and_right():
 
 
 def test_generated_clips_end_to_end(tmp_path, in_threads):
-    """Generated, prepared, verified; joints lie on their parts."""
     raw, out = tmp_path / "raw", tmp_path / "out"
     generate(raw, (2, 1, 1), Settings(seed=3, frames=3))
     prepared, _ = synthetic_humans.prepare(raw, out, Options())

@@ -36,7 +36,6 @@ def test_mesh_is_closed_to_the_outside(template):
 
 
 def test_labels_are_symmetric(template):
-    """The mirror image of a face is a face of the mirrored part."""
     centres = template.mean[template.faces].mean(axis=1)
     distance, twin = KDTree(centres).query(centres * [-1, 1, 1])
     part_of_mirror = body.MIRRORED_JOINTS[template.face_part - 1] + 1
@@ -139,7 +138,6 @@ def test_sampling_reproduces_the_stored_frames():
 
 
 def test_mirrored_motion_is_the_mirrored_body(template):
-    """Joints of the mirrored pose are the mirrored joints of the pose, swapped."""
     pose, root = motion.sample(motion.load_all()["dance_a"], np.array([0.4]))
     mirrored, mirrored_root = motion.mirrored(pose, root)
     symmetric = template.joints.copy()

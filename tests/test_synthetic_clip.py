@@ -77,7 +77,6 @@ def test_depth_is_finite_on_the_person(with_depth):
 
 
 def test_people_differ_from_backgrounds(clips):
-    """Pixels change inside the labels, not in the background."""
     for c in clips[:4]:
         moved = np.abs(c.rgb[0].astype(int) - c.rgb[-1]).max(axis=2) > 40
         person = (c.segm[0] > 0) | (c.segm[-1] > 0)
@@ -139,7 +138,6 @@ def test_clothes_change_no_labels():
 
 
 def test_backgrounds_differ():
-    """No two backgrounds are alike, and most are not photographs."""
     small, kinds = [], []
     for index in range(9):
         rng = np.random.default_rng(index)

@@ -58,7 +58,6 @@ def test_interpolation_is_perspective_correct():
 
 
 def test_grid_of_samples_matches_pixel_centres():
-    """Every second sample of the fine grid equals that of the pixel grid."""
     template = body.load("female")
     uvz = camera.project(template.mean @ camera.world_rotation(0.4).T, [6.0, 0.1, 0.1])
     plain = raster.rasterise(uvz, template.faces, (240, 320))
@@ -71,7 +70,6 @@ def test_grid_of_samples_matches_pixel_centres():
 
 @pytest.mark.peers
 def test_equals_an_independent_ray_caster():
-    """Mask and labels of five poses against Embree's rays through pixel centres."""
     rtcore = pytest.importorskip("embreex.rtcore_scene")
     mesh = pytest.importorskip("embreex.mesh_construction")
     motions = motion.load_all()

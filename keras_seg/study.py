@@ -436,6 +436,7 @@ def write_report(
     results: Sequence[StageResult],
 ) -> Path:
     """report.html, report.md, figures and tables of all stages that have results."""
+    training.import_backend()
     from keras_seg.report import context, page
 
     facts = context.make(

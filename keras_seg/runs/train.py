@@ -135,6 +135,11 @@ def check_installed(tensorboard: bool = False) -> None:
         event_log.require_installed()
 
 
+def import_backend() -> None:
+    """Import the backend of Keras without its greetings on stderr."""
+    backend.configure()
+
+
 def sha256(file: Path) -> str:
     """The SHA-256 of a file of weights, in hex; UsageError if it cannot be read."""
     try:

@@ -28,7 +28,7 @@ NO_VALUE = "–"
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of `level` 2 to 4; `anchor` is where links lead."""
+    """A heading of `level` 2 to 4; links lead to its `anchor`."""
 
     level: int
     text: str
@@ -37,14 +37,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Some sentences, the first one set off as `lead`.
-
-    `kind` is "", "verdict", "note", "source" or "code" (lines to copy).
-    """
+    """Some sentences."""
 
     text: str
-    kind: str = ""
-    lead: str = ""
+    kind: str = ""  # "verdict", "note", "source" or "code" (lines to copy)
+    lead: str = ""  # the first sentence, if it is set off
 
 
 @dataclass(frozen=True)

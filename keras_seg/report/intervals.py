@@ -43,13 +43,10 @@ class Interval:
         drawn = f"{self.images} images"
         if self.groups < self.images:
             drawn += f" in {self.groups} groups of neighbours"
+        training = f"and training randomness ({self.seeds} seeds)"
         if self.seeds == 1:
-            return (
-                f"The interval covers image sampling ({drawn}) but not training "
-                "randomness, as there is one seed per arm."
-            )
-        seeds = f"training randomness ({self.seeds} seeds)"
-        return f"The interval covers image sampling ({drawn}) and {seeds}."
+            training = "but not training randomness, as there is one seed per arm"
+        return f"The interval covers image sampling ({drawn}) {training}."
 
 
 def paired_difference(

@@ -108,22 +108,21 @@ def interval(
     runs = [done(result, arm) if arm else [] for arm in (name, other)]
     if not all(runs):
         return None
-    first = metrics(runs[0][0])
+    first, known = metrics(runs[0][0]), _per_image(runs[0][0])
+    if known is None:
+        return None
     split, classes = first["split"], first.get("scored_ids")
-    known: folder.PerImage | None = None
     arms: list[dict[int, np.ndarray]] = [{}, {}]
     for arm, listed in zip(arms, runs):
         for run in listed:
             scored, counts = metrics(run), _per_image(run)
-            if counts is None:
+            if counts is None or counts.ids != known.ids:
                 return None
-            known = known or counts
             if (scored["split"], scored.get("scored_ids")) != (split, classes):
                 return None
-            if counts.ids != known.ids or not np.array_equal(counts.truth, known.truth):
+            if not np.array_equal(counts.truth, known.truth):
                 return None
             arm[run.seed] = _stacked(counts)
-    assert known is not None
     groups = intervals.groups_of(known.ids, sequences.get(split, {}))
     if groups.max(initial=0) == 0:
         return None

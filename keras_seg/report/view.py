@@ -71,13 +71,12 @@ class StageView:
         """`scores.interval` of two arms of the stage, computed once."""
         key = (name, other, metric)
         if key not in self._intervals:
-            sequences = self.context.sequences
+            self._intervals[key] = None
+            arms, sequences = (self.result, name, other), self.context.sequences
             try:
-                found = scores.interval(self.result, name, other, sequences, metric)
+                self._intervals[key] = scores.interval(*arms, sequences, metric)
             except StorageError as error:
-                found = None
                 self.damaged.append(str(error))
-            self._intervals[key] = found
         return self._intervals[key]
 
     def lead(self) -> Interval | None:

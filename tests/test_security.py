@@ -5,7 +5,6 @@ Our own (checkpoints, weights, prepared folders, .mat) are opened in one process
 a user loads a saved network.
 """
 
-import ast
 import configparser
 import io
 import json
@@ -259,20 +258,14 @@ def test_names_that_become_folders_lead_nowhere():
     assert not [name for name in names if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name)]
 
 
-UNUSED = {"load_model", "load_weights", "get_file", "urlretrieve", "extractall"}
-UNUSED |= {"deserialize", "model_from_json", "model_from_config", "unpack_archive"}
+UNUSED = "load_model|load_weights|get_file|urlretrieve|extractall|deserialize"
+UNUSED += r"|model_from_json|model_from_config|unpack_archive|yaml\.load"
 
 
 def test_no_loader_that_runs_what_a_file_says_is_called():
     for folder in ("keras_seg", "tools", "datasets", "ablations"):
         for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call):
-                    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                    assert name not in UNUSED, f"{path}:{node.lineno}"
-                    if name == "load":
-                        owner = getattr(node.func, "value", None)
-                        assert getattr(owner, "id", "") != "yaml", path
+            assert not re.search(rf"\b({UNUSED})\(", path.read_text()), path
 
 
 # Keras' own formats: three canaries of what its older versions let through

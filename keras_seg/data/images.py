@@ -62,10 +62,7 @@ def read_raw_image(path: Path) -> RawImage:
 
     Grey becomes three equal channels, palettes their colours, 16-bit levels their
     upper 8 bits; alpha is dropped. An EXIF orientation is applied, as viewers and
-    annotation tools do.
-
-    Raises:
-        DataError: not a PNG or JPEG, truncated, damaged, or more than MAX_PIXELS.
+    annotation tools do. DataError where it is no whole PNG or JPEG, or too large.
     """
     file = _load(path)
     image = _decode(file)

@@ -21,12 +21,6 @@ OPTIONS = surreal.settings.options(surreal.Settings(**_DEFAULTS))
 def prepare(
     src: str | Path, out: str | Path, options: Options, **settings
 ) -> tuple[Prepared, bool]:
-    """Raw clips -> prepared folder; see `keras_seg.data.surreal.prepare`.
-
-    Args:
-        src: the folder that contains cmu, as python -m keras_seg.synthetic made it.
-        settings: fields of `surreal.Settings` that differ from the options' defaults,
-            executor.
-    """
+    """Prepare clips; as `keras_seg.data.surreal.prepare`, with other defaults."""
     settings = {**_DEFAULTS, **settings}
     return surreal.prepare(src, out, options, dataset="synthetic_humans", **settings)

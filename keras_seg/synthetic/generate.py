@@ -45,14 +45,11 @@ def generate(
 
     Args:
         out: the folder that will hold cmu/.
-        clips: the numbers of clips for train, val and test.
-        workers: processes; the clips do not depend on it.
+        clips: their numbers for train, val and test.
         advance: called with a number of frames whenever clips are complete.
 
     Raises:
         UsageError: `out` holds clips made with other settings, or more clips.
-        LockedError: another process is writing there.
-        StorageError: the disk is full or not writable.
     """
     from keras_seg.synthetic.clip import SPLITS
 

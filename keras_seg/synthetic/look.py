@@ -36,12 +36,7 @@ IRIS_COLOURS = (0.25, 0.16, 0.1), (0.32, 0.24, 0.14), (0.3, 0.42, 0.5), (0.3, 0.
 class Person:
     """One person: a shaped, dressed body in T-pose, and its colours.
 
-    Attributes:
-        template: the body model of the person's sex.
-        shape, joints: [10] and [24, 3], metres.
-        vertices: float32 [V', 3]; the body's first, then those of skirt, hair and hat.
-        skin, faces, face_part: [V', 24], [F', 3] and [F'], in the same order.
-        description: the outfit in a few words.
+    `vertices` and `faces` are the body's first, then those of skirt, hair and hat.
     """
 
     def __init__(self, rng: np.random.Generator, sex: str):

@@ -35,14 +35,10 @@ def texture(name: str) -> np.ndarray:
 def crop(
     rng: np.random.Generator, height: int, width: int, min_share: float = 0.45
 ) -> tuple[str, np.ndarray]:
-    """Part of a photograph, mirrored and tinted in half of the draws each.
+    """A photograph's name, and part of it: RGB uint8 [height, width, 3].
 
-    Args:
-        height, width: of the result, pixels.
-        min_share: smallest side of the crop, as a share of the largest possible one.
-
-    Returns:
-        The photograph's name and RGB uint8 [height, width, 3].
+    Mirrored and tinted in half of the draws each; its smallest side is at least
+    `min_share` of the largest possible one.
     """
     name = NAMES[rng.integers(len(NAMES))]
     image = photo(name)

@@ -31,7 +31,7 @@ def rasterise(
     offset: tuple[float, float] = (0.5, 0.5),
     scale: float = 1.0,
 ) -> Fragments:
-    """The nearest front face at every sample.
+    """The nearest front face at every sample, ordered by row, then column.
 
     A front face has its corners in clockwise order in the picture (u right, v down).
     SURREAL's camera mirrors, so these are the faces that are counter-clockwise seen
@@ -39,13 +39,9 @@ def rasterise(
 
     Args:
         uvz: [V, 3] pixels and depth in metres, all in front of the camera.
-        faces: int [F, 3].
         shape: (rows, columns) of the sample grid.
         offset: (u, v) of the sample in column 0, row 0, in pixels.
         scale: samples per pixel in each direction.
-
-    Returns:
-        Fragments ordered by row, then column.
     """
     rows, columns = shape
     x = (uvz[:, 0] - offset[0]) * scale  # sample (c, r) is at x = c, y = r

@@ -16,11 +16,8 @@ def draw_light(rng: np.random.Generator) -> np.ndarray:
 def irradiance(normals: np.ndarray, light: np.ndarray) -> np.ndarray:
     """The light that reaches surfaces, float32 [N], at least MIN_IRRADIANCE.
 
-    Ramamoorthi and Hanrahan 2001, equation 13.
-
-    Args:
-        normals: [N, 3] unit vectors in world axes.
-        light: [9], in the order L00, L1-1, L10, L11, L2-2, L2-1, L20, L21, L22.
+    Ramamoorthi and Hanrahan 2001, equation 13, for unit normals [N, 3] in world axes
+    and light in the order L00, L1-1, L10, L11, L2-2, L2-1, L20, L21, L22.
     """
     x, y, z = normals.T
     c1, c2, c3, c4, c5 = 0.429043, 0.511664, 0.743125, 0.886227, 0.247708

@@ -369,10 +369,7 @@ def _clip_near(polygon: np.ndarray) -> np.ndarray:
 class Layout:
     """A scene laid out at random on a stage; subclasses list its kinds.
 
-    Args:
-        rng: the source of every choice.
-        stage: what is built on.
-        near: nothing stands nearer to the camera than this, metres.
+    Nothing stands nearer to the camera than `near`, metres.
     """
 
     def __init__(self, rng: np.random.Generator, stage: Stage, near: float):

@@ -37,15 +37,9 @@ def prepare(
     dataset: str = "surreal",
     **chosen,
 ) -> tuple[Prepared, bool]:
-    """Raw SURREAL -> prepared folder; see `keras_seg.data.writer.write_prepared`.
+    """Prepare the folder that contains cmu; `chosen` are fields of `Settings`.
 
-    The folder also has selection.csv, the chosen frames, and samples.png.
-
-    Args:
-        src: the folder that contains cmu.
-        executor: one of `EXECUTORS`; never changes the result.
-        dataset: the name in meta.json.
-        chosen: fields of `Settings`.
+    The prepared folder also has selection.csv, the chosen frames, and samples.png.
     """
     wanted = Settings(**chosen)
     size = options.size or SIZE

@@ -6,16 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_seg.data.surreal.clips import (
-    INFO,
-    LABELS,
-    VIDEO,
-    Clip,
-    check_files,
-    read_frames,
-    read_info,
-    read_labels,
-)
+from keras_seg.data.surreal import clips
+from keras_seg.data.surreal.clips import INFO, LABELS, VIDEO, Clip
 from keras_seg.data.surreal.crops import crop_and_resize, square_around
 from keras_seg.data.surreal.head_repair import REPAIRS
 from keras_seg.data.writer import NewSample
@@ -63,16 +55,16 @@ class Conversion:
         if not item.frames:
             return
         clip = item.clip
-        check_files(clip, self.root)
-        joints = read_info(clip.path(INFO)).joints_2d
+        clips.check_files(clip, self.root)
+        joints = clips.read_info(clip.path(INFO)).joints_2d
         total = len(joints)
         if max(item.frames) > total:
             raise DataError(
                 f"{clip.path(INFO)} has {total} frames, but frame {max(item.frames)} "
                 "was chosen."
             )
-        labels = read_labels(clip.path(LABELS), item.frames, total)
-        images = read_frames(clip.path(VIDEO), item.frames, total)
+        labels = clips.read_labels(clip.path(LABELS), item.frames, total)
+        images = clips.read_frames(clip.path(VIDEO), item.frames, total)
         for frame, image, label in zip(item.frames, images, labels):
             # Before cropping: what the crop cuts off counts for the head's components.
             label = REPAIRS[self.repair](label)
@@ -82,12 +74,5 @@ class Conversion:
             image, label, moved = crop_and_resize(
                 image, label, joints[frame - 1], square, self.size
             )
-            yield NewSample(
-                clip.split,
-                frame_id(clip, frame),
-                image,
-                np.array(self.merge, np.uint8)[label],
-                format="jpg",
-                joints=moved,
-                sequence=clip.sequence,
-            )
+            label, name = np.array(self.merge, np.uint8)[label], frame_id(clip, frame)
+            yield NewSample(clip.split, name, image, label, "jpg", moved, clip.sequence)

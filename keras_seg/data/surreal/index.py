@@ -68,11 +68,7 @@ def index_clips(
     """Index every clip: those of this stride in their order, and the bad ones.
 
     The stride is read from the file: the order of the run folders differs between
-    descriptions of SURREAL.
-
-    Args:
-        root: the raw folder, resolved.
-        each: maps a function over the clips: takes (work, items).
+    descriptions of SURREAL. `each` maps: it takes (work, items).
     """
     found, bad = [], {}
     results = each(partial(_index_clip, root, stride), clips)

@@ -101,7 +101,7 @@ class Claim:
         arm, than: names of the arms.
         expected: one of EXPECTED: the metric of `arm` against that of `than`.
         metric: a key of `keras_seg.metrics.summary`, or the name of another column of
-            the table of scores (`tables.columns_of`).
+            the table of scores (`keras_seg.report.tables.columns`).
         ours: whether it is a hypothesis of ours, which no document states; the
             report keeps the two apart.
     """

@@ -95,9 +95,7 @@ def flipped_bit(content):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "progressive.jpg"])
-@pytest.mark.parametrize(
-    "kept", [0.5, -20, -1, 15], ids=["half", "minus 20", "minus 1", "header"]
-)
+@pytest.mark.parametrize("kept", [0.5, -20, -1, 15])
 def test_truncated_files_are_refused(name, kept, tmp_path):
     path = tmp_path / name
     noise = RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8)
@@ -116,10 +114,9 @@ def test_truncated_files_are_refused(name, kept, tmp_path):
         ("a.png", b"GIF89a" + b"\0" * 30, "neither PNG nor JPEG"),
         ("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 30, "damaged"),
         ("a.jpg", b"\xff\xd8\xff\xd9", "damaged"),
-        ("a.png", png(4, 4, 8, 2, b"\0" * 12), "damaged"),
+        ("a.png", png(4, 4, 8, 2, b"\0" * 12), "damaged"),  # too few rows
         ("a.png", flipped_bit(png(4, 4, 8, 2, b"\0" * 48)), "damaged"),
     ],
-    ids=["empty", "gif", "zeros", "no image", "too few rows", "a flipped bit"],
 )
 def test_other_content_is_refused(name, content, reason, tmp_path):
     (tmp_path / name).write_bytes(content)
@@ -182,7 +179,6 @@ def test_palette_mask_is_read_by_its_colours_if_colours_are_given(tmp_path):
         ("a.png", GREY16, "a 16-bit mask"),
         ("a.png", np.dstack([GREY, GREY]), "a mask of mode LA"),
     ],
-    ids=["jpeg", "16 bits", "grey alpha"],
 )
 def test_masks_without_ids_are_refused(name, pixels, reason, tmp_path):
     Image.fromarray(pixels).save(tmp_path / name)

@@ -343,7 +343,6 @@ def test_ids_used_twice_and_empty_splits_are_refused(items, named, tmp_path):
 
 
 def test_writers_in_threads_do_not_meet(tmp_path):
-
     def work(_):
         try:
             return write(tmp_path / "out")[1]

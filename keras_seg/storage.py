@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 import zlib
@@ -32,6 +33,7 @@ LOCK = ".lock"
 RESTART = "Use --restart to train anew."  # the way out where a run is damaged
 MAX_UNPACKED = 1 << 30  # bytes that a compressed archive of less may unpack to
 
+_OURS = re.compile(r"\.tmp-\d+-")  # temporary names have the writer's process id
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -210,6 +212,12 @@ def lock(folder: Path) -> Iterator[None]:
             is_ours = os.path.samestat(os.fstat(handle), path.stat())
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
+        except OSError as error:  # ENOLCK, EOPNOTSUPP, ENOSYS: some network disks
+            raise StorageError(
+                f"{folder} cannot be locked: {error.strerror}. Its file system has no "
+                "locks, so two processes could destroy each other's work; name a "
+                "folder on another one."
+            ) from error
         if not is_ours:
             raise LockedError(locked)
         try:
@@ -310,6 +318,8 @@ def sweep(folder: Path) -> None:
     """Remove what killed writers left in `folder`; only under its lock."""
     if folder.is_dir():
         for entry in folder.glob(f"{TEMPORARY}*"):
+            if not _OURS.match(entry.name):
+                continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:

@@ -1,5 +1,7 @@
 """Files and folders: whole or not there at all, held by one, damaged ones named."""
 
+import errno
+import fcntl
 import math
 import os
 
@@ -92,6 +94,22 @@ def test_a_folder_that_was_locked_for_nothing_is_removed(tmp_path):
     with pytest.raises(ZeroDivisionError):
         fail_in(storage.lock(run), None)
     assert names(run) == [".lock", "file"]
+
+
+def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(StorageError, match="cannot be locked: No locks available"):
+        fail_in(storage.lock(tmp_path / "run"), None)
+
+
+def test_sweeping_removes_what_our_writers_left_and_nothing_else(tmp_path):
+    for name in (".tmp-12-step-00000004", ".tmp-draft", ".tmp-"):
+        (tmp_path / name).touch()
+    storage.sweep(tmp_path)
+    assert names(tmp_path) == [".tmp-", ".tmp-draft"]
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):

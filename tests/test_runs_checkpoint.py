@@ -38,6 +38,26 @@ def test_what_was_saved_is_loaded(tmp_path):
         assert found[name].dtype == array.dtype
 
 
+@pytest.mark.parametrize("old", ["of 7", '"step": 7', '"format": 2'])
+def test_a_changed_record_is_damage(old, tmp_path):
+    save(tmp_path, 7)
+    path = tmp_path / "step-00000007" / "meta.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, old[:-1] + chr(ord(old[-1]) ^ 1)))
+    with pytest.raises(ValueError, match="SHA-256|format 3"):
+        checkpoint.load(path.parent)
+
+
+def test_format_1_which_had_no_hash_of_its_record_is_read(tmp_path):
+    save(tmp_path, 7)
+    path = tmp_path / "step-00000007" / "meta.json"
+    record = json.loads(path.read_text()) | {"format": 1}
+    del record["record_sha256"]
+    path.write_text(json.dumps(record))
+    assert checkpoint.load_newest(tmp_path)[2] == {"note": "of 7"}
+
+
 def test_only_the_newest_are_kept(tmp_path):
     for step in (1, 20, 3):
         save(tmp_path, step)

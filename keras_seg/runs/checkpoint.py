@@ -1,14 +1,14 @@
 """Checkpoints that survive a kill: written whole or not at all, hashed, never in place.
 
 A checkpoint is a folder ``step-00000200`` with ``arrays.npz`` and ``meta.json``; the
-latter holds the SHA-256 of the former. It is written under a temporary name, synced
-and renamed, so a reader meets only whole ones; a damaged one is skipped for the one
-before. (Keras' own .h5 loads with a flipped bit without a word.)
+latter holds the SHA-256 of the former and of its own content. It is written under a
+temporary name, synced and renamed, so a reader meets only whole ones; a damaged one is
+skipped for the one before. (Keras' own .h5 loads with a flipped bit without a word.)
 """
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from keras_seg import storage
 from keras_seg.command_line import note
 from keras_seg.errors import StorageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no hash of meta.json; it is read
 
 
 def save(
@@ -51,11 +51,18 @@ def save(
             "sha256": storage.sha256(new / "arrays.npz"),
             "meta": meta,
         }
+        record["record_sha256"] = storage.json_sha256(json.loads(json.dumps(record)))
         (new / "meta.json").write_text(json.dumps(record))
     others = [other for other in steps(folder) if other != step]
     for old in others[: len(others) - (keep - 1)]:
         shutil.rmtree(folder / f"step-{old:08d}")
     return final
+
+
+def keep_only(folder: Path, wanted: Iterable[int]) -> None:
+    """Remove the checkpoints of all steps but `wanted`."""
+    for step in set(steps(folder)) - set(wanted):
+        shutil.rmtree(folder / f"step-{step:08d}")
 
 
 def drop_after(folder: Path, step: int) -> None:
@@ -73,8 +80,12 @@ def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:
     """
     try:
         record = json.loads((checkpoint / "meta.json").read_text())
-        if record["format"] != FORMAT_VERSION:
+        if record["format"] not in (1, FORMAT_VERSION):
             raise ValueError(f"format {record['format']}")
+        if record["format"] > 1:
+            expected = record.pop("record_sha256")
+            if storage.json_sha256(record) != expected:
+                raise ValueError("its SHA-256 differs from that in meta.json")
         if storage.sha256(checkpoint / "arrays.npz") != record["sha256"]:
             raise ValueError("SHA-256 of arrays.npz differs from meta.json")
         arrays = storage.read_arrays(checkpoint / "arrays.npz")

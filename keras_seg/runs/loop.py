@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from keras_seg.runs.train import Interruption, Options
 
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
+KEPT_BEST = 10**9  # all, until the next checkpoint
 SAVING_SHARE = 0.005  # of the wall time at the default interval; 1 % with the best ones
 SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
 SAMPLE_IMAGES = 4  # validation images kept with their predictions
@@ -148,6 +149,7 @@ class Run:
         # The metrics' sums of the window that a checkpoint fell into, until its first
         # step
         self.metric_arrays: Mapping[str, np.ndarray] | None = None
+        self.saved_best: tuple[int, ...] = ()  # the best steps of the kept checkpoints
 
     # Restoring
 
@@ -166,6 +168,7 @@ class Run:
         step, arrays, meta = newest
         folder.check_same(meta["identity"], self.identity, self.out / "checkpoints")
         self.state = State(**meta["state"])
+        self.saved_best = (self.state.best_step,)
         self._check_fingerprint(meta["fingerprint"])
         checkpoint.drop_after(self.out / "checkpoints", step)
         checkpoint.drop_after(self.out / "best", self.state.best_step)
@@ -274,8 +277,9 @@ class Run:
             # No valid pixel to score leaves NaN, which nothing would exceed.
             is_nan = math.isnan(row["val_miou"])
             self.state.best_miou = -1.0 if is_nan else row["val_miou"]
+            # Those that a checkpoint refers to stay until `save` has written the next
             best = self.out / "best"
-            checkpoint.save(best, self.updates, arrays, self.identity, keep=1)
+            checkpoint.save(best, self.updates, arrays, self.identity, KEPT_BEST)
 
     def write_history(self, row: dict[str, float]) -> None:
         """Add a row to history.csv, which is replaced as a whole."""
@@ -297,6 +301,8 @@ class Run:
         }
         place = self.out / "checkpoints"
         checkpoint.save(place, self.state.step, arrays, meta, KEPT_CHECKPOINTS)
+        self.saved_best = (*self.saved_best, self.state.best_step)[-KEPT_CHECKPOINTS:]
+        checkpoint.keep_only(self.out / "best", self.saved_best)
 
     def _check_finite(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():
@@ -336,6 +342,7 @@ class Run:
         folder.write_per_image(folder.per_image_file(self.out, None), best.counts)
         storage.write_json(self.out / "metrics.json", result)  # last: it is finished
         folder.drop_checkpoints(self.out)
+        checkpoint.keep_only(self.out / "best", [self.state.best_step])
         self.log(
             f"done: val mIoU {self._summary(best.confusion)['miou']:.4f} at step "
             f"{result['step']} of {result['steps']}, "

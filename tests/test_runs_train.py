@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import miniatures
 import numpy as np
 import pytest
 
@@ -220,6 +221,25 @@ def test_another_environment_is_refused_unless_allowed(copied, uninterrupted, sh
     assert_same_run(copied, uninterrupted)
 
 
+def test_the_best_weights_a_checkpoint_refers_to_stay(shapes, tmp_path, monkeypatch):
+    """A kill between a better validation and the next checkpoint loses nothing."""
+    run, save, seen = tmp_path / "run", checkpoint.save, set()
+
+    def watched_save(folder, *arguments, **options):
+        for step in checkpoint.steps(run / "checkpoints"):
+            _, meta = checkpoint.load(run / "checkpoints" / f"step-{step:08d}")
+            referred = meta["state"]["best_step"]
+            assert referred < 1 or referred in checkpoint.steps(run / "best")
+        seen.update(checkpoint.steps(run / "best"))
+        return save(folder, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save", watched_save)
+    config = CONFIG.changed(validation={"every": 1}, steps=9)
+    train(config, shapes, run, replace(OPTIONS, checkpoint_every=3))
+    assert len(seen) > 1, "no later validation was better"
+    assert len(checkpoint.steps(run / "best")) == 1
+
+
 def test_a_finished_run_is_left_alone(uninterrupted, shapes, capsys):
     before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*")}
     found = train(CONFIG, shapes, uninterrupted, OPTIONS)
@@ -282,13 +302,43 @@ def test_no_undamaged_checkpoint_is_no_new_beginning(copied, shapes):
         train(CONFIG, shapes, copied, OPTIONS)
 
 
-def test_restart_drops_the_run_and_nothing_else(shapes, tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(StorageError, match=r"config\.json is missing .* --restart"):
-        train(CONFIG, shapes, tmp_path, OPTIONS)
-    run_folder.forget(tmp_path)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "thesis.tex"]
+def test_restart_drops_the_run_and_nothing_else(copied):
+    (copied / "thesis.tex").write_text("mine")
+    run_folder.forget(copied)
+    left = sorted(entry.name for entry in copied.iterdir())
+    assert left == [".lock", "log.txt", "thesis.tex"]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["train", "restart"])
+@pytest.mark.parametrize("name", ["history.csv", "best/weights.h5", "config.json"])
+def test_files_of_somebody_else_are_never_touched(name, restart, shapes, tmp_path):
+    """Names that a run uses too, in a folder that never held one."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"mine": 1}')
+    (tmp_path / ".tmp-draft").write_text("mine")
+    with pytest.raises(UsageError, match=f"holds {name.split('/')[0]}, but no run"):
+        train(CONFIG, shapes, tmp_path, replace(OPTIONS, restart=restart))
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+    assert (tmp_path / ".tmp-draft").read_text() == "mine"
+
+
+def test_the_identity_goes_last_so_that_a_killed_restart_resumes(copied, monkeypatch):
+    order = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: order.append(path.name))
+    run_folder.forget(copied)
+    assert order[-1] == "config.json"
+
+
+def test_validation_without_a_labelled_pixel_is_refused(tmp_path):
+    folder = miniatures.shapes(tmp_path / "data")
+    meta = json.loads((folder / "meta.json").read_text())
+    split = meta["splits"]["val"]
+    split["ignored"] += sum(split["pixels"])
+    split["pixels"] = [0] * len(split["pixels"])
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match="val .* has no labelled pixel"):
+        train(CONFIG, folder, tmp_path / "run", OPTIONS)
+    assert not (tmp_path / "run").exists()
 
 
 def test_pretrained_weights_are_those_of_the_configuration(shapes, tmp_path):

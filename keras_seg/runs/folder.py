@@ -97,18 +97,37 @@ def check_identity(run: Path, wanted: Mapping[str, Any]) -> None:
     """Check that `run` is new or has this identity.
 
     Raises:
-        UsageError: it has another; the first setting that differs is named.
+        UsageError: it has another; the first setting that differs is named. Or it has
+            files with the names of a run's that are not ours.
         StorageError: its config.json is damaged.
     """
+    check_no_foreign_files(run)
     path = run / "config.json"
-    if not path.is_file():
-        if (run / "metrics.json").is_file():
-            raise StorageError(
-                f"{path} is missing beside metrics.json, so nobody knows whose run it "
-                "is. Name another folder, or use --restart to train anew."
-            )
-        return
-    check_same(storage.read_json(path), wanted, path)
+    if path.is_file():
+        check_same(storage.read_json(path), wanted, path)
+
+
+def check_no_foreign_files(run: Path) -> None:
+    """UsageError where files would be replaced or removed that no run wrote.
+
+    A run writes config.json before anything else that it keeps.
+    """
+    path = run / "config.json"
+    if path.is_file():
+        try:
+            is_ours = {"format", "config", "data"} <= storage.read_json(path).keys()
+        except StorageError:  # damaged; what it stands beside tells
+            is_ours = (run / "environment.json").is_file()
+        found = [] if is_ours else [path.name]
+    else:
+        before_it = ("wanted.json", "failure.json")  # of an arm that was refused
+        names = [name for name in ENTRIES if name not in before_it]
+        found = [name for name in names if (run / name).exists()]
+    if found:
+        raise UsageError(
+            f"{run} holds {found[0]}, but no run of this project: nothing there is "
+            "replaced or removed. Name another folder."
+        )
 
 
 def check_same(
@@ -152,8 +171,16 @@ def _as_json(value: Any) -> Any:
 
 
 def forget(run: Path) -> None:
-    """Drop a run so that it starts anew; its log and what is not its own are kept."""
-    for entry in (run / name for name in ENTRIES):
+    """Drop a run so that it starts anew; its log and what is not its own are kept.
+
+    Its identity goes last: a killed --restart is taken up by the same command.
+
+    Raises:
+        UsageError: the folder holds no run, so nothing in it is ours to remove.
+    """
+    check_no_foreign_files(run)
+    names = [name for name in ENTRIES if name != "config.json"]
+    for entry in (run / name for name in (*names, "config.json")):
         if entry.is_dir():
             shutil.rmtree(entry)
         else:

@@ -25,7 +25,7 @@ from typing import Any
 from keras_seg import backend, class_weights, command_line, nets, storage
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import Prepared, open_prepared
-from keras_seg.errors import UsageError, memory_failure_named
+from keras_seg.errors import DataError, UsageError, memory_failure_named
 from keras_seg.runs import checkpoint, event_log, folder
 
 
@@ -79,7 +79,7 @@ def train(
         DivergedError: the loss or a weight is no longer finite.
         StorageError: the disk is full, or every checkpoint is damaged.
         LockedError: another process works on `out`.
-        InterruptedRunError: SIGINT or SIGTERM; a checkpoint was written.
+        InterruptedRunError: a signal asked to stop; a checkpoint was written.
     """
     options = options or Options()
     prepared = _checked_data(config, data, options)
@@ -119,6 +119,11 @@ def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
     for split in ("train", "val"):
         prepared.samples(split)
     class_weights.from_counts(config.loss, prepared.counts("train"))
+    if not prepared.counts("val").pixels.any():
+        raise DataError(
+            f"The split val of {data} has no labelled pixel: every one is ignored, so "
+            "no score can be computed. Prepare data with labelled validation images."
+        )
     return prepared
 
 
@@ -159,7 +164,10 @@ class Interruption:
 
 @contextmanager
 def _interruption() -> Iterator[Interruption]:
-    """SIGINT and SIGTERM ask for a checkpoint and an end; a second SIGINT insists."""
+    """Signals ask for a checkpoint and an end; a second SIGINT insists.
+
+    SIGHUP, which a closing terminal sends, stays ignored where it is (nohup).
+    """
     asked = Interruption()
 
     def ask(number, _frame):
@@ -170,7 +178,9 @@ def _interruption() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, ask) for number in numbers]
     try:
         yield asked

@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -139,6 +140,9 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
         _add_in_order()
         tf.get_logger().setLevel("ERROR")
     keras.utils.clear_session()  # same variable names, whatever was built before
+    keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_epsilon(1e-7)
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
 
@@ -206,7 +210,10 @@ def fingerprint() -> dict[str, str | int]:
         "numpy": _version("numpy"),
         "opencv": _version("opencv-python-headless") or _version("opencv-python"),
         "pillow": _version("pillow"),
-        "cpu": _cpu_model(),
+        "cpu": _processor(),
+        "variables": " ".join(
+            f"{key}={os.environ[key]}" for key in _STEERING if key in os.environ
+        ),
         "system": f"{platform.system()} {platform.machine()}",
     }
     if backend == "tensorflow":
@@ -247,15 +254,26 @@ def _version(distribution: str) -> str:
         return ""
 
 
-def _cpu_model() -> str:
+def _processor() -> str:
+    """Model and instruction sets: different processors share a name ("AMD EPYC")."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    facts = dict(reversed([line.split(":", 1) for line in lines if ":" in line]))
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    if "model name" not in facts:
+        return platform.processor()
+    sets = [flag for flag in facts.get("flags", "").split() if _SETS.match(flag)]
+    model = f"family {facts.get('cpu family')} model {facts.get('model')}"
+    return f"{facts['model name']} ({model}; {' '.join(sorted(sets))})"
+
+
+_SETS = re.compile("avx|amx|fma|sse4|bf16")  # what oneDNN chooses its kernels by
+# Variables that change the kernels, and so the bits, of a run
+_STEERING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE")
+_STEERING += ("DNNL_DEFAULT_FPMATH_MODE", "XLA_FLAGS", "TF_XLA_FLAGS")
+_STEERING += ("NVIDIA_TF32_OVERRIDE", "TF_DETERMINISTIC_OPS", "OMP_NUM_THREADS")
 
 
 # Saved networks

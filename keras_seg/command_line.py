@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Literal, NoReturn, TextIO
+from typing import Any, Literal, NoReturn, TextIO
 
 from keras_seg.errors import (
     INTERRUPTED_EXIT_CODES,
@@ -38,6 +38,9 @@ _STORAGE_ERRNOS = (
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENAMETOOLONG,
 )
 
 
@@ -103,10 +106,10 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
 
     Returns:
         int: the exit code (see `keras_seg.errors`; 130 after Ctrl-C, 1 for anything
-        unforeseen). SIGTERM leaves with SystemExit(143), so that context managers
-        clean up; `--help` leaves with SystemExit(0).
+        unforeseen). SIGTERM leaves with SystemExit(143) and a closed terminal (SIGHUP)
+        with 129, so that context managers clean up; `--help` leaves with 0.
     """
-    previous = _handle_sigterm(_leave_terminated)
+    previous = _handle_signals()
     try:
         return main(sys.argv[1:] if argv is None else argv) or 0
     except KerasSegError as error:
@@ -134,18 +137,22 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         )
         return KerasSegError.exit_code
     finally:
-        _handle_sigterm(previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _handle_sigterm(handler):
-    try:
-        return signal.signal(signal.SIGTERM, handler)
-    except ValueError:  # not in the main thread: signals are somebody else's
-        return None
+def _handle_signals() -> dict[signal.Signals, Any]:
+    """Let SIGTERM and SIGHUP leave through SystemExit; the handlers of before."""
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                previous[number] = signal.signal(number, _leave)
+    return previous
 
 
-def _leave_terminated(signum, frame):
-    sys.exit(INTERRUPTED_EXIT_CODES["SIGTERM"])
+def _leave(number: int, frame: object) -> NoReturn:
+    sys.exit(INTERRUPTED_EXIT_CODES[signal.Signals(number).name])
 
 
 def end_with_parent(

@@ -7,7 +7,7 @@ with `exit_code`. Anything else is a bug: exit code 1, with its traceback.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+INTERRUPTED_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 
 class KerasSegError(Exception):
@@ -61,11 +61,11 @@ class OutOfMemoryError(KerasSegError):
 
 
 class InterruptedRunError(KerasSegError):
-    """SIGINT or SIGTERM stopped a run, which its checkpoint resumes.
+    """SIGINT, SIGTERM or SIGHUP stopped a run, which its checkpoint resumes.
 
     Args:
         message: a plain sentence.
-        signal: "SIGINT" or "SIGTERM".
+        signal: its name.
     """
 
     def __init__(self, message: str, signal: str):

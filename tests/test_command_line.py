@@ -86,13 +86,14 @@ def test_an_unforeseen_error_keeps_its_traceback(capsys):
     assert lines[-1].startswith("error: unforeseen ZeroDivisionError: integer divis")
 
 
-def test_sigterm_runs_cleanup_and_leaves_with_143():
-    script = """
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_runs_cleanup_and_has_an_exit_code(name, code):
+    script = f"""
 import os, signal, sys
 from keras_seg import command_line
 def main(argv):
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.{name})
         signal.pause()
     finally:
         print("cleaned")
@@ -101,7 +102,7 @@ sys.exit(command_line.run(main, []))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
     )
-    assert (done.returncode, done.stdout) == (143, "cleaned\n")
+    assert (done.returncode, done.stdout) == (code, "cleaned\n")
     assert done.stderr == ""
 
 
@@ -144,10 +145,18 @@ def test_without_a_parent_to_watch_nothing_is_started():
     assert threading.active_count() == before
 
 
-def test_run_gives_the_signal_handler_back():
-    before = signal.getsignal(signal.SIGTERM)
-    assert command_line.run(lambda argv: None, []) == 0
-    assert signal.getsignal(signal.SIGTERM) is before
+def test_run_gives_the_signal_handlers_back_and_leaves_nohup_alone():
+    before = signal.getsignal(signal.SIGTERM), signal.SIG_IGN
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        during = []
+        look = lambda argv: during.append(signal.getsignal(signal.SIGHUP))  # noqa: E731
+        assert command_line.run(look, []) == 0
+        assert during == [signal.SIG_IGN]
+        found = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+        assert found == before
+    finally:
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 def test_module_is_standard_library_only():

@@ -312,9 +312,13 @@ def state_from_exit_code(exit_code: int) -> str:
     """An arm's state (protocol.STATES) from the exit code of its process, not 0."""
     if exit_code == DivergedError.exit_code:
         return "diverged"
-    if exit_code in (*INTERRUPTED_EXIT_CODES.values(), -signal.SIGINT, -signal.SIGTERM):
+    stopped = (-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP)
+    if exit_code in (*INTERRUPTED_EXIT_CODES.values(), *stopped):
         return "interrupted"
-    if exit_code in (OutOfMemoryError.exit_code, -signal.SIGKILL, -signal.SIGSEGV):
+    if exit_code in (
+        *(OutOfMemoryError.exit_code, -signal.SIGKILL, -signal.SIGSEGV),
+        -signal.SIGABRT,
+    ):
         # The kernel's memory killer, and what a failed allocation ends in natively.
         return "oom"
     return "failed"

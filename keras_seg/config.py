@@ -344,7 +344,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in parts; those of format 1, and a network given as its name, moved."""
+    """Settings in parts; those of format 1, and a network given as its name, moved.
+
+    Raises:
+        UsageError: a part is no object of settings.
+    """
     nested: dict[str, Any] = {}
     for key, value in values.items():
         is_old = key in FORMAT_1 and not isinstance(value, Mapping | Part)
@@ -352,8 +356,10 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
             set_path(nested, FORMAT_1[key], value)
         elif key == "net" and isinstance(value, str):
             set_path(nested, "net.name", value)
-        elif isinstance(value, Mapping):
-            nested[key] = {**nested.get(key, {}), **value}
+        elif isinstance(value, Mapping | Part):
+            nested[key] = {**nested.get(key, {}), **plain(value)}
+        elif key in _parts():
+            raise UsageError(f"{key} is {value!r}; it must be an object of settings.")
         else:
             nested[key] = value
     return nested

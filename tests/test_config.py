@@ -133,6 +133,14 @@ def test_settings_that_contradict_each_other_are_named():
         )
 
 
+@pytest.mark.parametrize(
+    ("part", "value"), [("data", 3), ("net", None), ("net", [1]), ("augment", True)]
+)
+def test_a_part_that_is_no_object_is_named(part, value):
+    with pytest.raises(UsageError, match=f"^{part} is .* an object of settings"):
+        from_dict(SMALL | {part: value})
+
+
 @pytest.mark.parametrize("missing", ["net", "data", "steps"])
 def test_a_missing_setting_is_named(missing):
     values = {key: value for key, value in SMALL.items() if key != missing}

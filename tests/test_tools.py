@@ -12,7 +12,7 @@ import train
 
 from keras_seg import command_line
 from keras_seg.__main__ import VERBS, call
-from keras_seg.config import FORMAT_1, from_dict, settings
+from keras_seg.config import FORMAT_1, NetSettings, from_dict, settings
 from keras_seg.data.augment import AUGMENTATIONS
 from keras_seg.data.surreal import LABELS
 from keras_seg.errors import UsageError
@@ -120,6 +120,17 @@ def test_what_is_set_overrides_the_files_value_and_nothing_else(
     assert found == from_dict(FILE).changed(**changes)
 
 
+def test_options_of_the_network_may_be_named_without_or_before_it(trained, tmp_path):
+    file = tmp_path / "options.json"
+    file.write_text('{"net": {"filter_scale": 2, "preprocess": "unit"}}')
+    words = ["--size", 32, 64, "--config", file, "--set", "net.depth=1"]
+    for name in (["--net", "unet"], ["--set", "net.name=unet"]):
+        found, _ = trained(*words, *name)
+        assert found.net == NetSettings(
+            name="unet", filter_scale=2, preprocess="unit", knobs={"depth": 1}
+        )
+
+
 def test_every_setting_has_a_short_form_that_sets_it(trained):
     """What a field of format 1 was called is still an option."""
     values = {"schedule": "step", "optimizer": "adam", "precision": "mixed_bfloat16"}
@@ -181,6 +192,7 @@ def test_augmentations_are_settings_by_name():
         ("--net icnet --size 32 64 --steps 1 --knob a=1", "no knob 'a'"),
         ("--net icnet --size 32 64 --steps 1 --init-weights gone", "gone"),
         ("--config gone.json", "gone.json"),
+        ("--config tests/test_tools.py", "tests/test_tools.py is not JSON"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence_and_leaves_nothing(

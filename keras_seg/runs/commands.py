@@ -38,8 +38,9 @@ def train(argv: list[str]) -> int:
     if args.size is not None:
         face.set_part(values, "data", {"size": args.size})
     face.set_part(values, "augment", augment_of(args.augment or [], args.swap_lr))
-    for text in args.set:
-        path, value = parse_setting(text)
+    # The network first: another one drops the options set before it.
+    given = sorted(map(parse_setting, args.set), key=lambda one: one[0] != "net.name")
+    for path, value in given:
         part, _, name = path.partition(".")
         face.set_part(values, part, {name: value} if name else value)
     if args.epochs is not None and any(text.startswith("steps=") for text in args.set):

@@ -324,12 +324,15 @@ def read_config(
     if isinstance(source, Config):
         return config.to_dict(source)
     if isinstance(source, str | Path):
+        file = Path(source)
         try:
-            source = json.loads(Path(source).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"The configuration cannot be read: {error}.") from error
-    if not isinstance(source, Mapping):
-        raise UsageError("The configuration is no JSON object of settings.")
+            source = json.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise UsageError(f"{file} is not JSON: {error}.") from error
+        if not isinstance(source, Mapping):
+            raise UsageError(f"{file} holds no JSON object of settings.")
     is_of_a_run = isinstance(source.get("config"), Mapping)  # its config.json
     return config.nest(source["config"] if is_of_a_run else source)
 
@@ -337,14 +340,16 @@ def read_config(
 def set_part(values: dict[str, Any], name: str, value: Any) -> None:
     """Override the settings that `value` names, in the part `name` of nested values.
 
-    Another network replaces the old one with all its options.
+    Another network replaces the old one with all its options; options without a
+    network are those of the network that is named then.
     """
-    if name == "net":
-        value = {"name": value} if isinstance(value, str) else config.plain(value)
-        old = values.get("net", {})
-        if value.get("name", old.get("name")) != old.get("name"):
+    value = config.plain(
+        {"name": value} if isinstance(value, str) and name == "net" else value
+    )
+    if name == "net" and isinstance(value, Mapping):
+        old = values.get("net", {}).get("name")
+        if old is not None and value.get("name", old) != old:
             values["net"] = {}
-    value = config.plain(value)
     if not isinstance(value, Mapping):
         config.set_path(values, name, value)
         return

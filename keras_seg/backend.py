@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_seg.command_line import note
+from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel")
@@ -38,9 +39,7 @@ SAVED_CLASSES: Mapping[str, str] = MappingProxyType(
         "RematerialisedUnits": "keras_seg.nets.hourglass",
         "RepeatBorder": "keras_seg.nets.unet_valid",
         "StridedDilatedDeconv": "keras_seg.nets.fcn_dilated_tanh",
-        "CrossEntropy": "keras_seg.losses",
-        "Dice": "keras_seg.losses",
-        "Focal": "keras_seg.losses",
+        **{loss.class_name: "keras_seg.losses" for loss in LOSSES.values()},
         "JointHeatmaps": "keras_seg.losses",
         "WithErrorPenalty": "keras_seg.losses",
         "ConfusionMatrix": "keras_seg.metrics",

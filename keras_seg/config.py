@@ -75,7 +75,7 @@ class NetSettings(Part):
 
     prefix: ClassVar[str] = "net."
 
-    name: str = setting(help="a key of keras_seg.nets.NETS")
+    name: str = setting(help="the architecture", choices="keras_seg.nets.NETS")
     filter_scale: int = setting(
         1, "factor on the widths; 2 is BODY's doubled filters", rule=AT_LEAST_ONE
     )
@@ -135,12 +135,34 @@ class Augment(Part):
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What is known of a loss of labels without Keras.
+
+    Attributes:
+        class_name: its class in `keras_seg.losses`.
+        takes_weights: whether it can weigh classes.
+    """
+
+    class_name: str
+    takes_weights: bool = False
+
+
+LOSSES: Mapping[str, Loss] = types.MappingProxyType(
+    {
+        "ce": Loss("CrossEntropy", takes_weights=True),
+        "dice": Loss("Dice"),
+        "focal": Loss("Focal"),
+    }
+)
+
+
+@dataclass(frozen=True)
 class LossSettings(Part):
     """The loss of the heads, and the class weights in it."""
 
     prefix: ClassVar[str] = "loss."
 
-    name: str = setting("ce", "a key of keras_seg.losses.LOSSES")
+    name: str = setting("ce", "which loss", choices="keras_seg.config.LOSSES")
     weights: str = setting(
         "none", "class weights", choices="keras_seg.class_weights.WEIGHTINGS"
     )
@@ -162,6 +184,14 @@ class LossSettings(Part):
     l1: float = setting(0.0, "penalty on |prediction - truth| (CLOTH)")
     l2: float = setting(0.0, "penalty on (prediction - truth)^2 (CLOTH)")
     joint_weight: float = setting(1.0, "factor of the hourglass' joint branch")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.weights != "none" and not LOSSES[self.name].takes_weights:
+            raise UsageError(
+                f"loss.weights is {self.weights!r}, but the loss {self.name!r} takes "
+                "no class weights; set it to none."
+            )
 
 
 @dataclass(frozen=True)
@@ -447,7 +477,7 @@ def _parts() -> dict[str, type]:
 
 def _choices(spec: dataclasses.Field) -> tuple[str, ...]:
     choices = spec.metadata["choices"]
-    if isinstance(choices, str):  # by name: the tables stand above the ground floor
+    if isinstance(choices, str):  # by name: most tables are above the ground floor
         module, _, table = choices.rpartition(".")
         choices = tuple(getattr(importlib.import_module(module), table))
     return choices

@@ -12,16 +12,14 @@ the C classes nor `ignore_id` makes the loss NaN, so that it cannot go unnoticed
     net.compile("adam", **losses.compile_arguments(net))
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_seg.config import LossSettings
+from keras_seg.config import LOSSES, LossSettings
 from keras_seg.errors import UsageError
 from keras_seg.labels import IGNORE_ID
 from keras_seg.metrics import ConfusionMatrix, check_shapes, resize_labels
@@ -69,6 +67,19 @@ class PixelLoss(BatchLoss):
     def __init__(self, ignore_id, name):
         super().__init__(name)
         self.ignore_id = int(ignore_id)
+
+    @classmethod
+    def from_settings(
+        cls, settings: LossSettings, weights: np.ndarray | None
+    ) -> "PixelLoss":
+        """The loss of a run; weights are given only where `LOSSES` says it takes them.
+
+        Args:
+            settings: the part `loss` of its configuration.
+            weights: [C] class weights, or None.
+        """
+        build: Any = cls  # a loss that its defaults define
+        return build()
 
     def of_batch(self, y_true, y_pred):
         check_shapes(self.name, y_true, y_pred)
@@ -145,6 +156,10 @@ class CrossEntropy(PixelLoss):
         self.weights = None if weights is None else _checked_weights(weights)
         self.strategy = strategy
         self.normalise = normalise
+
+    @classmethod
+    def from_settings(cls, settings, weights):
+        return cls(weights, settings.strategy, settings.normalise)
 
     @property
     def num_classes(self):
@@ -333,54 +348,15 @@ class JointHeatmaps(BatchLoss):
         return {**super().get_config(), "kind": self.kind}
 
 
-@dataclass(frozen=True)
-class Loss:
-    """How a loss is made from its settings.
-
-    Attributes:
-        build: (settings, class weights [C] or None) -> the loss of a label head.
-        takes_weights: whether it can weigh classes.
-    """
-
-    build: Callable[[LossSettings, np.ndarray | None], PixelLoss]
-    takes_weights: bool = False
-
-
-LOSSES: Mapping[str, Loss] = MappingProxyType(
-    {
-        "ce": Loss(
-            lambda settings, weights: CrossEntropy(
-                weights, settings.strategy, settings.normalise
-            ),
-            takes_weights=True,
-        ),
-        "dice": Loss(lambda settings, weights: Dice()),
-        "focal": Loss(lambda settings, weights: Focal()),
-    }
-)
-
-
-def check(settings: LossSettings) -> None:
-    """UsageError for an unknown loss, or class weights with a loss that takes none."""
-    if settings.name not in LOSSES:
-        known = ", ".join(LOSSES)
-        raise UsageError(f"loss.name is {settings.name!r}; it must be one of {known}.")
-    if settings.weights != "none" and not LOSSES[settings.name].takes_weights:
-        raise UsageError(
-            f"loss.weights is {settings.weights!r}, but the loss {settings.name!r} "
-            "takes no class weights; set it to none."
-        )
-
-
 def build(settings: LossSettings, weights: np.ndarray | None) -> PixelLoss:
     """The loss of every label head of a run, with its penalties.
 
     Args:
-        settings: checked as by `check`.
+        settings: `name` is a key of `keras_seg.config.LOSSES`.
         weights: [C] class weights (`class_weights.from_counts`), or None.
     """
-    check(settings)
-    loss = LOSSES[settings.name].build(settings, weights)
+    kind: type[PixelLoss] = globals()[LOSSES[settings.name].class_name]
+    loss = kind.from_settings(settings, weights)
     if settings.l1 or settings.l2:
         loss = WithErrorPenalty(loss, l1=settings.l1, l2=settings.l2)
     return loss

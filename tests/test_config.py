@@ -108,6 +108,8 @@ def test_settings_are_described_with_the_choices_of_their_tables():
             "optimizer.name=lion",
             "optimizer.name is 'lion'; it must be one of sgd, adam",
         ),
+        ("net.name=icent", "net.name is 'icent'; it must be one of icnet, segnet"),
+        ("loss.name=foo", "loss.name is 'foo'; it must be one of ce, dice, focal"),
         ("net.preprocess=grey", "must be one of bgr_minus_mean"),
         ("loss.weights=w3", "loss.weights is 'w3'; it must be one of none, w1"),
         ("seed=4294967296", r"seed is 4294967296; it must be below 2\^32"),
@@ -127,6 +129,8 @@ def test_wrong_settings_are_named(text, words):
 
 
 def test_settings_that_contradict_each_other_are_named():
+    with pytest.raises(UsageError, match="loss.weights is 'w1'.* 'dice' takes no cla"):
+        with_settings("loss.name=dice", "loss.weights=w1")
     with pytest.raises(UsageError, match="bn_start is 3; .* multiple of validation.ev"):
         with_settings(
             "optimizer.bn_mode=full", "optimizer.bn_start=3", "validation.every=2"

@@ -134,7 +134,7 @@ def test_options_of_the_network_may_be_named_without_or_before_it(trained, tmp_p
 def test_every_setting_has_a_short_form_that_sets_it(trained):
     """What a field of format 1 was called is still an option."""
     values = {"schedule": "step", "optimizer": "adam", "precision": "mixed_bfloat16"}
-    values |= {"loss": "dice", "class_weights": "w2", "strategy": "direct"}
+    values |= {"loss": "ce", "class_weights": "w2", "strategy": "direct"}
     values |= {"normalise": "weights", "weight_occurrences": "images"}
     values |= {"decay_on": "all", "bn_mode": "full", "joint_targets": "centroid"}
     values |= {"preprocess": "unit", "lr": 0.5, "bn_start": 200, "momentum": 0.5}
@@ -183,10 +183,11 @@ def test_augmentations_are_settings_by_name():
     ("words", "message"),
     [
         ("", "net and size and steps must be given: --net NET, --size H W, --steps"),
-        ("--net icent --size 32 64 --steps 1", "no network 'icent'.*icnet"),
+        ("--net icent --size 32 64 --steps 1", "net.name is 'icent'.*icnet"),
         ("--net icnet --size 32 65 --steps 1", "32 x 65.* 32 x 96"),
         ("--net icnet --size 32 64 --steps 1 --lr fast", "optimizer.lr is 'fast'"),
         ("--net icnet --size 32 64 --steps 1 --set lr=1", "'lr'.*optimizer.lr"),
+        ("--net icnet --size 32 64 --steps 1 --loss foo", "loss.name is 'foo'.*focal"),
         ("--net icnet --size 32 64 --steps 1 --set lr", "'lr' is no setting"),
         ("--net icnet --size 32 64 --steps 1 --epochs 1", "--steps and --epochs"),
         ("--net icnet --size 32 64 --steps 1 --knob a=1", "no knob 'a'"),

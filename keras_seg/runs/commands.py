@@ -173,15 +173,10 @@ def settings_text() -> str:
     """Every setting with its default, its choices and its meaning."""
     from dataclasses import MISSING
 
-    from keras_seg import backend, config, nets
+    from keras_seg import config
 
-    backend.configure()
-    from keras_seg.losses import LOSSES
-
-    tables = {"net.name": tuple(nets.NETS), "loss.name": tuple(LOSSES)}
     lines = []
     for path, _, default, meaning, choices in config.settings():
-        choices = choices or tables.get(path, ())
         shown = "" if default is MISSING else f"={json.dumps(config.plain(default))}"
         text = f"{meaning} ({', '.join(choices)})" if choices else meaning
         lines.append(f"{path + shown:40} {text}")

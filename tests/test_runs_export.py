@@ -275,7 +275,12 @@ def test_an_export_of_the_run_is_replaced_and_nothing_else(
     run, out = runs["direct"], tmp_path / "model"
     shutil.copytree(exports["direct"], out)
     record = exporting.read_record(out)
-    (out / exporting.RECORD).write_text(json.dumps(record | {"classes": ["old"]}))
+    old = {"net": "segnet_basic", "preprocess": "bgr_minus_mean", "size": [24, 40]}
+    old |= {"class_weights": "w1", "strategy": "direct", "direct_at_inference": True}
+    old |= {"val_batch": 2, "steps": 1}
+    of_format_1 = {"run": record["run"] | {"format": 1, "config": old}}
+    changed = record | of_format_1 | {"classes": ["old"]}
+    (out / exporting.RECORD).write_text(json.dumps(changed))
     arguments = [run, "--out", out, "--data", shapes, "--threads", 2, "--images", 3]
     assert command.main([*map(str, arguments)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]

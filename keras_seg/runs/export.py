@@ -153,6 +153,8 @@ def _check_replaceable(out: Path, identity: Mapping[str, Any]) -> None:
         raise UsageError(f"{out} holds {foreign[0]}, which is of no export. {way_out}")
     try:
         exported = read_record(out).get("run")
+        if isinstance(exported, Mapping):
+            exported = run_folder.current_identity(exported, out / RECORD)
     except StorageError:
         raise UsageError(f"{out / RECORD} is damaged. {way_out}") from None
     if exported != identity:

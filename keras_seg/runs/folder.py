@@ -70,16 +70,21 @@ def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
 
 
 def read_identity(run: Path) -> dict[str, Any]:
-    """The identity of the run in a folder, of whichever format, in the present one.
+    """The identity of the run in a folder, in the current format.
 
     Raises:
         StorageError: its config.json is damaged, or of a later format.
     """
     path = run / "config.json"
-    return _present(storage.read_json(path), path)
+    return current_identity(storage.read_json(path), path)
 
 
-def _present(found: Mapping[str, Any], place: Path) -> dict[str, Any]:
+def current_identity(found: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    """An identity of any format in the current one; `place` is where it was found.
+
+    Raises:
+        StorageError: it is damaged, or of a later format.
+    """
     version = found.get("format")
     if version == FORMAT_VERSION:
         return dict(found)
@@ -131,18 +136,22 @@ def check_no_foreign_files(run: Path) -> None:
 
 
 def check_same(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], place: Path
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    place: Path,
+    way_out: str = "Name another --out, or use --restart to train anew.",
 ) -> None:
-    """Check that the identity found in `place`, of whichever format, is this one.
+    """Check that the identity found in `place`, in any format, is this one.
 
     Raises:
         UsageError: it is another; the first setting that differs is named.
         StorageError: it is damaged.
     """
-    for key, (old, new) in differences(_present(found, place), _as_json(wanted)):
+    found = current_identity(found, place)
+    for key, (old, new) in differences(found, _as_json(wanted)):
         raise UsageError(
-            f"{key.removeprefix('config.')} is {new!r}, but {old!r} in {place}. Name "
-            "another --out, or use --restart to train anew."
+            f"{key.removeprefix('config.')} is {new!r}, but {old!r} in {place}. "
+            f"{way_out}"
         )
 
 
@@ -310,7 +319,7 @@ def common_environment(runs: Iterable[Path]) -> dict[str, object]:
 def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The best checkpoint: arrays "model/..." and the run's identity.
 
-    The identity is in the present format, whichever the run was written in.
+    The identity is in the current format.
 
     Raises:
         UsageError: the folder holds no run with a best checkpoint.
@@ -320,7 +329,7 @@ def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if newest is None:
         raise UsageError(f"{run} is no run folder: it has no best checkpoint.")
     _, arrays, found = newest
-    return arrays, _present(found, run / "best")
+    return arrays, current_identity(found, run / "best")
 
 
 # Failures and the log

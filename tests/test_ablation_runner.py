@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,14 @@ from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winn
 from keras_seg.ablation.task import Journal, state_from_exit_code
 from keras_seg.config import Config
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import DataError, DivergedError, OutOfMemoryError, UsageError
+from keras_seg.errors import (
+    DataError,
+    DivergedError,
+    LockedError,
+    OutOfMemoryError,
+    StorageError,
+    UsageError,
+)
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 
@@ -139,6 +147,16 @@ def test_the_documents_winner_where_no_earlier_stage_was_run(where):
     (result,) = run(where, WEIGHTING)
     assert {r.arm.config.net.filter_scale for r in result.results} == {1}
     assert "Normal (the document's winner)" in result.start
+
+
+def test_a_winner_of_format_1_is_still_the_winner(where, tmp_path):
+    run(where, WIDTH)
+    path = tmp_path / "width" / "winner.json"
+    old = {"net": "icnet", "size": [32, 64], "filter_scale": 2, "lr": 0.1, "steps": 10}
+    record = json.loads(path.read_text()) | {"format": 1, "config": old}
+    path.write_text(json.dumps(record))
+    (result,) = run(where, WEIGHTING)
+    assert "Doubled (the winner of the stage run here)" in result.start
 
 
 def test_winner_given_by_hand(where, shapes, tmp_path):
@@ -297,12 +315,14 @@ def test_steps_of_epochs():
 def test_a_failed_arm_is_shown_and_the_others_finish(where, trainer, tmp_path):
     trainer.failures = {
         "none": DivergedError("The loss at step 3 is nan."),
-        "w2": OutOfMemoryError("Out of memory."),
+        "w2": DivergedError("The loss at step 4 is nan."),
     }
     (result,) = run(where, WEIGHTING)
-    assert [r.state for r in result.results] == ["diverged", "done", "oom"]
+    assert [r.state for r in result.results] == ["diverged", "done", "diverged"]
     assert result.results[0].reason.startswith("The loss at step 3")
     assert result.winner == "w1"
+    winner = json.loads((tmp_path / "weighting" / "winner.json").read_text())
+    assert winner["arm"] == "w1"
     # What is done needs no checkpoint to go on from, what failed might.
     assert not (tmp_path / "weighting" / "w1" / "seed0" / "checkpoints").exists()
     trainer.failures.clear()
@@ -310,6 +330,53 @@ def test_a_failed_arm_is_shown_and_the_others_finish(where, trainer, tmp_path):
     (result,) = run(where, WEIGHTING)
     assert [r.state for r in result.results] == ["done"] * 3
     assert [p.parent.name for p in trainer.trained] == ["none", "w2"]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (OutOfMemoryError("Out of memory."), "oom"),
+        (StorageError("The disk is full."), "failed"),
+        (LockedError("Another process is working on it."), "failed"),
+    ],
+)
+def test_a_chain_ends_where_an_arm_failed_for_a_passing_cause(
+    error, state, where, trainer, tmp_path
+):
+    """And the same command resumes it there."""
+    run(where, WIDTH)
+    shutil.rmtree(tmp_path / "width" / "doubled")
+    trainer.failures = {"doubled": error}
+    (last,) = reports(where, WIDTH, WEIGHTING)  # no report of the second stage
+    assert [found.stage.name for found in last] == ["width"]
+    assert [r.state for r in last[0].results] == ["done", state]
+    assert not (tmp_path / "width" / "winner.json").exists()
+    trainer.failures.clear()
+    trainer.trained.clear()
+    results = run(where, WIDTH, WEIGHTING)
+    assert [result.winner for result in results] == ["doubled", "w1"]
+    assert [path.parent.name for path in trainer.trained] == ["doubled", "w1", "w2"]
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["", "without base.json"])
+def test_stages_of_another_base_are_not_put_side_by_side(
+    is_older, where, trainer, tmp_path
+):
+    run(where, WIDTH)
+    if is_older:
+        (tmp_path / "base.json").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    other = BASE.changed(data={"size": (64, 64)})
+    for again in (where, replace(where, restart=True)):
+        line = r"^data\.size is \[64, 64\], but \[32, 64\] in .*Name another --out"
+        with pytest.raises(UsageError, match=line):
+            run(again, WEIGHTING, base=other)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    run(where, WEIGHTING)
+    # Nothing of the old base is kept
+    results = run(replace(where, restart=True), WIDTH, WEIGHTING, base=other)
+    assert [result.winner for result in results] == ["doubled", "w1"]
+    run(where, FINAL, base=other)
 
 
 def test_a_folder_with_another_configuration_is_refused(where):

@@ -24,11 +24,12 @@ from keras_seg.ablation.protocol import (
 from keras_seg.ablation.task import Execution, Task
 from keras_seg.command_line import duration, note
 from keras_seg.config import Config
-from keras_seg.errors import KerasSegError, UsageError
+from keras_seg.errors import UsageError
 from keras_seg.runs import export
 from keras_seg.runs import folder as run_folder
 
-FINAL_STATES = ("done", "diverged", "oom", "failed")
+# After these an arm ends alike when it is run again; after the others it may not.
+FINAL_STATES = ("done", "diverged")
 
 
 def run_stages(
@@ -40,7 +41,9 @@ def run_stages(
 ) -> Iterator[list[StageResult]]:
     """Run the stages asked for, in the plan's order, each from the winner before it.
 
-    Where a stage says so, its winner is exported.
+    Where a stage says so, its winner is exported. A stage decides nothing while an arm
+    failed for a cause that may pass (memory, disk, a bug): the chain ends there, and
+    the same command resumes it.
 
     Args:
         plan, base: the network's stages and the configuration of the first one.
@@ -56,11 +59,12 @@ def run_stages(
 
     Raises:
         UsageError: an arm's folder holds a run of another configuration, or the output
-            folder runs of other data; nothing was touched.
+            folder runs of other data or stages of another base; nothing was touched.
         DataError: an arm found the data damaged; the others would too.
     """
     if not execution.restart:
         _check_data(execution)
+    _check_base(plan, asked, base, execution)
     storage.sweep(execution.folder)
     results: dict[str, StageResult] = {}
     for stage in sorted(asked, key=plan.stages.index):
@@ -72,15 +76,19 @@ def run_stages(
         except BaseException as error:  # Ctrl-C and SIGTERM too
             stopped_by = error
         found = results[stage.name] = _collect(stage, config, start, execution)
-        _write_winner(execution, found)
-        if stage.exports and found.winner is not None and stopped_by is None:
+        has_ended = all(result.state in FINAL_STATES for result in found.results)
+        _write_winner(execution, found, has_ended)
+        decides = found.winner is not None and has_ended
+        if stage.exports and decides and stopped_by is None:
             try:
                 _export(found, execution)
-            except KerasSegError as error:
+            except BaseException as error:
                 stopped_by = error
         yield _with_others(results, plan, base, execution, winner)
         if stopped_by is not None:
             raise stopped_by
+        if not has_ended:
+            return
 
 
 def stage_start(
@@ -173,6 +181,39 @@ def _check_data(execution: Execution) -> None:
                 f"--data {prepared.folder} is not the data of {path.parent}, which was "
                 f"trained on {data['dataset']}. Name another --out, or that data."
             )
+
+
+def _check_base(
+    plan: Plan, asked: Sequence[Stage], base: Config, execution: Execution
+) -> None:
+    """Leave the base in base.json, or check that the stages there have the same.
+
+    What stands beside each other in a report has the same size, scale and settings.
+
+    Raises:
+        UsageError: a stage there has another base, and is not trained anew.
+    """
+    file = execution.folder / "base.json"
+    wanted = run_folder.identity(base, execution.prepared)
+    anew = asked if execution.restart else ()
+    runs = "*/seed*/config.json"
+    kept = [
+        stage
+        for stage in plan.stages
+        if stage not in anew and any((execution.folder / stage.name).glob(runs))
+    ]
+    way_out = "Name another --out: the stages in a folder start from one base."
+    if kept and file.is_file():
+        run_folder.check_same(storage.read_json(file), wanted, file, way_out)
+    elif kept:  # by a version that wrote no base.json
+        for stage in (stage for stage in kept if not plan.before(stage)):
+            arm = stage.arms(base)[0]
+            path = execution.folder / stage.name / arm.name / "seed0" / "config.json"
+            if path.is_file() and not arm.pretrained:
+                expected = run_folder.identity(arm.config, execution.prepared)
+                found = storage.read_json(path)
+                run_folder.check_same(found, expected, path, way_out)
+    storage.write_json(file, wanted)
 
 
 def _with_durations(winner: Config, own: Config) -> Config:
@@ -286,7 +327,8 @@ def _export(found: StageResult, execution: Execution) -> None:
     folder = run / "export" / "saved_model"
     if (folder / export.RECORD).is_file():
         record, metrics = export.read_record(folder), run_folder.read_metrics(run)
-        is_same = run_folder.same(run, record["run"])
+        exported = run_folder.current_identity(record["run"], folder / export.RECORD)
+        is_same = run_folder.same(run, exported)
         if is_same and metrics is not None and record["step"] == metrics["step"]:
             return
     data, threads = execution.prepared.folder, execution.threads
@@ -337,10 +379,10 @@ def _winner_file(execution: Execution, stage: Stage) -> Path:
     return execution.folder / stage.name / "winner.json"
 
 
-def _write_winner(execution: Execution, found: StageResult) -> None:
-    """winner.json of a stage whose arms have all ended, well or not."""
-    ended = all(result.state in FINAL_STATES for result in found.results)
-    if found.winner is None or not ended:
+def _write_winner(execution: Execution, found: StageResult, has_ended: bool) -> None:
+    """winner.json of a stage whose arms have all ended; without it none is decided."""
+    if found.winner is None or not has_ended:
+        _winner_file(execution, found.stage).unlink(missing_ok=True)
         return
     arm = next(arm for arm in found.arms if arm.name == found.winner)
     record = {"arm": arm.name, "seeds": execution.seeds}
@@ -357,7 +399,7 @@ def _read_winner(
     path = _winner_file(execution, stage)
     if not path.is_file():
         return None
-    record = storage.read_json(path)
+    record = run_folder.current_identity(storage.read_json(path), path)
     name = record.pop("arm", None)
     record.pop("seeds", None)
     if not isinstance(name, str) or name not in arms:

@@ -191,6 +191,12 @@ def test_augmentations_are_settings_by_name():
         ("--net icnet --size 32 64 --steps 1 --set lr", "'lr' is no setting"),
         ("--net icnet --size 32 64 --steps 1 --epochs 1", "--steps and --epochs"),
         ("--net icnet --size 32 64 --steps 1 --knob a=1", "no knob 'a'"),
+        ("--net icnet --size 32 64 --steps 1 --knob bins=foo", "icnet.* bins='foo'"),
+        ("--net hourglass --size 32 64 --steps 1 --knob depth=x", "depth='x'.*knobs"),
+        (
+            "--net icnet --size 32 64 --steps 1 --set net.cff_dilation=0",
+            "icnet cannot be built with cff_dilation=0: .*icnet.py describes",
+        ),
         ("--net icnet --size 32 64 --steps 1 --init-weights gone", "gone"),
         ("--config gone.json", "gone.json"),
         ("--config tests/test_tools.py", "tests/test_tools.py is not JSON"),

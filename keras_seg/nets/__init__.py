@@ -7,12 +7,13 @@ tests/test_nets.py (see CONTRIBUTING.md).
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from keras_seg.errors import UsageError
+from keras_seg.errors import KerasSegError, UsageError
 from keras_seg.labels import Head
 
 if TYPE_CHECKING:
@@ -209,8 +210,9 @@ def build(
         outputs; "logits" is the main head. Every head keeps its own stride.
 
     Raises:
-        UsageError: an unknown network or knob, a size that the network cannot take
-            (the next valid one is named), num_classes or filter_scale below 1.
+        UsageError: an unknown network or knob, a value that a knob cannot take, a size
+            that the network cannot take (the next valid one is named), num_classes or
+            filter_scale below 1.
     """
     builder = _builder(name, knobs)
     for what, value in (("num_classes", num_classes), ("filter_scale", filter_scale)):
@@ -224,13 +226,14 @@ def build(
             f"input_shape is {input_shape}; it must be (height, width, channels)."
         )
     check_size(name, input_shape[:2], **knobs)
-    return builder(
-        input_shape,
-        num_classes,
-        filter_scale=filter_scale,
-        **get(name).fixed,
-        **knobs,
-    )
+    with _knobs_named(name, knobs):
+        return builder(
+            input_shape,
+            num_classes,
+            filter_scale=filter_scale,
+            **get(name).fixed,
+            **knobs,
+        )
 
 
 def heads(name: str, num_classes: int, **knobs) -> dict[str, Head]:
@@ -242,7 +245,8 @@ def heads(name: str, num_classes: int, **knobs) -> dict[str, Head]:
     _builder(name, knobs)
     module = _module(name)
     if hasattr(module, "heads"):
-        return module.heads(num_classes, **get(name).fixed, **knobs)
+        with _knobs_named(name, knobs):
+            return module.heads(num_classes, **get(name).fixed, **knobs)
     return {
         head: Head(loss_weight=weight)
         for head, weight in get(name).loss_weights.items()
@@ -272,7 +276,8 @@ def input_stride(name: str, **knobs) -> int:
     _builder(name, knobs)
     module = _module(name)
     if hasattr(module, "input_stride"):
-        return module.input_stride(**get(name).fixed, **knobs)
+        with _knobs_named(name, knobs):
+            return module.input_stride(**get(name).fixed, **knobs)
     return get(name).stride
 
 
@@ -343,3 +348,19 @@ def _builder(name: str, knobs: Mapping[str, object]):
             has = f"Its knobs: {', '.join(sorted(known))}." if known else "It has none."
             raise UsageError(f"{name} has no knob {knob!r}. {has}")
     return builder
+
+
+@contextmanager
+def _knobs_named(name: str, knobs: Mapping[str, object]) -> Iterator[None]:
+    """UsageError for what a builder or Keras raises at values of knobs."""
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error, KerasSegError) or not knobs:
+            raise
+        values = ", ".join(f"{knob}={value!r}" for knob, value in knobs.items())
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"{name} cannot be built with {values}: {reason.rstrip('.')[:200]}. "
+            f"keras_seg/nets/{get(name).module}.py describes its knobs."
+        ) from error

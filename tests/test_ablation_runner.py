@@ -22,11 +22,13 @@ from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import (
     DataError,
     DivergedError,
+    KerasSegError,
     LockedError,
     OutOfMemoryError,
     StorageError,
     UsageError,
 )
+from keras_seg.runs import export as exporting
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 
@@ -417,6 +419,74 @@ def test_an_interrupted_stage_is_reported_and_has_no_winner_yet(
     trainer.failures.clear()
     run(where, WEIGHTING)
     assert json.loads((tmp_path / "weighting" / "winner.json").read_text())["arm"]
+
+
+EXPORTED = replace(FINAL, exports=True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StorageError("The disk.")])
+def test_a_stage_is_reported_although_its_export_did_not_end(error, where, monkeypatch):
+    def stopped(*_, **__):
+        raise error
+
+    monkeypatch.setattr(exporting, "export", stopped)
+    plan = replace(PLAN, stages=(EXPORTED,))
+    steps = runner.run_stages(plan, plan.stages, BASE, where)
+    assert next(steps)[0].winner == "long"
+    with pytest.raises(type(error)):
+        next(steps)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason", "expected"),
+    [(5, "The disk is full.", 5), (-11, "", 1), (0, "", None)],
+)
+def test_an_export_has_a_process_of_its_own(
+    exit_code, reason, expected, where, tmp_path
+):
+    plan = replace(PLAN, stages=(EXPORTED,))
+    run(where, FINAL, plan=replace(PLAN, stages=(FINAL,)))
+    arm = tmp_path / "final" / "long" / "seed0"
+    started = []
+
+    class Process:
+        def __init__(self, arguments):
+            started.append(arguments)
+
+        def wait(self):
+            if reason:
+                run_folder.write_failure(arm, StorageError(reason))
+            return exit_code
+
+    where = replace(where, isolate=True, launch=Process, threads=2)
+    steps = runner.run_stages(plan, plan.stages, BASE, where)
+    assert next(steps)[0].winner == "long"
+    if expected is None:
+        assert list(steps) == []
+    else:
+        line = f"export of .*seed0 failed: {reason or 'exit code -11'}"
+        with pytest.raises(KerasSegError, match=line) as caught:
+            next(steps)
+        assert caught.value.exit_code == expected
+    data = str(where.prepared.folder.absolute())
+    words = ["-m", "keras_seg.runs.export", str(arm), "--data", data, "--threads", "2"]
+    assert started == [words]
+
+
+def test_an_arm_that_died_has_no_reason_of_an_earlier_session(where, tmp_path):
+    arm = tmp_path / "final" / "long" / "seed0"
+    arm.mkdir(parents=True)
+    run_folder.write_failure(arm, StorageError("The disk is full."))
+
+    class Process:
+        def __init__(self, arguments):
+            pass
+
+        def wait(self):
+            return -11
+
+    (found,) = run(replace(where, isolate=True, launch=Process), FINAL)
+    assert [(r.state, r.reason) for r in found.results] == [("oom", "exit code -11")]
 
 
 def test_other_stages_keep_their_winner_and_seeds(where, shapes, tmp_path):

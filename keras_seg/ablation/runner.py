@@ -24,7 +24,7 @@ from keras_seg.ablation.protocol import (
 from keras_seg.ablation.task import Execution, Task
 from keras_seg.command_line import duration, note
 from keras_seg.config import Config
-from keras_seg.errors import UsageError
+from keras_seg.errors import KerasSegError, UsageError
 from keras_seg.runs import export
 from keras_seg.runs import folder as run_folder
 
@@ -302,7 +302,8 @@ def _train(stage: Stage, tasks: Sequence[Task], execution: Execution) -> None:
         left = len(tasks) - finished
         if left:
             seconds = (time.monotonic() - began) / finished * left
-            note(f"{stage.name}: {left} runs to go, {duration(seconds)} left")
+            runs = "1 run" if left == 1 else f"{left} runs"
+            note(f"{stage.name}: {runs} to go, {duration(seconds)} left")
 
     if not execution.isolate:  # in this very thread, which signals reach
         for finished, (task, title) in enumerate(zip(tasks, titles), 1):
@@ -332,7 +333,24 @@ def _export(found: StageResult, execution: Execution) -> None:
         if is_same and metrics is not None and record["step"] == metrics["step"]:
             return
     data, threads = execution.prepared.folder, execution.threads
-    export.export(run, format="saved_model", data=data, threads=threads)
+    if not execution.isolate:
+        export.export(run, format="saved_model", data=data, threads=threads)
+        return
+    words = ["-m", "keras_seg.runs.export", str(run.absolute())]
+    words += ["--data", str(data.absolute())]
+    words += ["--threads", str(threads)] if threads else []
+    (run / "failure.json").unlink(missing_ok=True)
+    process = execution.launch(words)
+    try:
+        exit_code = process.wait()
+    except BaseException:  # Ctrl-C and SIGTERM too
+        process.terminate()
+        raise
+    if exit_code != 0:
+        reason = run_folder.read_failure(run) or f"exit code {exit_code}"
+        error = KerasSegError(f"The export of {run} failed: {reason}")
+        error.exit_code = exit_code if exit_code > 0 else KerasSegError.exit_code
+        raise error
 
 
 def _collect(

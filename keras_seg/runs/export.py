@@ -7,6 +7,7 @@ the Keras network on validation images before it is published.
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seg import backend, storage
-from keras_seg.command_line import Progress
+from keras_seg import backend, command_line, storage
+from keras_seg.command_line import Progress, check_folder
 from keras_seg.config import from_dict
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import StorageError, UsageError
@@ -85,6 +86,8 @@ def export(
     # A float32 network takes the weights of a mixed one, which are float32 as well.
     config = from_dict(identity["config"]).changed(precision="float32")
     out = Path(os.path.realpath(out or run / "export" / format))
+
+    check_folder(out)
 
     def check_place(place: Path) -> None:
         _check_replaceable(place, identity)
@@ -287,3 +290,22 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     """float64 [..., C] of raw float32 logits."""
     powers = np.exp(logits.astype("float64") - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
+
+
+def main(argv: list[str]) -> int:
+    """The export of a stage's winner in a process of its own (`keras_seg.ablation`)."""
+    parser = command_line.Parser(prog="python -m keras_seg.runs.export")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--threads", type=command_line.positive_int)
+    parser.add_argument("--parent", type=int, help="stop when this process is gone")
+    args = parser.parse_args(argv)
+    if args.parent is not None:
+        command_line.end_with_parent(args.parent)
+    with run_folder.failure_recorded(args.run):  # where the study reads it
+        export(args.run, data=args.data, threads=args.threads)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

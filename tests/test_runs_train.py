@@ -25,7 +25,7 @@ from keras_seg.errors import (
     StorageError,
     UsageError,
 )
-from keras_seg.runs import checkpoint
+from keras_seg.runs import checkpoint, export
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 from keras_seg.runs.train import Options, evaluate, train
@@ -278,12 +278,30 @@ def test_what_is_refused_is_named_and_leaves_nothing(
         assert not (tmp_path / "new").exists()
 
 
-def test_the_process_of_an_arm_leaves_why_it_was_refused(shapes, tmp_path):
-    values = {"net": "hourglass", "data": {"size": [24, 41]}, "steps": 1}
-    (tmp_path / "wanted.json").write_text(json.dumps(values))
-    words = ["--config", tmp_path / "wanted.json", "--data", shapes, "--out", tmp_path]
-    with pytest.raises(UsageError) as caught:
+@pytest.mark.parametrize("error", [UsageError, DataError, StorageError])
+def test_the_process_of_an_arm_leaves_why_it_was_refused(error, shapes, tmp_path):
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(shapes, data)
+    run.mkdir()
+    width = 41 if error is UsageError else 48
+    values = {"net": "hourglass", "data": {"size": [32, width]}, "steps": 1}
+    (run / "wanted.json").write_text(json.dumps(values))
+    if error is DataError:
+        (data / "meta.json").write_text("{")
+    if error is StorageError:
+        for name in ("config.json", "environment.json"):
+            (run / name).write_text("{")
+    words = ["--config", run / "wanted.json", "--data", data, "--out", run]
+    with pytest.raises(error) as caught:
         training.main([str(word) for word in words])
+    assert run_folder.read_failure(run) == str(caught.value)
+    assert (run / "log.txt").read_text().count(str(caught.value)) == 1
+
+
+def test_the_process_of_an_export_leaves_why_it_was_refused(tmp_path):
+    (tmp_path / "failure.json").write_text("{}")
+    with pytest.raises(UsageError, match="it has no best checkpoint") as caught:
+        export.main([str(tmp_path), "--threads", "2"])
     assert run_folder.read_failure(tmp_path) == str(caught.value)
 
 

@@ -219,7 +219,7 @@ class Task:
             self.process.terminate()
 
     def _trained(self) -> Iterator[Path]:
-        """Folders of finished runs that equal this one, in whichever stage.
+        """Folders of finished runs that equal this one, in any stage.
 
         The base of a stage is often an arm of the stage before: it is not run twice.
         """
@@ -242,6 +242,7 @@ class Task:
         command = self._command(config_file, title)
         patience = time.monotonic() + LOCKED_PATIENCE
         while True:
+            (self.run / "failure.json").unlink(missing_ok=True)  # of another session
             self.process = self.execution.launch(command)
             if self.stopped:  # asked between the check and the start
                 self.process.terminate()
@@ -253,6 +254,8 @@ class Task:
         if exit_code == 0:
             config_file.unlink()
             return 0, ""
+        if exit_code == LockedError.exit_code:
+            return exit_code, f"Another process is working on {self.run}."
         return exit_code, run_folder.read_failure(self.run) or f"exit code {exit_code}"
 
     def _command(self, config_file: Path, title: str) -> list[str]:

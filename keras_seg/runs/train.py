@@ -25,7 +25,13 @@ from typing import Any
 from keras_seg import backend, class_weights, command_line, nets, storage
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import Prepared, open_prepared
-from keras_seg.errors import DataError, UsageError, memory_failure_named
+from keras_seg.errors import (
+    DataError,
+    KerasSegError,
+    LockedError,
+    UsageError,
+    memory_failure_named,
+)
 from keras_seg.runs import checkpoint, event_log, folder
 
 
@@ -269,10 +275,17 @@ def main(argv: list[str]) -> int:
         tensorboard=args.tensorboard,
         title=args.title,
     )
-    # The study has made the folder and reads there why an arm was refused.
-    with folder.failure_recorded(args.out, only=UsageError):
+    # The study has made the folder, and reads there why an arm ended early: also where
+    # it was refused before it began. A locked folder is another process' to write in.
+    try:
         config = from_dict(json.loads(args.config.read_text()))
         train(config, args.data, args.out, options)
+    except LockedError:
+        raise
+    except KerasSegError as error:
+        if not (args.out / "failure.json").is_file():  # recorded while it trained
+            folder.write_failure(args.out, error)
+        raise
     if args.evaluate:
         with folder.failure_recorded(args.out):
             evaluate(args.out, args.data, args.evaluate, args.threads, args.full_size)

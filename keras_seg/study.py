@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shlex
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +22,16 @@ from keras_seg.ablation import estimate, executors, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
 from keras_seg.data.prepared import Prepared, open_prepared
-from keras_seg.errors import ArmsFailedError, UsageError
+from keras_seg.errors import ArmsFailedError, KerasSegError, UsageError
 from keras_seg.report import wording
 from keras_seg.runs import train as training
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
 STUDIES = ROOT / "ablations" / "studies"
 COSTS = ROOT / "ablations" / "costs.csv"  # of python tools/summary.py --costs
-SYNTHETIC_RAW = ROOT / "datasets" / "raw" / "synthetic_humans"
-SYNTHETIC = ROOT / "datasets" / "prepared" / "synthetic_humans"
+# Of the working directory, as all paths that are written to
+SYNTHETIC_RAW = Path("datasets/raw/synthetic_humans")
+SYNTHETIC = Path("datasets/prepared/synthetic_humans")
 # Many people with few frames each generalise better than few people with many. Train,
 # validation and test clips.
 CLIPS = (400, 60, 60)
@@ -221,7 +223,7 @@ def load(study: str) -> Study:
     """A study by its name or the path of its file: the one place that runs such code.
 
     Raises:
-        UsageError: no such study, or a file that declares none.
+        UsageError: no such study, or a file that declares none or cannot be run.
     """
     path = Path(study) if study.endswith(".py") else STUDIES / f"{study}.py"
     if not path.is_file():
@@ -234,7 +236,15 @@ def load(study: str) -> Study:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} cannot be loaded as a study.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except KerasSegError:
+        raise
+    except Exception as error:
+        command_line.note(traceback.format_exc())
+        raise UsageError(
+            f"{path} cannot be loaded as a study: {type(error).__name__}: {error}."
+        ) from error
     found = getattr(module, "STUDY", None)
     if not isinstance(found, Study):
         raise UsageError(f"{path} declares no study: it needs STUDY = Study(...).")
@@ -357,6 +367,7 @@ def check_requirements(request: Request, parts: Sequence[Part]) -> None:
         training.sha256(request.init_weights)
     if request.size is None and not request.settings:  # the studies' own fit
         return
+    training.import_backend()  # as the networks would, but without its greetings
     for part in parts:
         for stage in part.stages:
             arms = runner.planned_arms(part.plan, stage, part.base, request.winner)
@@ -446,6 +457,16 @@ def write_report(
         command=request.command,
         scale=request.scale,
     )
+    if request.size is not None or request.settings:
+        # These are no runs of the document's settings, so its numbers do not stand
+        # beside theirs, as on other data.
+        facts = dataclasses.replace(facts, datasets=())
+        results = [
+            dataclasses.replace(
+                result, stage=dataclasses.replace(result.stage, datasets=())
+            )
+            for result in results
+        ]
     folder, title = execution.folder, study.title
     return page.write(folder, title=title, stages=results, context=facts)
 
@@ -460,7 +481,8 @@ def check_failures(results: Iterable[StageResult]) -> None:
     ]
     if failed:
         raise ArmsFailedError(
-            f"Not every arm finished: {', '.join(failed)}. The report says why."
+            f"Not every arm finished: {', '.join(failed)}. The report says why; the "
+            "same command tries them again."
         )
 
 
@@ -508,8 +530,11 @@ def listing(request: Request) -> Iterator[str]:
     on = f"on {prepared.dataset}, " if prepared else ""
     runs = f"{on}{wording.count(request.seeds, 'seed')}, one run at a time"
     yield f"Times: roughly, at scale {request.scale}, {runs}, here and now."
-    for study in map(load, names()):
-        yield f"--study {study.name}: {study.title}"
+    own = request.study.endswith(".py")
+    if not own and not names():
+        yield "The studies of the documents are in a checkout of the project."
+    for study in map(load, [request.study] if own else names()):
+        yield f"--study {request.study if own else study.name}: {study.title}"
         facts = data_facts(request, study, prepared)
         images = validation_images(request, study, prepared)
         for net, plan in study.plans.items():

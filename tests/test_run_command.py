@@ -1,6 +1,7 @@
 """ablations/run.py as a user meets it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,4 +77,6 @@ def test_a_stage_from_any_directory_and_again(shapes, tmp_path, monkeypatch, cap
     again = call(*arguments, cwd=tmp_path)
     assert again.returncode == 0
     assert "1 of 1 runs are done" in again.stderr
+    # Nothing of TensorFlow's own, although asking for a size builds networks
+    assert not re.search("oneDNN|absl|cuda|TF_", again.stderr)
     assert (folder / "tables" / "final.csv").read_bytes() == table

@@ -7,12 +7,14 @@ from pathlib import Path
 import miniatures
 import pytest
 
+from keras_seg import command_line
 from keras_seg import study as studies
 from keras_seg.ablation import estimate, executors
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
-from keras_seg.report import context
+from keras_seg.report import context, page
+from keras_seg.report.view import StageView
 from keras_seg.study import Request
 
 FACTS = DataFacts(image_size=(40, 48), train_images=6)
@@ -136,6 +138,82 @@ def test_the_list_shows_published_numbers_and_counts_seeds(capsys, monkeypatch):
     # Two arms of two minutes
     assert "3 seeds, one run at a time" in listed
     assert "doubling every convolution's filters help? (about 12 min 00 s)" in listed
+
+
+OWN = """
+from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
+from keras_seg.config import Config
+
+STAGE = Stage("one", "Which?", "mine", lambda base: [Arm("plain", "Plain", base)])
+PLAN = Plan(lambda data: Config(net="icnet", data={"size": (32, 64)}, steps=2), (STAGE,))
+STUDY = Study("own", "My own", (), DataFacts((32, 64), 10), {"icnet": PLAN})
+"""
+
+
+def test_the_list_without_a_checkout(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(studies, "STUDIES", tmp_path / "nowhere")
+    monkeypatch.setattr(studies, "COSTS", tmp_path / "nowhere.csv")
+    monkeypatch.setattr(estimate, "machine_speed", lambda: 20.0)
+    assert studies.main(["--list"]) == 0
+    assert "are in a checkout of the project" in capsys.readouterr().out
+    own = tmp_path / "own.py"
+    own.write_text(OWN)
+    assert studies.main(["--study", str(own), "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert f"--study {own}: My own\n  --stage one: Which? (about" in listed
+    assert "plain: Plain" in listed
+    assert "checkout" not in listed
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("STUDY = Study(", "SyntaxError: "),
+        ("from keras_seg import colours", "ImportError: cannot import name 'colours'"),
+        ("STUDY = 1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_study_that_cannot_be_loaded_is_its_authors(code, reason, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(code)
+    words = ["--study", str(own), "--stage", "one"]
+    assert command_line.run(studies.main, words) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("Traceback")
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"error: {own} cannot be loaded as a study: {reason}")
+
+
+def test_synthetic_humans_are_in_the_working_directory(body, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert studies.open_data(Request(), body) is None
+    miniatures.shapes(tmp_path / "datasets" / "prepared" / "synthetic_humans")
+    assert studies.open_data(Request(), body).dataset == "shapes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [({}, True), ({"size": (64, 64)}, False), ({"settings": {"steps": 9}}, False)],
+    ids=["", "--size", "--set"],
+)
+@pytest.mark.parametrize("own_data", [True, False], ids=["stage's data", "study's"])
+def test_published_numbers_stand_only_beside_the_documents_settings(
+    own_data, changes, shown, body, shapes, tmp_path, monkeypatch
+):
+    written = {}
+    monkeypatch.setattr(page, "write", lambda _, **given: written.update(given))
+    plan = body.plans["icnet"]
+    stage = plan.stage("filters")
+    study = dataclasses.replace(body, datasets=() if own_data else ("shapes",))
+    stage = dataclasses.replace(stage, datasets=("shapes",) if own_data else ())
+    arms = stage.arms(plan.base("paper", FACTS))
+    lost = tuple(ArmResult(arm, 0, tmp_path, "missing") for arm in arms)
+    request = Request(net="icnet", scale="paper", out=tmp_path, **changes)
+    where = studies.make_execution(request, study, "icnet", open_prepared(shapes))
+    found = StageResult(stage, lost, None, "")
+    studies.write_report(request, study, where, [found])
+    (result,) = written["stages"]
+    assert StageView(result, written["context"]).shows_published == shown
 
 
 def test_the_plan_has_the_settings_of_a_chain(capsys):

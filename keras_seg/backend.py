@@ -146,6 +146,22 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
     keras.utils.set_random_seed(seed)
 
 
+@contextmanager
+def dtype_policy_kept() -> Iterator[None]:
+    """Give Keras the dtype policy again that it had before the block.
+
+    What `start` changes besides stays: the seeds, and that Keras has forgotten the
+    names of layers built before.
+    """
+    keras = sys.modules.get("keras")
+    before = "float32" if keras is None else keras.config.dtype_policy()
+    try:
+        yield
+    finally:
+        if "keras" in sys.modules:
+            sys.modules["keras"].config.set_dtype_policy(before)
+
+
 def _set_threads(wanted: int) -> None:
     import tensorflow as tf
 

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
 from keras_seg.errors import (
@@ -70,6 +71,22 @@ class Listing(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         print(self.const())
         parser.exit()
+
+
+def folder_path(text: str) -> Path:
+    """An argparse type: a folder's path; "" is not the current folder but a mistake."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
+
+
+def check_folder(folder: Path) -> None:
+    """UsageError where the folder, or one it is to be in, is a file."""
+    for place in (folder, *folder.parents):
+        if os.path.exists(place):
+            if not os.path.isdir(place):
+                raise UsageError(f"{place} is a file; name a folder with --out.")
+            return
 
 
 def positive_int(text: str) -> int:

@@ -45,6 +45,15 @@ def test_wrong_use_is_one_sentence_and_code_2(arguments, expected, capsys):
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("below", ["", "new", "new/deep"])
+def test_a_folder_below_a_file_is_refused_and_the_file_named(below, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.touch()
+    with pytest.raises(errors.UsageError, match=f"^{file} is a file; name a folder"):
+        command_line.check_folder(file / below)
+    command_line.check_folder(tmp_path / below)
+
+
 def test_help_leaves_with_0(capsys):
     with pytest.raises(SystemExit) as leaving:
         command_line.run(parser().parse_args, ["--help"])

@@ -170,6 +170,21 @@ def test_a_finished_run_is_opened_by_the_same_call_and_by_its_config(run, shapes
         keras_seg.train(config=run.config, los={"weights": "w1"}, **given)
 
 
+def test_keras_keeps_the_dtype_policy_it_had(shapes, tmp_path):
+    settings = {"net": NET, "data": {"size": (32, 64), "batch": 4}, "steps": 1}
+    config = Config(**settings, precision="mixed_bfloat16")
+    run = keras_seg.train(config=config, data=shapes, out=tmp_path / "run", threads=2)
+    assert keras.config.dtype_policy().name == "float32"
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        keras_seg.export(run, threads=2, images=1)
+        keras_seg.evaluate(run, threads=2)
+        keras_seg.load(run)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def test_a_network_replaces_another_with_all_its_options(run):
     values = face.read_config(run.config)
     face.set_part(values, "net", "icnet")

@@ -294,8 +294,11 @@ def test_an_export_of_the_run_is_replaced_and_nothing_else(
         export(run, out, threads=2)
     with pytest.raises(UsageError, match="an export of another run"):
         export(run, exports["padded"], threads=2)
-    for place in (tmp_path, run, ROOT / "setup.cfg"):
+    for place in (tmp_path, run):
         with pytest.raises(UsageError, match="is no export"):
+            export(run, place, threads=2)
+    for place in (out / "notes.txt", out / "notes.txt" / "new"):
+        with pytest.raises(UsageError, match="notes.txt is a file; name a folder"):
             export(run, place, threads=2)
     assert (out / "notes.txt").read_text() == "mine"
 

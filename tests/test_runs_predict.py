@@ -195,7 +195,7 @@ def test_no_result_replaces_a_file_that_is_there(run, pictures, tmp_path):
     with pytest.raises(UsageError, match="is one of the pictures"):
         prediction.predict_files(run, [ids, a], tmp_path, force=True)
     with pytest.raises(UsageError, match="is a file"):
-        prediction.predict_files(run, [a], b)
+        prediction.predict_files(run, [a], b / "new")
     with pytest.raises(UsageError, match="neither a training run"):
         prediction.predict_files(tmp_path, [a], tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -212,6 +212,28 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --data DIR --out {} --net icnet --size 32 64 --steps 1",
+        "predict RUN a.png --out {}",
+        "export RUN --out {}",
+        "evaluate {}",
+    ],
+)
+def test_an_empty_name_is_no_folder(words, capsys):
+    assert run(call, *(word.format("") for word in words.split())) == 2
+    assert "the name of the folder is empty" in capsys.readouterr().err
+
+
+def test_a_run_below_a_file_is_refused_and_the_file_named(shapes, tmp_path, capsys):
+    file = tmp_path / "notes.txt"
+    file.touch()
+    words = ["--data", shapes, "--net", "icnet", "--size", 32, 64, "--steps", 1]
+    assert run(train.main, *words, "--out", file / "new" / "run") == 2
+    assert capsys.readouterr().err.startswith(f"error: {file} is a file; name a fol")
+
+
 def test_the_settings_are_listed_with_default_choices_and_meaning(capsys):
     with pytest.raises(SystemExit) as leaving:
         run(train.main, "--settings")

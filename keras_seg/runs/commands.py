@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_seg.command_line import Listing, Parser, note, positive_int
+from keras_seg.command_line import Listing, Parser, folder_path, note, positive_int
 from keras_seg.errors import DataError, UsageError
 
 # Training
@@ -362,7 +362,7 @@ def _parser(verb: str, function: Callable) -> Parser:
 
 
 def _add_folder(parser: Parser, name: str, **options: Any) -> None:
-    parser.add_argument(name, type=Path, **options)
+    parser.add_argument(name, type=folder_path, **options)
 
 
 def _add_threads(parser: Parser) -> None:

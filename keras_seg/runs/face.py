@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_seg import backend, config, nets
+from keras_seg.command_line import check_folder
 from keras_seg.config import Augment, Config, NetSettings
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared, open_prepared
@@ -127,9 +128,11 @@ def train(
     nets.get(wanted.net.name)
     training.check_installed(chosen.get("tensorboard", False))
     folder = Path(out)
-    metrics = training.train(
-        wanted, prepared.folder, folder, training.Options(**chosen)
-    )
+    check_folder(folder)
+    with backend.dtype_policy_kept():
+        metrics = training.train(
+            wanted, prepared.folder, folder, training.Options(**chosen)
+        )
     return Run(folder, wanted, metrics)
 
 
@@ -156,7 +159,8 @@ def evaluate(
     """
     folder = Path(run)
     place = Path(data or run_folder.read_environment(folder)["data"])
-    return training.evaluate(folder, place, split, threads, full_size)
+    with backend.dtype_policy_kept():
+        return training.evaluate(folder, place, split, threads, full_size)
 
 
 def export(
@@ -176,9 +180,10 @@ def export(
     Returns:
         The model's folder.
     """
-    return exporting.export(
-        Path(run), None if out is None else Path(out), format, **options
-    )
+    with backend.dtype_policy_kept():
+        return exporting.export(
+            Path(run), None if out is None else Path(out), format, **options
+        )
 
 
 # The parts, for scripts that call `net.fit` themselves

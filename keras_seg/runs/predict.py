@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from keras_seg import backend, plots, storage
-from keras_seg.command_line import Progress
+from keras_seg.command_line import Progress, check_folder
 from keras_seg.config import from_dict
 from keras_seg.data import voc
 from keras_seg.data.images import encode_png, read_raw_image, resize_image
@@ -168,8 +168,7 @@ def _targets(files: Sequence[Path], out: Path, force: bool) -> list[tuple[Path, 
             f"Two pictures are called {twice}; their results would replace each other. "
             "Predict them into two folders."
         )
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; name a folder with --out.")
+    check_folder(out)
     targets = [(out / f"{name}_ids.png", out / f"{name}_overlay.png") for name in names]
     pictures = {file.resolve() for file in files}
     for path in (path for pair in targets for path in pair):
@@ -249,12 +248,9 @@ def _load_run(folder: Path, data: str | Path | None) -> Predictor:
     from keras_seg.runs.evaluate import Network
 
     names = tuple(identity["data"]["classes"])
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.precision)
-    try:
+    with backend.dtype_policy_kept():
+        keras.config.set_dtype_policy(config.precision)
         network = Network(config, len(names))
-    finally:
-        keras.config.set_dtype_policy(policy)
     # Paths of random generators count what was built before in this process, so the
     # weights are matched by position.
     variables = network.net.variables

@@ -136,7 +136,7 @@ def measure_saving(args: argparse.Namespace) -> tuple[str, bool]:
 def saving(start: float, saves: Sequence[dict]) -> tuple[str, bool]:
     """The verdict on saves {"folder", "at", "seconds"} since `start`."""
     # The last one came when it was asked to stop, before its time.
-    *regular, _ = [save for save in saves if save["folder"] == "checkpoints"]
+    regular = [save for save in saves if save["folder"] == "checkpoints"][:-1]
     if not regular:
         return f"no checkpoint in {SECONDS} s", False
     end = regular[-1]["at"]

@@ -277,7 +277,7 @@ def publishing(out: Path, check: Callable[[Path], None]) -> Iterator[Path]:
                 if out.exists():
                     out.rename(old)
                 new.rename(out)
-                _sync_folder(out.parent)
+                _sync(out.parent)
         except OSError as error:
             raise storage_error(error, out) from error
         finally:
@@ -307,7 +307,7 @@ def new_folder(final: Path, size: int = 0) -> Iterator[Path]:
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-        _sync_folder(final.parent)
+        _sync(final.parent)
     except OSError as error:
         raise storage_error(error, final, size) from error
     finally:
@@ -339,11 +339,11 @@ def storage_error(error: OSError, path: Path, size: int = 0) -> StorageError:
 
 def _sync_tree(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
-        _sync_folder(path)
+        _sync(path)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -145,7 +145,8 @@ from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import Config
 
 STAGE = Stage("one", "Which?", "mine", lambda base: [Arm("plain", "Plain", base)])
-PLAN = Plan(lambda data: Config(net="icnet", data={"size": (32, 64)}, steps=2), (STAGE,))
+BASE = Config(net="icnet", data={"size": (32, 64)}, steps=2)
+PLAN = Plan(lambda data: BASE, (STAGE,))
 STUDY = Study("own", "My own", (), DataFacts((32, 64), 10), {"icnet": PLAN})
 """
 

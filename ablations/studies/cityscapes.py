@@ -54,7 +54,7 @@ SCALES = {
 
 
 def trained(base: Config, epochs: int, batch: int = BATCH, **changes) -> Config:
-    """The baseline for so many epochs of such batches instead of 35 of 4.
+    """The baseline for `epochs` with `batch` instead of 35 epochs of batches of 4.
 
     In proportion, so that a scale that cuts the baseline cuts every row alike.
     """

@@ -89,7 +89,7 @@ SCALES = {
 
 
 def trained(base: Config, epochs: int, **changes) -> Config:
-    """For so many epochs, in proportion to the baseline's 20."""
+    """The base for `epochs`, in proportion to the baseline's 20."""
     steps = max(1, round(base.steps * epochs / EPOCHS))
     return base.changed(steps=steps, **changes)
 

@@ -44,7 +44,7 @@ class DataFacts:
     train_images: int
 
     def steps(self, epochs: float, batch: int) -> int:
-        """Optimizer steps of so many epochs; the last batch of one may be short."""
+        """Optimizer steps of a number of epochs; an epoch's last batch may be short."""
         return max(1, round(epochs * math.ceil(self.train_images / batch)))
 
     def size(self, pixels: int, stride: int) -> tuple[int, int]:

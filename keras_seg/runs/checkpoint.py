@@ -159,7 +159,7 @@ def assign(variables: Sequence, arrays: Mapping[str, np.ndarray], group: str) ->
 
 
 def _named(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    # Zip member names with "/" or ".." are nobody's business but ours.
+    # As the name of a zip member, "a/../b" would be a path for whoever unpacks it.
     return {name.replace("/", "|"): array for name, array in arrays.items()}
 
 

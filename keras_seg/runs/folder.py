@@ -1,4 +1,4 @@
-"""The run folder: what is in it, how it is read, and whose run it is.
+"""The run folder: what is in it, how it is read, and which run it belongs to.
 
 Files: config.json (the identity: configuration and data), environment.json,
 history.csv, timing.csv, metrics.json (written last: the run is finished),

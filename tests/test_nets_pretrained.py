@@ -291,12 +291,11 @@ def check_resnet34(model, arrays):
         np.testing.assert_array_equal(value(model, ours), expected, err_msg=ours)
 
 
-def test_resnet34_encoder_from_safetensors_when_the_net_is_built(
-    resnet34_arrays, tmp_path
-):
+def test_resnet34_encoder_from_safetensors(resnet34_arrays, tmp_path):
     path = tmp_path / "resnet34.safetensors"
     save_safetensors(path, resnet34_arrays)
-    model = nets.build("fcn_resnet34", (32, 32, 3), 4, weights=str(path))
+    model = nets.build("fcn_resnet34", (32, 32, 3), 4)
+    pretrained.load(model, "fcn_resnet34", path)
     check_resnet34(model, resnet34_arrays)
 
 

@@ -35,15 +35,12 @@ def build(
     *,
     filter_scale: int = 1,
     freeze: bool = False,
-    weights: str | None = None,
 ) -> keras.Model:
     """The network for images [B, H, W, 3], H and W multiples of 32.
 
     Args:
         filter_scale: factor on the decoder's widths.
         freeze: keep the encoder's weights and moving statistics unchanged.
-        weights: path of a torchvision resnet34 state dict (.pth or .safetensors) for
-            the encoder, or None.
 
     Returns:
         keras.Model of image float32 (ImageNet's mean 0, deviation 1) to
@@ -59,12 +56,7 @@ def build(
         # [B, H/2^(5-i), W/2^(5-i), filters]
         x = blocks.relu_bn(x, f"dec{i}", **NORM)
     logits = blocks.head(x, num_classes, "classifier", initializer=INIT)
-    model = keras.Model(image, {"logits": logits}, name="fcn_resnet34")
-    if weights is not None:
-        from keras_seg.nets import pretrained
-
-        pretrained.load(model, "fcn_resnet34", weights)
-    return model
+    return keras.Model(image, {"logits": logits}, name="fcn_resnet34")
 
 
 def resnet34(image: keras.KerasTensor) -> keras.KerasTensor:

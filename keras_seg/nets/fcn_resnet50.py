@@ -33,15 +33,12 @@ def build(
     *,
     filter_scale: int = 1,
     freeze: bool = True,
-    weights: str | None = None,
 ) -> keras.Model:
     """The network for images [B, H, W, 3], H and W multiples of 32.
 
     Args:
         filter_scale: factor on the decoder's widths; the encoder keeps its own.
         freeze: train the decoder only; the encoder's batch norm keeps its statistics.
-        weights: path of keras.applications' weight file of ResNet50 without its top;
-            None for random weights.
 
     Returns:
         keras.Model of image float32 (BGR minus mean) to
@@ -61,13 +58,9 @@ def build(
         x = blocks.bn_relu(x, f"deconv{i}", **NORM)
     logits = blocks.head(x, num_classes, "conv_final", initializer=INIT)
     model = keras.Model(image, {"logits": logits}, name="fcn_resnet50")
-    if weights is not None:
-        from keras_seg.nets import pretrained
-
-        pretrained.load(model, "fcn_resnet50", weights)
-    elif freeze:
+    if freeze:
         log.warning(
             "fcn_resnet50: the frozen encoder has random weights. Load ImageNet's "
-            "with --init-weights or weights=."
+            "with --init-weights."
         )
     return model

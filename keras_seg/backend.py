@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from keras_seg.command_line import note
+from keras_seg.command_line import install_hint, note
 from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
 
@@ -108,7 +108,7 @@ def require_installed() -> None:
     installed = [dist for dist in _TENSORFLOWS if _version(dist)]
     if not installed:
         raise UsageError(
-            "TensorFlow is not installed: pip install -e '.[cpu]' (or '.[gpu]')."
+            f"TensorFlow is not installed: {install_hint('cpu')} (or [gpu])."
         )
     if len(installed) > 1:
         raise UsageError(

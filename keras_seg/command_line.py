@@ -89,6 +89,11 @@ def check_folder(folder: Path) -> None:
             return
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs what an extra of the package needs."""
+    return f"pip install 'keras_seg[{extra}]'"
+
+
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     return _whole_number(text, 1)
@@ -321,7 +326,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 7 s, 3 min 20 s, 2 h 05 min; NaN is unknown."""
+    """Seconds in readable units: 7 s, 3 min 20 s, 2 h 05 min; NaN is unknown."""
     if math.isnan(seconds):
         return "an unknown time"
     whole = round(seconds)

@@ -59,7 +59,7 @@ def setting(
 class Part:
     """A part of the configuration: values are cast to their types and checked."""
 
-    prefix: ClassVar[str] = ""  # "optimizer.": where the part's settings stand
+    prefix: ClassVar[str] = ""  # "optimizer.": the beginning of its settings' paths
 
     def __post_init__(self):
         for spec in dataclasses.fields(self):
@@ -86,7 +86,7 @@ class NetSettings(Part):
         choices="keras_seg.preprocess.PREPROCESS",
     )
     init_weights_sha256: str | None = setting(None, "hash of the pretrained weights")
-    # In JSON the knobs stand beside the name: {"name": "hourglass", "stacks": 2}.
+    # In JSON the knobs are entries like the name: {"name": "hourglass", "stacks": 2}.
     knobs: Mapping[str, object] = setting(dict, "the network's own options")
 
 
@@ -314,7 +314,7 @@ class Config(Part):
         return dataclasses.replace(self, **changes)
 
 
-# Where the settings of format 1, which had no parts, stand now
+# Where the settings of format 1, which had no parts, are now
 FORMAT_1: Mapping[str, str] = types.MappingProxyType(
     {
         "filter_scale": "net.filter_scale",
@@ -450,7 +450,7 @@ def _described(spec, hint, path):
 
 
 def plain(value: Any) -> Any:
-    """Parts, mappings and tuples as JSON values; knobs stand beside the net's name."""
+    """Parts, mappings and tuples as JSON values; knobs are entries of the network."""
     if isinstance(value, Part):
         fields = dataclasses.fields(value)
         values = {f.name: plain(getattr(value, f.name)) for f in fields}

@@ -47,5 +47,5 @@ def test_exit_code_and_termination_on_a_cluster(tmp_path):
 
 def test_without_ray_it_is_said(monkeypatch):
     monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install -e '\.\[ray\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'keras_seg\[ray\]'"):
         executors.require_ray()

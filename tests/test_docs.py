@@ -216,6 +216,28 @@ def test_scripts_verbs_and_targets_exist(page):
         assert re.search(rf"^{target}:", targets, re.MULTILINE), target
 
 
+# Files that a reader of the page makes
+MADE = {"keras_seg/nets/tiny_fcn.py", "keras_seg/data/cracks.py", "datasets/cracks.md"}
+MADE |= {"ablations/studies/streets.py"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_named_files_exist(page):
+    roots = "keras_seg|datasets|ablations|tools|tests|docs"
+    named = set(re.findall(rf"`((?:{roots})/[\w./-]+\.(?:py|md))`", page.read_text()))
+    if page.name != "CHANGELOG.md":  # which names what is gone
+        assert not {file for file in named - MADE if not (ROOT / file).is_file()}
+
+
+def test_the_readme_lists_every_module():
+    text = (ROOT / "README.md").read_text().partition("\n    keras_seg/\n")[2]
+    listed = re.findall(r"^      ([\w.]+)/? ", text.partition("\n\n")[0], re.MULTILINE)
+    package = ROOT / "keras_seg"
+    there = [file.name for file in package.glob("*.py")]
+    there += [file.parent.name for file in package.glob("*/__init__.py")]
+    assert sorted(listed) == sorted(there)
+
+
 # The examples of CONTRIBUTING.md that test_contributing.py does not run
 
 

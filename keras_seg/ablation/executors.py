@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from keras_seg.command_line import install_hint
 from keras_seg.errors import UsageError
 
 EXECUTORS = ("local", "ray")
@@ -36,8 +37,7 @@ def require_ray() -> None:
     """UsageError unless Ray can be imported."""
     if importlib.util.find_spec("ray") is None:
         raise UsageError(
-            "--executor ray needs Ray, which is not installed. Run pip install -e "
-            "'.[ray]'."
+            f"--executor ray needs Ray, which is not installed: {install_hint('ray')}."
         )
 
 

@@ -54,7 +54,7 @@ _META_KEYS = {
     **{"image_size": list | None, "splits": dict, "joints": dict, "request": dict},
 }
 _PER_CLASS = ("pixels", "images", "presence_pixels")  # counts of a split
-_AGAIN = "Prepare the folder again with datasets/prepare.py."
+_AGAIN = "Prepare the folder again with keras-seg prepare."
 _END_OF_FILE = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
 
@@ -162,7 +162,7 @@ def open_prepared(folder: str | Path) -> Prepared:
     if not folder.is_dir():
         raise UsageError(
             f"The prepared folder {folder} does not exist. Make it with "
-            "datasets/prepare.py."
+            "keras-seg prepare."
         )
     meta = read_meta(folder)
     labels = _label_spec(folder / META, meta)
@@ -320,7 +320,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise DataError(
-            f"{path} is missing. A folder of datasets/prepare.py has one."
+            f"{path} is missing. A folder that keras-seg prepare made has one."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from None

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 
-from keras_seg.command_line import end_with_parent
+from keras_seg.command_line import end_with_parent, install_hint
 from keras_seg.errors import DataError, UsageError
 
 _RAY_TASKS_PER_CPU = 4  # handed to the cluster ahead of the oldest result
@@ -56,7 +56,7 @@ def on_ray(work: Callable, items: Sequence, workers: int) -> Generator:
         ray = importlib.import_module("ray")
     except ImportError:
         raise UsageError(
-            '--executor ray needs the extra: pip install "keras_seg[ray]".'
+            f"--executor ray needs the extra: {install_hint('ray')}."
         ) from None
     here = not ray.is_initialized()
     if here:

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_seg.command_line import install_hint
 from keras_seg.errors import UsageError
 
 
 def require_installed() -> None:
     """UsageError unless TensorBoard can be imported."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError(
-            "TensorBoard is not installed: pip install -e '.[tensorboard]'."
-        )
+        hint = install_hint("tensorboard")
+        raise UsageError(f"TensorBoard is not installed: {hint}.")
 
 
 class EventLog:

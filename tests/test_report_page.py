@@ -523,6 +523,10 @@ def test_interval_stands_below_the_difference(claimed):
     few = "ahead on these images, which are too few to tell"
     assert f"is {few}: the 95 % interval of the difference is {GAIN} to {GAIN}" in said
     assert "covers the choice of 8 images, not the randomness of training." in said
+    # The base is the runner-up, and any of the images choose the same arm.
+    corrected = page.row("winner against Normal, corrected for the choice")
+    assert corrected[1:] == [interval, "–", "–", "–"]
+    assert not any("against the runner-up" in cells[0] for cells in page.rows)
     line = read_csv(folder / "tables/weighting.csv")[1]
     assert line["certainty"] == line["winner"] == few
     assert float(line["p"]) < 0.001

@@ -279,9 +279,11 @@ def corrected(view: StageView) -> list[tuple[str, float, str]]:
     """(over which arm, the lead corrected for the choice, its interval), if known."""
     if (found := view.evidence.winner) is None:
         return []
-    leads = [("the runner-up", found.corrected_over_runner_up)]
-    if view.base.name not in (found.name, found.runner_up):
-        leads.insert(0, (view.base.title, found.corrected_over_base))
+    leads = []
+    if found.name != view.base.name:
+        leads.append((view.base.title, found.corrected_over_base))
+    if found.runner_up != view.base.name:
+        leads.append(("the runner-up", found.corrected_over_runner_up))
     return [
         (title, one.difference, between(*one.interval(_level(view))))
         for title, one in leads

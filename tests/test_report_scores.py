@@ -1,6 +1,6 @@
 """Differences between a stage's arms, their intervals, and verdicts on claims.
 
-The numbers of the intervals are in test_report_intervals.py.
+The numbers of the intervals are in test_report_statistics.py.
 """
 
 import math
@@ -13,9 +13,11 @@ import pytest
 from keras_seg import metrics
 from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.config import Config
-from keras_seg.errors import StorageError
 from keras_seg.report import claims, scores, tables
-from keras_seg.report import intervals as bootstrap
+from keras_seg.report.evidence import Evidence
+from keras_seg.report.families import Simultaneous
+from keras_seg.report.grouping import Grouping
+from keras_seg.report.statistics import Measured, compare, measure
 from keras_seg.report.view import Context, StageView
 from keras_seg.runs import folder as run_folder
 
@@ -38,10 +40,12 @@ def confusions_of(arm: str, seed: int) -> np.ndarray:
     return confusions
 
 
-def finished(folder, arm, seed=0, full_size=None, classes=None, ids=IDS) -> ArmResult:
+def finished(
+    folder, arm, seed=0, full_size=None, classes=None, ids=IDS, confusions=None
+) -> ArmResult:
     run = folder / arm / f"seed{seed}"
     (run / "evaluation").mkdir(parents=True)
-    confusions = confusions_of(arm, seed)
+    confusions = confusions_of(arm, seed) if confusions is None else confusions
     counts = [metrics.image_counts(each, classes) for each in confusions]
     # Only an evaluation states its size; else the scores are those of training.
     split, size = (
@@ -59,8 +63,12 @@ def stage_of(*results, **more) -> StageResult:
     return StageResult(stage, results, "ours", "")
 
 
+def evidence_of(*results, sequences=None) -> Evidence:
+    return Evidence(stage_of(*results), sequences or {})
+
+
 def interval(*results, of=("ours", "base"), sequences=None):
-    return scores.interval(stage_of(*results), *of, sequences or {})
+    return evidence_of(*results, sequences=sequences).pairs.get(of)
 
 
 @pytest.mark.parametrize("full_size", [None, False, True])
@@ -73,42 +81,90 @@ def test_interval_is_of_the_difference_the_stage_shows(full_size, classes, tmp_p
     ]
     drives = {"val" if full_size is None else "test": DRIVES}
     found = interval(*runs, sequences=drives)
+    alone = found.comparison
     expected = scores.difference(stage_of(*runs), "ours", "base")
-    assert found.difference == pytest.approx(expected, abs=1e-12)
-    assert (found.images, found.groups, found.seeds) == (24, 6, 2)
-    assert found.is_clear
-    reverse = interval(*runs, of=("base", "ours"), sequences=drives)
-    assert (reverse.low, reverse.high) == pytest.approx((-found.high, -found.low))
+    assert alone.difference == pytest.approx(expected, abs=1e-12)
+    assert (alone.images, alone.kind, alone.seeds) == (24, "blocks", (2, 2))
+    assert found.low < alone.difference < found.high
     # The sequences of another split are none of these images'.
-    assert interval(*runs, sequences={"train": DRIVES}).groups == 24
+    other = interval(*runs, sequences={"train": DRIVES}).comparison
+    assert (other.kind, other.groups) == ("images", 24)
+
+
+def test_the_lead_of_a_base_that_wins_is_over_the_runner_up(tmp_path):
+    runs = [finished(tmp_path, arm, seed) for arm in ARMS for seed in (0, 1)]
+    found = Evidence(replace(stage_of(*runs), winner="base"), {})
+    pair, lead = found.pairs["ours", "base"], found.lead
+    assert (lead.low, lead.high, lead.p) == (-pair.high, -pair.low, pair.p)
+    assert lead.comparison.difference == -pair.comparison.difference
+    assert found.winner is None  # ours has the higher score
+
+
+def test_every_arm_is_compared_with_the_base_and_the_winner_with_the_next(tmp_path):
+    runs = [finished(tmp_path, arm, seed) for arm in ARMS for seed in (0, 1)]
+    (tmp_path / "third").mkdir()
+    third = Arm("third", "Third", CONFIG)
+    runs += [
+        replace(finished(tmp_path / "third", "base", seed), arm=third)
+        for seed in (2, 3)
+    ]
+    found = evidence_of(*runs)
+    second = scores.runner_up(found.result)
+    expected = [("ours", "base"), ("third", "base")]
+    expected += [("ours", "third")] * (second == "third")
+    assert list(found.pairs) == expected
+    for pair, each in found.pairs.items():
+        arms = [found.measured(name, "miou") for name in pair]
+        one = compare(*arms, found.grouping, pair)
+        low, high = one.interval()
+        assert each.comparison.error == one.error
+        assert each.low <= low
+        assert each.high >= high
+        assert each.p >= one.p_value()
+    chosen = found.winner
+    assert (chosen.name, chosen.runner_up) == ("ours", second)
+    assert chosen.corrected_over_base.difference == pytest.approx(
+        found.lead.comparison.difference, abs=0.02
+    )
+
+
+def test_a_lead_on_images_that_did_not_choose_it_is_not_corrected(tmp_path):
+    runs = [finished(tmp_path, arm, full_size=False) for arm in ARMS]  # test
+    found = evidence_of(*runs)
+    assert found.lead is not None
+    assert found.winner is None
 
 
 def test_a_claim_is_judged_by_the_interval_of_its_own_score(tmp_path):
-    runs = [finished(tmp_path, arm) for arm in ARMS]
+    runs = [finished(tmp_path, arm, seed) for arm in ARMS for seed in range(3)]
     keys = ("miou", "mean_accuracy", "ms_per_image")
     claimed = tuple(Claim(f"{k} rises", "ours", "base", "higher", k) for k in keys)
-    context = Context("run.py", "bench", "test", "wxyz", [(0, 0, 0)] * 4, [1] * 4, {})
+    context = Context("run.py", "paper", "test", "wxyz", [(0, 0, 0)] * 4, [1] * 4, {})
     found = tables.findings(StageView(stage_of(*runs, claims=claimed), context))
 
     assert [one.claim.metric for one in found] == list(keys)
     for one, key in zip(found[:2], keys):
-        base, ours = (run.metrics["summary"][key] for run in runs)
-        assert one.interval.difference == pytest.approx(ours - base, abs=1e-12)
+        base, ours = (
+            np.mean([r.metrics["summary"][key] for r in runs if r.arm.name == name])
+            for name in ARMS
+        )
+        difference = one.interval.comparison.difference
+        assert difference == pytest.approx(ours - base, abs=1e-12)
         assert one.verdict == claims.HOLDS
     assert found[0].interval != found[1].interval
     assert found[2].interval is None
 
 
 def test_interval_is_that_of_the_files(tmp_path):
-    found = interval(
-        *(finished(tmp_path, arm, 3) for arm in ARMS), sequences={"val": DRIVES}
-    )
+    found = interval(*(finished(tmp_path, arm, 3) for arm in ARMS)).comparison
     arms = []
     for arm in ("ours", "base"):
         confusions = confusions_of(arm, 3)
         diagonal = confusions.diagonal(axis1=1, axis2=2)
-        arms.append({3: np.stack([diagonal, confusions.sum(2), confusions.sum(1)])})
-    assert found == bootstrap.paired_difference(*arms, np.arange(24) // 4)
+        counts = np.stack([diagonal, confusions.sum(2), confusions.sum(1)])
+        arms.append(measure(counts[None]))
+    alone = compare(*arms, Grouping(np.arange(24), "images", 24))
+    assert found.interval() == alone.interval()
 
 
 def test_no_interval_without_the_counts_of_every_run(tmp_path):
@@ -117,7 +173,6 @@ def test_no_interval_without_the_counts_of_every_run(tmp_path):
     assert interval(base, ours, second)
     assert interval(ours, second) is None
     assert interval(ArmResult(ARMS["base"], 0, base.run, "failed"), ours) is None
-    assert interval(base, ours, of=(None, "base")) is None
     run_folder.per_image_file(second.run, None).unlink()  # of an older version
     assert interval(base, ours, second) is None
 
@@ -137,26 +192,45 @@ def test_no_interval_of_scores_that_another_evaluation_has_replaced(tmp_path):
     assert interval(base, ours) is None
 
 
+def test_images_without_a_pixel_have_no_interval(tmp_path):
+    nothing = np.zeros((24, 4, 4), np.int64)
+    runs = [finished(tmp_path, arm, confusions=nothing) for arm in ARMS]
+    found = evidence_of(*runs)
+    assert (found.pairs, found.lead, found.winner) == ({}, None, None)
+
+
 def test_damaged_counts_are_named(tmp_path):
     base, ours = (finished(tmp_path, arm) for arm in ARMS)
     run_folder.per_image_file(ours.run, None).write_bytes(b"PK")
-    with pytest.raises(StorageError, match=r"ours/seed0/per_image\.npz is damaged"):
-        interval(base, ours)
+    found = evidence_of(base, ours)
+    assert found.pairs == {}
+    assert "ours/seed0/per_image.npz is damaged" in found.damaged[0]
 
 
 # Verdicts, from intervals and from single numbers
 
 
-def judged(expected, ours=(0.0,), base=(0.0,), between=None, metric="miou"):
+def judged(expected, ours=(0.0,), base=(0.0,), between=None, metric="miou", **where):
     """The verdict on "ours against base" of runs that are done with these numbers."""
     runs = [
         ArmResult(ARMS[name], seed, Path(), "done", metrics={"x": number})
         for name, numbers in (("base", base), ("ours", ours))
         for seed, number in enumerate(numbers)
     ]
-    claim = Claim("it does", "ours", "base", expected, metric)
-    found = claims.judge(stage_of(*runs), claim, lambda run: run.metrics["x"], between)
+    claim = Claim("it does", "ours", "base", expected, metric, where.pop("own", False))
+    stage = stage_of(*runs)
+    found = claims.judge(stage, claim, lambda run: run.metrics["x"], between, **where)
     return found.verdict
+
+
+def found_between(low, high, images=60, seeds=3) -> Simultaneous:
+    """A comparison of so many images and seeds with this interval."""
+    rng = np.random.default_rng(0)
+    arms = [
+        Measured(np.zeros(seeds), rng.normal(size=(seeds, images))) for _ in range(2)
+    ]
+    one = compare(*arms, Grouping(np.arange(images), "images", images))
+    return Simultaneous(one, 1.0, low, high)
 
 
 @pytest.mark.parametrize(
@@ -164,21 +238,31 @@ def judged(expected, ours=(0.0,), base=(0.0,), between=None, metric="miou"):
     [
         (0.001, 0.004, "holds", "does not hold", "holds"),
         (-0.004, -0.001, "does not hold", "holds", "holds"),
-        (-0.01, 0.01, "undecided", "undecided", "holds"),
-        (-0.02, 0.005, "undecided", "undecided", "undecided"),
-        (0.005, 0.02, "holds", "does not hold", "undecided"),
+        (-0.01, 0.01, "open", "open", "holds"),
+        (-0.02, 0.005, "open", "open", "open"),
+        (0.005, 0.02, "holds", "does not hold", "open"),
         (0.011, 0.02, "holds", "does not hold", "does not hold"),
         (-0.02, -0.011, "does not hold", "holds", "does not hold"),
-        (math.nan, math.nan, "undecided", "undecided", "undecided"),
     ],
 )
 def test_interval_decides(low, high, higher, lower, same):
     """ "same" is within a percentage point."""
-    middle = (low + high) / 2
-    between = bootstrap.Interval(middle, low, high, images=60, groups=60, seeds=1)
-    assert judged("higher", between=between).startswith(higher)
-    assert judged("lower", between=between).startswith(lower)
-    assert judged("same", between=between).startswith(same)
+    for expected, verdict in (("higher", higher), ("lower", lower), ("same", same)):
+        assert judged(expected, between=found_between(low, high)) == verdict
+        seems = {"holds": "seems to hold", "does not hold": "seems not to hold"}
+        for few in ({"seeds": 1}, {"images": 19}):
+            between = found_between(low, high, **few)
+            assert judged(expected, between=between) == seems.get(verdict, verdict)
+        so_far = {"holds": "as the document says so far"}
+        so_far |= {"does not hold": "against it so far"}
+        for scale in ("smoke", "demo", "bench"):
+            for seeds in (1, 3):
+                between = found_between(low, high, seeds=seeds)
+                said = judged(expected, between=between, scale=scale)
+                assert said == so_far.get(verdict, verdict)
+            # A hypothesis of ours is about these runs.
+            between = found_between(low, high)
+            assert judged(expected, between=between, scale=scale, own=True) == verdict
 
 
 @pytest.mark.parametrize(
@@ -188,21 +272,22 @@ def test_interval_decides(low, high, higher, lower, same):
         ((0.4,), (0.5,), "seems not to hold", "seems not to hold"),
         ((0.4,), (0.4,), "seems not to hold", "seems to hold"),
         # Means 0.5 and 0.4 with deviations 0.1414 each: sqrt(2 0.02) = 0.2 > 0.1.
-        ((0.4, 0.6), (0.3, 0.5), "undecided", "undecided"),
+        ((0.4, 0.6), (0.3, 0.5), "open", "open"),
         # The same means with deviations 0.0141: 0.02 < 0.1.
         ((0.49, 0.51), (0.39, 0.41), "seems to hold", "seems not to hold"),
-        ((math.nan,), (0.4,), "undecided (not measured)", "undecided (not"),
+        ((math.nan,), (0.4,), "not measured", "not measured"),
         ((), (0.4,), "not run", "not run"),
         ((0.4,), (), "not run", "not run"),
     ],
 )
 def test_numbers_without_an_interval_say_less(ours, base, higher, same):
-    assert judged("higher", ours, base).startswith(higher)
-    assert judged("same", ours, base).startswith(same)
+    assert judged("higher", ours, base) == higher
+    assert judged("same", ours, base) == same
 
 
 def test_what_follows_from_the_network_is_certain():
     assert judged("higher", (8.0,), (2.0,), metric="parameters") == claims.HOLDS
     assert judged("same", (8.0,), (2.0,), metric="gflop") == claims.FAILS
     assert judged("lower", (8.0,), (2.0,), metric="gflop") == claims.FAILS
+    assert judged("lower", (8.0,), (2.0,), metric="gflop", scale="demo") == claims.FAILS
     assert judged("lower", (8.0,), (2.0,), metric="ms_per_image").startswith("seems")

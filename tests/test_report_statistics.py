@@ -12,8 +12,7 @@ from scipy import stats
 
 from keras_seg import metrics
 from keras_seg.report import families, grouping, statistics, winner
-from keras_seg.report.intervals import SCORES
-from keras_seg.report.statistics import Measured, compare
+from keras_seg.report.statistics import SCORES, Measured, compare
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "coverage.py"
 
@@ -184,7 +183,7 @@ def test_the_basis_says_what_is_covered():
         "covers the choice of 40 images of 20 sequences, not the randomness of training"
     )
     video = grouping.Grouping(numbers, "blocks", 12.3, 1.2)
-    assert "40 images of video, worth 12 independent ones" in (
+    assert "40 images of video (worth 12 independent ones)" in (
         compare(mean_score(ours), mean_score(base), video).basis
     )
 
@@ -221,6 +220,23 @@ def test_a_factor_is_a_difference_of_logarithms():
 def test_images_outside_of_sequences_are_their_own_group():
     found = grouping.group_images("abcd", {}, np.zeros((1, 4)))
     assert (found.kind, found.groups, found.independent) == ("images", 4, 4)
+
+
+def test_an_image_may_be_named_like_a_sequence():
+    ids = ["x1", "x2", "a", *map(str, range(20))]
+    found = grouping.group_images(ids, {"x1": "a", "x2": "a"}, np.zeros((1, 23)))
+    assert found.numbers.tolist() == [0, 0, *range(1, 22)]
+
+
+def test_copies_of_images_in_their_group_say_nothing_new():
+    """Counted as images of their own, five copies seem surer by the root of 5."""
+    ours, base = np.random.default_rng(2).normal(size=(2, 1, 40))
+    copies = [mean_score(np.repeat(values, 5, axis=1)) for values in (ours, base)]
+    grouped = grouping.Grouping(np.repeat(np.arange(40), 5), "sequences", 40)
+    once = compare(mean_score(ours), mean_score(base), alone(40))
+    assert compare(*copies, grouped).interval() == pytest.approx(once.interval())
+    ratio = compare(*copies, alone(200)).error / once.error
+    assert ratio == pytest.approx(math.sqrt(39 / 199))
 
 
 def test_many_sequences_are_the_groups_and_unequal_ones_count_less():

@@ -44,8 +44,8 @@ OPTIONS = (
     Option(
         "group_by",
         "images whose names match with the same group (or the same text) are one "
-        "sequence: they get the same split, if there are no splits yet, and are "
-        "resampled together in intervals of scores",
+        "sequence: they get the same split, if there are no splits yet, and count "
+        "as one in intervals of scores",
         metavar="REGEX",
     ),
 )

@@ -1,1 +1,1 @@
-"""What the runs of a stage show: intervals, claims, tables, charts, the page."""
+"""What the runs of a stage show: comparisons, claims, tables, charts, the page."""

@@ -2,7 +2,8 @@
 
 The interval of the difference decides. Without one (a speed has none), the difference
 itself does, against the spread of the seeds if there are several, and the verdict is
-weaker: "seems to".
+weaker: "seems to". Of runs smaller than the document's, it is what speaks for the
+document or against it so far.
 """
 
 import math
@@ -10,15 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keras_seg.ablation.protocol import ArmResult, Claim, StageResult
-from keras_seg.report import scores
-from keras_seg.report.intervals import Interval
+from keras_seg.report import scores, statistics
+from keras_seg.report.families import Simultaneous
+from keras_seg.report.statistics import HOLDS, OPEN, SEEMS_TO_HOLD, region
 
 MARGIN = 0.01  # "same" is a difference of at most one percentage point
-HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided (within noise)"
-SEEMS_TO_HOLD = "seems to hold (no interval)"
-SEEMS_TO_FAIL = "seems not to hold (no interval)"
-NOT_MEASURED, NOT_RUN = "undecided (not measured)", "not run"
-VERDICTS = (HOLDS, SEEMS_TO_HOLD, FAILS, SEEMS_TO_FAIL, OPEN, NOT_MEASURED, NOT_RUN)
+FAILS, SEEMS_TO_FAIL = "does not hold", "seems not to hold"
+FOR_SO_FAR, AGAINST_SO_FAR = "as the document says so far", "against it so far"
+NOT_MEASURED, NOT_RUN = "not measured", "not run"
+VERDICTS = (HOLDS, SEEMS_TO_HOLD, FOR_SO_FAR, FAILS, SEEMS_TO_FAIL, AGAINST_SO_FAR)
+VERDICTS += (OPEN, NOT_MEASURED, NOT_RUN)
+WORDS: dict[str, str] = {
+    statistics.FAILS: FAILS,
+    statistics.SEEMS_TO_FAIL: SEEMS_TO_FAIL,
+}
+SO_FAR: dict[str, str] = dict.fromkeys((HOLDS, SEEMS_TO_HOLD), FOR_SO_FAR)
+SO_FAR |= dict.fromkeys((FAILS, SEEMS_TO_FAIL), AGAINST_SO_FAR)
 EXACT = ("parameters", "gflop")  # follow from the network, so they are certain
 
 
@@ -28,7 +36,7 @@ class Finding:
 
     claim: Claim
     difference: float  # `claim.arm` minus `claim.than`, means over seeds; may be NaN
-    interval: Interval | None  # of the difference
+    interval: Simultaneous | None  # of the difference
     verdict: str  # one of VERDICTS
 
 
@@ -36,7 +44,8 @@ def judge(
     result: StageResult,
     claim: Claim,
     value: Callable[[ArmResult], float],
-    interval: Interval | None,
+    interval: Simultaneous | None,
+    scale: str = "paper",
 ) -> Finding:
     """Check a claim; `value` is its metric of a run that is done, or NaN."""
     ours, others = (
@@ -48,30 +57,17 @@ def judge(
     difference = scores.mean(ours) - scores.mean(others)
     if math.isnan(difference):
         return Finding(claim, difference, None, NOT_MEASURED)
+    low, high = region(claim.expected, MARGIN)
+    agrees = low < difference < high
+    if claim.metric in EXACT:
+        return Finding(claim, difference, None, HOLDS if agrees else FAILS)
     if interval is not None:
-        verdict = _of_interval(claim.expected, interval)
-    elif claim.metric in EXACT:
-        verdict = HOLDS if _agrees(claim.expected, difference) else FAILS
+        judged = interval.judge(low, high)
+        verdict = WORDS.get(judged, judged)
     elif abs(difference) <= math.hypot(scores.spread(ours), scores.spread(others)):
         verdict = OPEN  # within the spread of the seeds; NaN where there is one seed
     else:
-        agrees = _agrees(claim.expected, difference)
         verdict = SEEMS_TO_HOLD if agrees else SEEMS_TO_FAIL
+    if scale != "paper" and not claim.ours:
+        verdict = SO_FAR.get(verdict, verdict)
     return Finding(claim, difference, interval, verdict)
-
-
-def _of_interval(expected: str, interval: Interval) -> str:
-    if expected == "same":
-        if -MARGIN <= interval.low and interval.high <= MARGIN:
-            return HOLDS
-        is_apart = interval.low > MARGIN or interval.high < -MARGIN
-        return FAILS if is_apart else OPEN
-    if not interval.is_clear:
-        return OPEN
-    return HOLDS if (interval.low > 0) == (expected == "higher") else FAILS
-
-
-def _agrees(expected: str, difference: float) -> bool:
-    if expected == "same":
-        return abs(difference) <= MARGIN
-    return difference > 0 if expected == "higher" else difference < 0

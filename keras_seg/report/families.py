@@ -63,17 +63,16 @@ def adjust(
         seed: of the resampling.
     """
     random_source = np.random.default_rng(seed)
-    draws: dict[tuple[str, ...], np.ndarray] = {}  # of multipliers [resamples, G or S]
-    resampled = np.ones((resamples, len(family)))  # of p-values
-    for number, each in enumerate(family):
-        if each.error == 0:
-            continue
-        deviation = np.zeros(resamples)
-        for name, part in each.parts.items():
-            if name not in draws:
-                draws[name] = random_source.standard_normal((resamples, len(part)))
-            deviation += draws[name] @ part
-        resampled[:, number] = 2 * stats.norm.sf(abs(deviation) / each.error)
+    deviations = np.zeros((resamples, len(family)))
+    for name in dict.fromkeys(name for each in family for name in each.parts):
+        having = [n for n, each in enumerate(family) if name in each.parts]
+        parts = np.stack([family[n].parts[name] for n in having], axis=1)
+        # Sums of normal multipliers of many groups, from fewer normal numbers
+        root = np.linalg.qr(parts, mode="r")
+        draws = random_source.standard_normal((resamples, len(root)))
+        deviations[:, having] += draws @ root
+    errors = np.array([each.error or math.inf for each in family])
+    resampled = 2 * stats.norm.sf(abs(deviations) / errors)  # p-values
     alone = np.array([each.p_value() for each in family])
     adjusted = np.ones(len(family))
     order = np.argsort(alone, kind="stable")

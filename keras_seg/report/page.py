@@ -25,10 +25,12 @@ from keras_seg.report.blocks import (
     to_html,
     to_markdown,
 )
+from keras_seg.report.grouping import FEWEST_GROUPS
 from keras_seg.report.verdict import claims_note, split_by_source, verdict
 from keras_seg.report.view import Context, StageView
 
 EXPORT = Path("export") / "saved_model"  # in a run folder
+MORE = "(docs/explanation/verdicts.md)"
 GLOSSARY = (
     "IoU of a class: the pixels that truth and prediction share, divided by the pixels "
     "that either has. mIoU is the mean over the classes. The arm with the highest mIoU "
@@ -43,15 +45,26 @@ GLOSSARY = (
     "everything else) / 2, probably the measure of CLOTH.",
     "A class that occurs in neither truth nor prediction is left out of the means and "
     f"shown as “{NO_VALUE}”. Pixels without a label are not counted.",
-    "95 % interval: the range of the difference in 95 % of 2000 resamples of the "
-    "images (those of one sequence together) and, with several seeds, of the seeds. "
-    "“Clear”: it excludes 0. “Within noise”: it includes 0. It is not corrected for "
-    "choosing the best of several arms: among many equal arms, the luckiest may look "
-    "clear.",
+    "95 % interval: in 95 % of studies like this, all intervals of a table at once "
+    "contain the true differences. It covers the choice of images, neighbouring images "
+    "of a video not counting as independent, and with several seeds the randomness of "
+    f"training. {MORE}",
+    "p: the chance of a difference this large if there were none, adjusted for the "
+    "number of comparisons. “Clearly” ahead or behind: at most 0.05, with at least two "
+    f"seeds of both arms and images worth {FEWEST_GROUPS} independent ones. “Open”: "
+    "above 0.05. “On these images” marks a difference that one seed or few images "
+    f"cannot settle. {MORE}",
+    "Beats it: the chance that a new training scores higher than a new one of the "
+    "other arm on as many new images. Corrected for the choice: the best of several "
+    "arms is partly the luckiest, so the lead is measured anew on images and trainings "
+    f"that had no part in the choice. {MORE}",
+    "Would decide: the seeds of each arm, or images, with which a study finds a true "
+    f"difference of this size clear in 80 % of cases. {MORE}",
     "Claims are the document's; hypotheses are our own. One “holds” or “does not hold” "
-    "where the interval decides; “about the same” holds where the interval is within "
-    f"±{100 * claims.MARGIN:g} point. “Seems to” marks a difference without an "
-    "interval, which other images or seeds may reverse.",
+    "where the interval decides; “about the same” holds where it is within "
+    f"±{100 * claims.MARGIN:g} point. “Seems to” marks what one seed, few images or a "
+    "difference without an interval suggest. Runs smaller than the document's only "
+    f"tell what is “as the document says so far” or “against it so far”. {MORE}",
     "Floor: the score of a prediction that needs no learning. An arm that is not "
     "clearly above it has learned little.",
     "Train − val: training mIoU minus validation mIoU at the step that was kept, in "
@@ -134,12 +147,13 @@ def _contents(views: Sequence[StageView]) -> Table:
         winner, gain, interval = view.titles.get(result.winner or "", ""), "", ""
         if result.winner not in (None, base):
             gain = wording.points(scores.difference(result, result.winner, base))
-            interval = tables.bracketed(view.interval(result.winner, base))
+            interval = tables.bracketed(view.evidence.lead)
         miou = scores.mean_score(result, result.winner, "miou")
+        trained = tables.seeds(view, result.winner) if result.winner else ""
         cells = [
             Cell(view.stage.name, link=view.anchor(), small=view.stage.question),
-            Cell(winner, small=tables.certainty(view.lead())),
-            Cell(wording.percent(miou)),
+            Cell(winner, small=tables.certainty(view.evidence.lead)),
+            Cell(wording.percent(miou), small=trained),
             Cell(gain, small=interval),
         ]
         rows.append(Row(cells))
@@ -164,6 +178,7 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
         Paragraph(f"{origin}. {view.result.start}", "source"),
         verdict(view, found),
         tables.scores_table(view),
+        *tables.comparisons_table(view),
     ]
     if notes := _notes(view):
         blocks.append(Items(notes))
@@ -205,7 +220,7 @@ def _notes(view: StageView) -> list[str]:
     for run in view.result.results:
         if run.state != "done" and scores.done(view.result, run.arm.name):
             notes.append(f"{run.arm.title}, seed {run.seed}: {tables.reasons([run])}")
-    return notes + [f"No interval: {damage}" for damage in view.damaged]
+    return notes + [f"No interval: {damage}" for damage in view.evidence.damaged]
 
 
 def _export(view: StageView, folder: Path) -> list:

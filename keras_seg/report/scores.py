@@ -5,6 +5,7 @@ An arm's number is the mean over its seeds that are done; NaN is what has no val
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,6 @@ import numpy as np
 from keras_seg import metrics as measures
 from keras_seg import plots
 from keras_seg.ablation.protocol import ArmResult, StageResult
-from keras_seg.report import intervals
-from keras_seg.report.intervals import Interval
 from keras_seg.runs import folder
 
 # Runs and arms
@@ -35,9 +34,14 @@ def rival(result: StageResult) -> str | None:
     None where it has no result.
     """
     first = result.arms[0].name
-    if result.winner != first:
-        return first if done(result, first) else None
-    others = {run.arm.name for run in all_done(result)} - {first}
+    if result.winner == first:
+        return runner_up(result)
+    return first if done(result, first) else None
+
+
+def runner_up(result: StageResult) -> str | None:
+    """The best arm but the winner; None where no other has a result."""
+    others = {run.arm.name for run in all_done(result)} - {result.winner}
     names = [arm.name for arm in result.arms if arm.name in others]
     return max(names, key=lambda n: mean_score(result, n, "miou"), default=None)
 
@@ -84,51 +88,48 @@ def spread(values: Sequence[float]) -> float:
 # Numbers from counts per image
 
 
-def interval(
-    result: StageResult,
-    name: str | None,
-    other: str | None,
-    sequences: Mapping[str, Mapping[str, str]],
-    metric: str = "miou",
-) -> Interval | None:
-    """A difference of means with a paired bootstrap interval over images and seeds.
+@dataclass(frozen=True)
+class Counted:
+    """The counts per image behind the scores of an arm.
 
-    The counts per image are read from the run folders, for the split and size of the
-    stage's numbers. `sequences` is {split: {image id: sequence}}, `metric` one of
-    `intervals.SCORES`.
+    Attributes:
+        ids, split: of the N images.
+        classes: ids of those that are scored; None is all.
+        counts: int64 [S, 3, N, C], pixels of intersection, truth and prediction of each
+            run that is done.
+    """
 
-    Returns:
-        Of arm `name` minus `other`. None where an arm is None or has no finished run,
-        a run has no counts per image or counts that are not those of its scores, the
-        runs were scored on different images, or on too few.
+    ids: Sequence[str]
+    split: str
+    classes: Sequence[int] | None
+    counts: np.ndarray
+
+    def matches(self, other: "Counted") -> bool:
+        """Whether both were scored on the same images in the same way."""
+        names = (self.ids, self.split, self.classes)
+        if names != (other.ids, other.split, other.classes):
+            return False
+        return np.array_equal(self.counts[0, 1], other.counts[0, 1])
+
+
+def counted(result: StageResult, name: str) -> Counted | None:
+    """An arm's counts per image, of the split and size of the stage's numbers.
+
+    None where it has no finished run, a run has no counts or those of other scores, or
+    the runs were scored on different images.
 
     Raises:
         StorageError: a file of counts is damaged.
     """
-    runs = [done(result, arm) if arm else [] for arm in (name, other)]
-    if not all(runs):
+    found = []
+    for run in done(result, name):
+        if (each := _per_image(run)) is None:
+            return None
+        split, classes = metrics(run)["split"], metrics(run).get("scored_ids")
+        found.append(Counted(each.ids, split, classes, _stacked(each)[None]))
+    if not found or not all(one.matches(found[0]) for one in found):
         return None
-    first, known = metrics(runs[0][0]), _per_image(runs[0][0])
-    if known is None:
-        return None
-    split, classes = first["split"], first.get("scored_ids")
-    arms: list[dict[int, np.ndarray]] = [{}, {}]
-    for arm, listed in zip(arms, runs):
-        for run in listed:
-            scored, counts = metrics(run), _per_image(run)
-            if counts is None or counts.ids != known.ids:
-                return None
-            if (scored["split"], scored.get("scored_ids")) != (split, classes):
-                return None
-            if not np.array_equal(counts.truth, known.truth):
-                return None
-            arm[run.seed] = _stacked(counts)
-    groups = intervals.groups_of(known.ids, sequences.get(split, {}))
-    if groups.max(initial=0) == 0:
-        return None
-    return intervals.paired_difference(
-        arms[0], arms[1], groups, classes=classes, metric=metric
-    )
+    return replace(found[0], counts=np.concatenate([one.counts for one in found]))
 
 
 def batch_iou(run: ArmResult, batch: int = 16) -> float:

@@ -23,7 +23,6 @@ import numpy as np
 from scipy import stats
 
 from keras_seg.report.grouping import FEWEST_GROUPS, Grouping
-from keras_seg.report.intervals import SCORES
 
 LEVEL = 0.95
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
@@ -59,7 +58,7 @@ def measure(
     Args:
         counts: [S, 3, N, C] pixels of intersection, truth and prediction.
         classes: ids that are evaluated; None is all.
-        metric: one of `intervals.SCORES`.
+        metric: one of SCORES.
     """
     if metric not in SCORES:
         raise ValueError(f"metric {metric!r} is none of {sorted(SCORES)}")
@@ -79,6 +78,43 @@ def score(
     is_foreground = np.array(ids) > 0
     hits, true, said = np.moveaxis(counts[..., list(ids)], -2, 0)
     return SCORES[metric](hits, true, said, is_foreground)
+
+
+def _mean_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """[...]: the mean of part / whole [..., C] over those whose whole is not 0."""
+    ratio = np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
+    present = (whole > 0).sum(axis=-1)
+    total = ratio.sum(axis=-1)
+    return np.divide(
+        total, present, out=np.full(total.shape, np.nan), where=present > 0
+    )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """[...]: the sum of part [..., C] by that of whole."""
+    return _mean_ratio(part.sum(axis=-1, keepdims=True), whole.sum(-1, keepdims=True))
+
+
+def _two_class_iou(hits, true, said, fg) -> np.ndarray:
+    """[...]: the mean of a class' IoU and that of all the rest, over the foreground."""
+    total = true.sum(axis=-1, keepdims=True)
+    union, rest = true + said - hits, total - hits
+    both = hits * rest + (total - union) * union  # hits/union + (total - union)/rest
+    return _mean_ratio(both[..., fg], (2 * union * rest)[..., fg])
+
+
+# The scores of `metrics.summary` that claims are about, from pixels of intersection,
+# truth and prediction [..., C] and, [C], which classes are foreground.
+SCORES = {
+    "miou": lambda hits, true, said, fg: _mean_ratio(hits, true + said - hits),
+    "pixel_accuracy": lambda hits, true, said, fg: _ratio(hits, true),
+    "mean_accuracy": lambda hits, true, said, fg: _mean_ratio(hits, true),
+    "f1_macro": lambda hits, true, said, fg: _mean_ratio(2 * hits, true + said),
+    "iou_ovr2": _two_class_iou,
+    "f1_micro_fg": lambda hits, true, said, fg: _ratio(
+        2 * hits[..., fg], (true + said)[..., fg]
+    ),
+}
 
 
 # One comparison
@@ -162,7 +198,7 @@ class Comparison:
         if self.kind == "sequences":
             drawn += f" of {self.groups} sequences"
         elif self.kind == "blocks":
-            drawn += f" of video, worth {self.independent:.0f} independent ones"
+            drawn += f" of video (worth {self.independent:.0f} independent ones)"
         if min(self.seeds) == 1:
             return f"covers the choice of {drawn}, not the randomness of training"
         ours, base = self.seeds
@@ -381,7 +417,10 @@ class Needed:
 
 
 def needed(
-    comparison: Comparison, power: float = 0.8, most: float = 1000.0
+    comparison: Comparison,
+    power: float = 0.8,
+    most: float = 1000.0,
+    level: float = LEVEL,
 ) -> Needed | None:
     """The study that finds this difference clear with a chance of `power`.
 
@@ -391,6 +430,7 @@ def needed(
         comparison: with several seeds.
         power: 0..1.
         most: no more than so many times the seeds or images are considered.
+        level: of the interval that is to exclude 0.
     """
     if min(comparison.seeds) == 1:
         return None
@@ -398,9 +438,11 @@ def needed(
 
     def enough(seeds: float, times: float) -> bool:
         number = math.ceil(seeds * least)
-        return comparison.power((number, number), times) >= power
+        return comparison.power((number, number), times, level) >= power
 
-    times = _smallest(lambda f: comparison.power(comparison.seeds, f) >= power, most)
+    times = _smallest(
+        lambda f: comparison.power(comparison.seeds, f, level) >= power, most
+    )
     seeds = _smallest(lambda f: enough(f, 1.0), most)
     both = _smallest(lambda f: enough(f, f), most)
     return Needed(

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_seg.ablation.protocol import Arm, ArmResult
-from keras_seg.report import claims, intervals, scores, wording
+from keras_seg.report import claims, scores, statistics, wording
 from keras_seg.report.blocks import Cell, Details, Paragraph, Row, Table
 from keras_seg.report.claims import Finding
-from keras_seg.report.intervals import Interval
+from keras_seg.report.families import Simultaneous
 from keras_seg.report.view import StageView
 from keras_seg.report.wording import percent, percent_short, points
 
@@ -189,37 +189,44 @@ def _difference_cell(view: StageView, arm: Arm) -> Cell:
     if arm.name == view.base.name:
         return Cell("")
     difference = scores.difference(view.result, arm.name, view.base.name)
-    interval = view.interval(arm.name, view.base.name)
+    interval = view.evidence.pairs.get((arm.name, view.base.name))
     return Cell(points(difference), small=bracketed(interval))
 
 
-def bracketed(interval: Interval | None) -> str:
+def bracketed(interval: Simultaneous | None) -> str:
     """[low, high] in points; "" without an interval."""
-    if interval is None or math.isnan(interval.low):
-        return ""
-    return f"[{points(interval.low)},\u00a0{points(interval.high)}]"
+    return "" if interval is None else between(interval.low, interval.high)
 
 
-def certainty(interval: Interval | None) -> str:
-    """Clear or within noise; with one seed, clear for these trainings only."""
-    if interval is None:
-        return ""
-    alone = ", one seed" if interval.is_clear and interval.seeds == 1 else ""
-    return interval.verdict + alone
+def between(low: float, high: float) -> str:
+    return f"[{points(low)},\u00a0{points(high)}]"
+
+
+def certainty(interval: Simultaneous | None) -> str:
+    """The verdict in words; "" without an interval."""
+    return "" if interval is None else interval.verdict
+
+
+def seeds(view: StageView, *names: str) -> str:
+    """How many trainings of these arms are done."""
+    numbers = sorted({len(scores.done(view.result, name)) for name in names})
+    *fewer, most = numbers
+    return wording.joined([*map(str, fewer), wording.count(most, "seed")])
 
 
 def _tags(view: StageView, arm: Arm) -> list[str]:
     tags = []
     if len(view.arms) > 1 and arm.name == view.result.winner:
-        tags += filter(None, ["winner", certainty(view.lead())])
+        tags.append("winner")
     if len(view.arms) > 1 and arm.name == view.base.name:
         tags.append("base")
     if arm.name == view.stage.published_winner:
         tags.append("document's choice")
-    seeds = len(view.result.of(arm.name))
+    wanted = len(view.result.of(arm.name))
     finished = len(scores.done(view.result, arm.name))
-    if 0 < finished < seeds:
-        tags.append(f"{finished} of {seeds} seeds")
+    if finished:
+        part = f"{finished} of {wanted} seeds"
+        tags.append(part if finished < wanted else seeds(view, arm.name))
     return tags
 
 
@@ -232,6 +239,83 @@ def reasons(runs: Sequence[ArmResult]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
+# How sure the differences are
+
+
+def comparisons_table(view: StageView) -> list[Table | Paragraph]:
+    """Every arm against the base, and the winner's lead, with what they rest on."""
+    rows = []
+    for (ours, base), each in view.evidence.pairs.items():
+        wins = each.comparison.wins
+        decide = "" if 1 in each.comparison.seeds else would_decide(view, each)
+        cells = [
+            Cell(
+                f"{view.titles[ours]} against {view.titles[base]}",
+                small=seeds(view, ours, base),
+            ),
+            Cell(points(each.comparison.difference), small=bracketed(each)),
+            Cell(wording.p_value(each.p)),
+            Cell("" if math.isnan(wins) else f"{100 * wins:.0f} %"),
+            Cell(each.verdict, best=each.is_clear, small=decide),
+        ]
+        rows.append(Row(cells))
+    for title, difference, interval in corrected(view):
+        title = f"winner against {title}, corrected for the choice"
+        cells = [Cell(title), Cell(points(difference), small=interval)]
+        rows.append(Row([*cells, *[Cell("")] * 3]))
+    if not rows:
+        return []
+    header = ["Difference of mIoU", f"points [{LEVEL}]", "p", "beats it", "in words"]
+    number = len(view.evidence.pairs)
+    adjusted = f", for {number} comparisons at once" if number > 1 else ""
+    bases = dict.fromkeys(
+        each.comparison.basis for each in view.evidence.pairs.values()
+    )
+    note = f"The {LEVEL}{adjusted}, {'; or '.join(bases)}."
+    return [Table(header, rows, numbers=False), Paragraph(note, "note")]
+
+
+def corrected(view: StageView) -> list[tuple[str, float, str]]:
+    """(over which arm, the lead corrected for the choice, its interval), if known."""
+    if (found := view.evidence.winner) is None:
+        return []
+    leads = []
+    if found.name != view.base.name:
+        leads.append((view.base.title, found.corrected_over_base))
+    if found.runner_up != view.base.name:
+        leads.append(("the runner-up", found.corrected_over_runner_up))
+    return [
+        (title, one.difference, between(*one.interval(_level(view))))
+        for title, one in leads
+    ]
+
+
+def _level(view: StageView) -> float:
+    """Of each interval, for the stage's comparisons at once (Bonferroni)."""
+    return 1 - (1 - statistics.LEVEL) / len(view.evidence.pairs)
+
+
+def would_decide(view: StageView, found: Simultaneous) -> str:
+    """How many seeds or images would settle what is open; "" if it is not."""
+    if found.verdict != statistics.OPEN:
+        return ""
+    need = statistics.needed(found.comparison, most=100, level=_level(view))
+    if need is None:
+        return "to decide, train at least two seeds of each arm"
+    if need.images == found.comparison.images:
+        return "to decide, repeat the study with other seeds"
+    ways = []
+    if need.seeds is not None:
+        ways.append(f"{need.seeds} seeds")
+    if need.images is not None:
+        ways.append(f"{wording.whole(need.images)} images")
+    if need.both is not None and need.both[0] != need.seeds:
+        ways.append(f"{need.both[0]} seeds and {wording.whole(need.both[1])} images")
+    if not ways:
+        return "too small to be decided by more seeds or images"
+    return f"to decide a difference of this size: {', or '.join(ways)}"
+
+
 # Claims and what else is published
 
 
@@ -239,12 +323,19 @@ def findings(view: StageView) -> list[Finding]:
     """Every claim of the stage with its verdict, the document's before ours."""
     by_name = {column.name: column for column in columns(view)}
     found = []
-    for claim in sorted(view.stage.claims, key=lambda claim: claim.ours):
-        interval = None
-        if claim.metric in intervals.SCORES:
-            interval = view.interval(claim.arm, claim.than, claim.metric)
-        value = by_name[claim.metric].value
-        found.append(claims.judge(view.result, claim, value, interval))
+    for ours in (False, True):  # a family of comparisons each
+        listed = [claim for claim in view.stage.claims if claim.ours == ours]
+        family = view.evidence.family(
+            [
+                (claim.arm, claim.than, claim.metric)
+                for claim in listed
+                if claim.metric in statistics.SCORES
+            ]
+        )
+        for claim in listed:
+            interval = family.get((claim.arm, claim.than, claim.metric))
+            value, scale = by_name[claim.metric].value, view.context.scale
+            found.append(claims.judge(view.result, claim, value, interval, scale))
     return found
 
 
@@ -258,9 +349,11 @@ def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
         metric = column.title.removesuffix(" %").removesuffix(", points")
         expected = "about the same" if claim.expected == "same" else claim.expected
         write = points if column.is_share else wording.signed
+        is_run = one.verdict != claims.NOT_RUN
+        trained = f" ({seeds(view, claim.arm, claim.than)})" if is_run else ""
         text = claim.text[:1].upper() + claim.text[1:]
         cells = [
-            Cell(text, small=f"{metric} {expected}: {arm} against {than}"),
+            Cell(text, small=f"{metric} {expected}: {arm} against {than}{trained}"),
             Cell(write(one.difference), small=bracketed(one.interval)),
             Cell(one.verdict, best=one.verdict in (claims.HOLDS, claims.FAILS)),
         ]
@@ -378,8 +471,7 @@ def _class_table(view: StageView, kind: str) -> Table:
         rows.append(Row([Cell(name, colour=colour), share, *cells]))
     means = [Cell(percent_short(scores.mean(one))) for one in values]
     rows.append(Row([Cell("mean"), Cell(""), *means]))
-    titles = [arm.title for arm in view.finished]
-    return Table(["Class", "training pixels %", *titles], rows)
+    return Table(["Class", "training pixels %", *_seeded_titles(view)], rows)
 
 
 def _group_table(view: StageView) -> Table:
@@ -392,7 +484,11 @@ def _group_table(view: StageView) -> Table:
     means = [scores.mean_score(view.result, name, "mean_accuracy") for name in names]
     cells = [Cell(percent_short(mean)) for mean in means]
     rows.append(Row([Cell("mean of the classes"), *cells]))
-    return Table(["Group", *(arm.title for arm in view.finished)], rows)
+    return Table(["Group", *_seeded_titles(view)], rows)
+
+
+def _seeded_titles(view: StageView) -> list[str]:
+    return [f"{arm.title} ({seeds(view, arm.name)})" for arm in view.finished]
 
 
 def _heat_cells(view: StageView, values: Sequence[float], key: str) -> list[Cell]:
@@ -435,7 +531,8 @@ def scores_rows(view: StageView, folder: Path) -> list[dict]:
             row |= {f"{kind} {name}": value for name, value in zip(names, of_classes)}
         row |= _difference_fields(view, arm)
         is_winner = arm.name == result.winner
-        row["winner"] = certainty(view.lead()) or "no interval" if is_winner else ""
+        said = certainty(view.evidence.lead) or "no interval"
+        row["winner"] = said if is_winner else ""
         if view.shows_published:
             row |= {f"published_{key}": arm.published.get(key, "") for key in printed}
         rows.append(row)
@@ -445,14 +542,14 @@ def scores_rows(view: StageView, folder: Path) -> list[dict]:
 
 
 def _difference_fields(view: StageView, arm: Arm) -> dict:
-    """Difference of the arm's mean to the base's, its interval, clear or noise."""
-    names = ("difference_to_base", "interval_low", "interval_high", "certainty")
+    """Difference of the arm's mean to the base's, and how sure it is."""
+    names = ("difference_to_base", "interval_low", "interval_high", "p", "certainty")
     if arm.name == view.base.name or arm not in view.finished:
         return dict.fromkeys(names, "")
     difference = scores.difference(view.result, arm.name, view.base.name)
-    interval = view.interval(arm.name, view.base.name)
-    ends = (interval.low, interval.high) if interval else ("", "")
-    return dict(zip(names, (difference, *ends, certainty(interval))))
+    found = view.evidence.pairs.get((arm.name, view.base.name))
+    numbers = (found.low, found.high, found.p) if found else ("", "", "")
+    return dict(zip(names, (difference, *numbers, certainty(found))))
 
 
 def claims_rows(found: Sequence[Finding]) -> list[dict]:

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from keras_seg.report import claims, scores, wording
+from keras_seg.report import claims, scores, statistics, tables, wording
 from keras_seg.report.blocks import Paragraph
 from keras_seg.report.claims import Finding
+from keras_seg.report.families import Simultaneous
 from keras_seg.report.view import StageView
 
 FEW_CLAIMS = 4  # so many are quoted in the verdict, more are counted
@@ -16,7 +17,8 @@ REDUCED = {
     "bench": "A run at reduced size, not comparable with published numbers.",
 }
 OTHER_DATA = "Not comparable with the published numbers, which are for other data."
-VERBS = {claims.OPEN: "is ", claims.NOT_MEASURED: "is ", claims.NOT_RUN: "was "}
+VERBS = {claims.OPEN: " is ", claims.NOT_MEASURED: " was ", claims.NOT_RUN: " was "}
+VERBS |= {claims.FOR_SO_FAR: ": ", claims.AGAINST_SO_FAR: ": "}
 
 
 def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
@@ -57,15 +59,17 @@ def claims_note(view: StageView, found: Sequence[Finding]) -> str:
     sentences = []
     if view.context.scale in REDUCED:
         sentences.append(
-            "These runs are smaller and shorter than the document's: a claim that "
-            "fails here may hold there."
+            "These runs are smaller and shorter than the document's: what speaks "
+            "against a claim here may not do so there."
         )
     elif not view.shows_published:
         sentences.append("These runs are on other data than the document's.")
-    if any(one.interval is not None and one.interval.seeds == 1 for one in found):
+    if any(
+        one.interval is not None and 1 in one.interval.comparison.seeds for one in found
+    ):
         sentences.append(
-            "With one seed per arm, the intervals cover image sampling but not "
-            "training randomness."
+            "With one seed of an arm, the intervals cover the choice of images but "
+            "not the randomness of training."
         )
     return " ".join(sentences)
 
@@ -100,16 +104,12 @@ def _answer(view: StageView) -> str:
 
 
 def _certainty(view: StageView) -> str:
-    """Whether the winner's lead is clear, and what that rests on."""
+    """How sure the winner's lead is, and what that rests on."""
     result, rival = view.result, scores.rival(view.result)
     if rival is None:
         return ""
-    if (lead := view.lead()) is not None:
-        low, high = wording.points(lead.low), wording.points(lead.high)
-        return (
-            f"The difference is {lead.verdict}: its 95 % interval is {low} to {high} "
-            f"points. {lead.basis}"
-        )
+    if (lead := view.evidence.lead) is not None:
+        return " ".join(filter(None, _lead_sentences(view, lead, view.titles[rival])))
     spreads = [
         scores.spread(scores.of_seeds(result, name, "miou"))
         for name in (result.winner or "", rival)
@@ -119,6 +119,43 @@ def _certainty(view: StageView) -> str:
     if abs(scores.difference(result, result.winner, rival)) <= math.hypot(*spreads):
         return "The difference is within the spread of the seeds."
     return "The difference is larger than the spread of the seeds."
+
+
+def _lead_sentences(view: StageView, lead: Simultaneous, rival: str) -> list[str]:
+    winner = view.titles[view.result.winner or ""]
+    if lead.verdict == statistics.OPEN:
+        said = "Which of the two is better is open"
+    else:
+        said = f"{winner} is {lead.verdict}"
+    low, high = wording.points(lead.low), wording.points(lead.high)
+    sentences = [
+        f"{said}: the 95 % interval of the difference is {low} to {high} points (p: "
+        f"{wording.p_value(lead.p)}). The interval {lead.comparison.basis}."
+    ]
+    for (ours, other), each in view.evidence.pairs.items():
+        if view.base.name not in (ours, other):
+            gain = wording.points(each.comparison.difference)
+            sentences.append(
+                f"Over the runner-up, {view.titles[other]}, the lead is {gain} points "
+                f"{tables.bracketed(each)}: {each.verdict}."
+            )
+    leads = [
+        f"{wording.points(difference)} points {interval} over {title}"
+        for title, difference, interval in tables.corrected(view)
+    ]
+    if leads:
+        sentences.append(
+            "Corrected for having been chosen on these images, the lead is "
+            f"{wording.joined(leads)}."
+        )
+    if not math.isnan(lead.comparison.wins):
+        sentences.append(
+            f"On new images, a new training of {winner} beats one of {rival} with a "
+            f"chance of {100 * lead.comparison.wins:.0f} %."
+        )
+    if decide := tables.would_decide(view, lead):
+        sentences.append(f"{decide[:1].upper()}{decide[1:]}.")
+    return sentences
 
 
 def _above_floor(view: StageView) -> str:
@@ -155,7 +192,7 @@ def _claims_sentence(found: Sequence[Finding], whose: str, what: str) -> str:
     if not found:
         return ""
     verdicts = [
-        f"“{one.claim.text}” {VERBS.get(one.verdict, '')}{one.verdict}" for one in found
+        f"“{one.claim.text}”{VERBS.get(one.verdict, ' ')}{one.verdict}" for one in found
     ]
     if len(found) == 1:
         return f"{whose} {what} {verdicts[0]}."

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from keras_seg.ablation.protocol import Arm, StageResult
 from keras_seg.plots import MOST_LABELS, Colour, arm_colours, picture_palette
 from keras_seg.report import scores
-from keras_seg.report.intervals import Interval
+from keras_seg.report.evidence import Evidence
 from keras_seg.report.sheets import Example
-from keras_seg.storage import StorageError
 
 
 @dataclass(frozen=True)
@@ -62,26 +61,7 @@ class StageView:
         # May the document's numbers stand beside ours?
         comparable = context.dataset in (self.stage.datasets or context.datasets)
         self.shows_published = context.scale == "paper" and comparable
-        self.damaged: list[str] = []  # what could not be read for intervals
-        self._intervals: dict[tuple, Interval | None] = {}
-
-    def interval(
-        self, name: str | None, other: str | None, metric: str = "miou"
-    ) -> Interval | None:
-        """`scores.interval` of two arms of the stage, computed once."""
-        key = (name, other, metric)
-        if key not in self._intervals:
-            self._intervals[key] = None
-            arms, sequences = (self.result, name, other), self.context.sequences
-            try:
-                self._intervals[key] = scores.interval(*arms, sequences, metric)
-            except StorageError as error:
-                self.damaged.append(str(error))
-        return self._intervals[key]
-
-    def lead(self) -> Interval | None:
-        """The interval of the winner's lead over its rival."""
-        return self.interval(self.result.winner, scores.rival(self.result))
+        self.evidence = Evidence(result, context.sequences)
 
     def anchor(self) -> str:
         """Where links to the stage lead."""

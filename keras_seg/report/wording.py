@@ -68,6 +68,10 @@ def points(value: float) -> str:
     return "" if math.isnan(value) else f"{100 * value:+.2f}".replace("-", "−")
 
 
+def p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def whole(value: float) -> str:
     return "" if math.isnan(value) else f"{value:,.0f}"
 

@@ -12,6 +12,7 @@ import functools
 import importlib
 import json
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -395,6 +396,11 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def part(name: str, values: Any) -> Part:
+    """One part, such as "augment", from its settings; UsageError as `from_dict`."""
+    return _build(_parts()[name], values, f"{name}.")
+
+
 def set_path(values: dict[str, Any], path: str, value: Any) -> None:
     """Set "part.name" in nested JSON values; "net" alone names another network.
 
@@ -422,7 +428,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """("part.name", value) of "part.name=value", the value in JSON or a bare word."""
     path, equals, value = text.partition("=")
     if not equals or not path:
-        raise UsageError(f"{text!r} is no setting; write PART.NAME=VALUE.")
+        raise UsageError(f"--set {text!r} gives no value; write PART.NAME=VALUE.")
     try:
         return path, json.loads(value)
     except ValueError:
@@ -555,8 +561,11 @@ def _cast(hint: Any, value: Any, path: str) -> Any:
             key: tuple(item) if isinstance(item, list) else item
             for key, item in value.items()
         }
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if not isinstance(value, bool):  # NumPy's numbers too
+        if hint is int and isinstance(value, numbers.Integral):
+            return int(value)
+        if hint is float and isinstance(value, numbers.Real):
+            return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         kind = {"int": "a whole number", "float": "a number", "str": "a name"}
         wanted = kind.get(hint.__name__, "true or false")

@@ -95,7 +95,7 @@ def test_the_readmes_code_runs_with_only_the_wheel_and_tensorflow(readme_code, p
     assert "(48, 70) uint8" in call(programs / "python", "-I", "-c", readme_code)
     check_results(place)
     predict = ("predict", "runs/mine", "street.jpg", "--out", "predicted")
-    assert "predicted: 1 pictures" in call(programs / "keras-seg", *predict)
+    assert "predicted: 1 picture," in call(programs / "keras-seg", *predict)
     assert "hourglass" in call(programs / "keras-seg", "summary")
 
 
@@ -232,6 +232,61 @@ def test_batches_pass_the_training_split_once_an_epoch_in_another_order(net, sha
     assert 0 <= np.min(image) < np.max(image) <= 1  # the hourglass' own normalisation
     assert targets.keys() == net.output.keys()
     assert set(np.unique(targets["logits"])) <= {0, 1, 2, 255}
+
+
+def test_sizes_and_classes_may_be_numpys_numbers(shapes):
+    size = np.array([32, 64])
+    built = keras_seg.build("segnet_basic", size, np.int64(3))
+    assert built.output["logits"].shape == (None, 32, 64, 3)
+    values = {"size": tuple(size), "batch": np.int32(2)}
+    assert Config(net="icnet", data=values, steps=np.int64(1)) == Config(
+        net="icnet", data={"size": (32, 64), "batch": 2}, steps=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d, n: keras_seg.build("icnet", 64, d), "size is 64; it must be .hei"),
+        (lambda d, n: keras_seg.build("icnet", ("a", 64), d), "height is 'a'"),
+        (lambda d, n: keras_seg.build("icnet", (32, 64), None), "data is a NoneType"),
+        (lambda d, n: keras_seg.batches(d, "train", n, batch=0), "batch is 0"),
+        (lambda d, n: keras_seg.batches(d, "train", n, workers=0), "workers is 0"),
+        (lambda d, n: keras_seg.batches(d, "train", n, seed=-1), "seed is -1"),
+        (
+            lambda d, n: keras_seg.batches(d, "train", n, augment={"foo": 1}),
+            "no setting 'augment.foo'",
+        ),
+        (
+            lambda d, n: keras_seg.batches(d, "train", n, augment="mirror"),
+            "augment is 'mirror'; it must be an object",
+        ),
+        (
+            lambda d, n: keras_seg.batches(d, "val", n, augment={"mirror": 0.5}),
+            "augment changes the split train alone, not val",
+        ),
+        (
+            lambda d, n: keras_seg.batches(
+                d, "train", keras_seg.build("icnet", (32, 64), 2)
+            ),
+            "icnet was built for 2 classes, but .* has 4",
+        ),
+        (lambda d, n: train(d, net=n), "net is a Functional; name a network"),
+        (lambda d, n: train(d, threads="x"), "threads is 'x'; it must be a whole"),
+        (lambda d, n: train(d, workers=0), "workers is 0"),
+        (lambda d, n: train(d, epochs="x"), "epochs is 'x'"),
+        (lambda d, n: train(d, size=64), "data.size is 64; it must be 2 values"),
+    ],
+)
+def test_odd_input_is_one_sentence(call, message, net, shapes):
+    with pytest.raises(UsageError, match=message):
+        call(shapes, net)
+
+
+def train(data, **odd):
+    given = {"net": "icnet", "size": (32, 64), "out": "nowhere"}
+    steps = {} if "epochs" in odd else {"steps": 1}
+    return keras_seg.train(**{"data": data, **given, **steps, **odd})
 
 
 def test_batches_need_a_network_that_was_built_here(shapes):

@@ -73,6 +73,8 @@ def test_ids_are_those_of_the_resized_logits_at_each_own_size(model, run, pictur
         np.testing.assert_array_equal(ids[is_clear], expected[is_clear])
     assert len(np.unique(found[0])) > 1
     np.testing.assert_array_equal(model.predict(pictures[0]), found[0])
+    of_pillow = model.predict(Image.fromarray(pictures[0]))
+    np.testing.assert_array_equal(of_pillow, found[0])
 
 
 def test_few_classes_at_a_time_give_the_same_ids(monkeypatch):
@@ -112,6 +114,10 @@ def test_a_file_is_turned_as_its_exif_orientation_says(model, pictures, tmp_path
         (np.zeros((4, 4, 3)), "float64"),
         (np.zeros((4, 4), np.uint8), "4, 4"),
         (np.zeros((4, 4, 4), np.uint8), "RGB"),
+        (np.zeros((0, 4, 3), np.uint8), "0, 4, 3"),
+        (Image.new("L", (4, 5)), "5, 4"),
+        (3, "RGB"),
+        ([None], "RGB"),
     ],
 )
 def test_other_arrays_are_refused(model, image, message):
@@ -122,6 +128,8 @@ def test_other_arrays_are_refused(model, image, message):
 def test_what_cannot_be_loaded_is_named(tmp_path, run, shapes):
     with pytest.raises(UsageError, match="neither a training run .* nor an export"):
         keras_seg.load(tmp_path)
+    with pytest.raises(UsageError, match="keras.models.load_model, after import ker"):
+        keras_seg.load(tmp_path / "mine.keras")
     moved = tmp_path / "run"
     moved.mkdir()
     (moved / "best").symlink_to(run / "best")

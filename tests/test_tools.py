@@ -182,13 +182,13 @@ def test_augmentations_are_settings_by_name():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "net and size and steps must be given: --net NET, --size H W, --steps"),
+        ("", "net, size and steps must be given: --net NET, --size H W, --steps"),
         ("--net icent --size 32 64 --steps 1", "net.name is 'icent'.*icnet"),
         ("--net icnet --size 32 65 --steps 1", "32 x 65.* 32 x 96"),
         ("--net icnet --size 32 64 --steps 1 --lr fast", "optimizer.lr is 'fast'"),
         ("--net icnet --size 32 64 --steps 1 --set lr=1", "'lr'.*optimizer.lr"),
         ("--net icnet --size 32 64 --steps 1 --loss foo", "loss.name is 'foo'.*focal"),
-        ("--net icnet --size 32 64 --steps 1 --set lr", "'lr' is no setting"),
+        ("--net icnet --size 32 64 --steps 1 --set lr", "--set 'lr' gives no value"),
         ("--net icnet --size 32 64 --steps 1 --epochs 1", "--steps and --epochs"),
         ("--net icnet --size 32 64 --steps 1 --knob a=1", "no knob 'a'"),
         ("--net icnet --size 32 64 --steps 1 --knob bins=foo", "icnet.* bins='foo'"),

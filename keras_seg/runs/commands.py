@@ -293,7 +293,8 @@ def predict(argv: list[str]) -> int:
     )
     for error in bad:
         note(f"error: {error}")
-    print(f"predicted: {len(args.files) - len(bad)} pictures, in {args.out}")
+    count = len(args.files) - len(bad)
+    print(f"predicted: {count} picture{'' if count == 1 else 's'}, in {args.out}")
     return DataError.exit_code if bad else 0
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import math
+import numbers
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_seg import backend, config, nets
 from keras_seg.command_line import check_folder
-from keras_seg.config import Augment, Config, NetSettings
+from keras_seg.config import Augment, Config, NetSettings, from_dict
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import UsageError
@@ -102,6 +103,14 @@ def train(
     options = {field.name for field in dataclasses.fields(training.Options)}
     chosen = {name: settings.pop(name) for name in options & settings.keys()}
     values = read_config(config)
+    if not isinstance(net, str | Mapping | NetSettings | None):
+        raise UsageError(
+            f"net is a {type(net).__name__}; name a network, as net='icnet'. A model "
+            "that is built already is trained by its own method fit."
+        )
+    for name in ("threads", "workers", "checkpoint_every"):
+        if chosen.get(name) is not None:
+            chosen[name] = _whole(name, chosen[name])
     if net is not None:
         set_part(values, "net", net)
     shorthands = {"size": size, "batch": batch}
@@ -120,11 +129,12 @@ def train(
     _check_given(values, epochs)
     prepared = _opened(data)
     if epochs is not None:
-        wanted = _config(values | {"steps": 1})
+        epochs = _whole("epochs", epochs)
+        wanted = from_dict(values | {"steps": 1})
         images = wanted.data.batch * wanted.optimizer.accumulate
         count = len(prepared.samples("train"))
         values["steps"] = math.ceil(count / images) * epochs
-    wanted = _config(values)
+    wanted = from_dict(values)
     nets.get(wanted.net.name)
     training.check_installed(chosen.get("tensorboard", False))
     folder = Path(out)
@@ -221,9 +231,17 @@ def build(
         keras.Model of float32 images [B, H, W, 3], normalised as `batches` does, to a
         dict of raw outputs; "logits" is the main head.
     """
-    count = data if isinstance(data, int) else _opened(data).labels.num_classes
+    if isinstance(data, int | numbers.Integral):
+        count = int(data)
+    else:
+        count = _opened(data).labels.num_classes
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise UsageError(f"size is {size!r}; it must be (height, width).") from None
+    shape = (_whole("The height", height), _whole("The width", width), 3)
     backend.configure()
-    model = nets.build(net, (*size, 3), count, filter_scale=filter_scale, **knobs)
+    model = nets.build(net, shape, count, filter_scale=filter_scale, **knobs)
     settings = NetSettings(name=net, filter_scale=filter_scale, knobs=knobs)
     _BUILT[model] = _Built(settings, count)
     return model
@@ -268,7 +286,19 @@ def batches(
         tf.data.Dataset of (float32 images [B, H, W, 3], {head: its target}).
     """
     built = _built(net)
-    samples = pipeline.Samples(_opened(data), split, net.input_shape[1:3])
+    prepared = _opened(data)
+    if prepared.labels.num_classes != built.num_classes:
+        raise UsageError(
+            f"The network {net.name} was built for {built.num_classes} classes, but "
+            f"{prepared.folder} has {prepared.labels.num_classes}."
+        )
+    batch, workers = _whole("batch", batch), _whole("workers", workers)
+    seed = _whole("seed", seed, least=0)
+    changes = config.part("augment", {} if augment is None else augment)
+    assert isinstance(changes, Augment)
+    if split != "train" and changes != Augment():
+        raise UsageError(f"augment changes the split train alone, not {split}.")
+    samples = pipeline.Samples(prepared, split, net.input_shape[1:3])
     settings = built.settings
     feed = pipeline.Feed(
         samples,
@@ -280,9 +310,7 @@ def batches(
     )
     if split != "train":
         return feed.evaluation().dataset()
-    if isinstance(augment, Mapping):
-        augment = Augment(**augment)
-    return _epochs(feed, seed, augment or Augment())
+    return _epochs(feed, seed, changes)
 
 
 def _epochs(feed: pipeline.Feed, seed: int, augment: Augment) -> "tf.data.Dataset":
@@ -348,9 +376,9 @@ def set_part(values: dict[str, Any], name: str, value: Any) -> None:
     Another network replaces the old one with all its options; options without a
     network are those of the network that is named then.
     """
-    value = config.plain(
-        {"name": value} if isinstance(value, str) and name == "net" else value
-    )
+    if name == "net" and isinstance(value, str):
+        value = {"name": value}
+    value = config.plain(value)
     if name == "net" and isinstance(value, Mapping):
         old = values.get("net", {}).get("name")
         if old is not None and value.get("name", old) != old:
@@ -370,15 +398,22 @@ def _check_given(values: Mapping[str, Any], epochs: int | None) -> None:
     }
     missing = [name for name, given in is_given.items() if not given]
     if missing:
+        names = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise UsageError(
-            f"{' and '.join(missing)} must be given: --net NET, --size H W, --steps N "
-            "or --epochs N; or name a configuration that has them."
+            f"{names} must be given: --net NET, --size H W, --steps N or --epochs N; "
+            "or name a configuration that has them."
         )
 
 
-def _config(values: Mapping[str, Any]) -> Config:
-    return config.from_dict(values)
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise UsageError(
+            f"{name} is {value!r}; it must be a whole number from {least}."
+        )
+    return int(value)
 
 
 def _opened(data: Data) -> Prepared:
+    if not isinstance(data, Prepared | str | PathLike):
+        raise UsageError(f"data is a {type(data).__name__}; name a prepared folder.")
     return data if isinstance(data, Prepared) else open_prepared(data)

@@ -5,7 +5,7 @@ ids = model.predict("street.jpg")  # uint8 [H, W], as large as the photograph
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import overload
@@ -29,7 +29,8 @@ from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint, export
 from keras_seg.runs import folder as run_folder
 
-Picture = str | Path | np.ndarray  # a file, or uint8 RGB [H, W, 3]
+# A file, uint8 RGB [H, W, 3], or an image of Pillow in the mode RGB
+Picture = str | PathLike | np.ndarray | Image.Image
 
 RESIZED_VALUES = 1 << 26  # logits at a picture's size held at a time: 256 MB
 
@@ -65,7 +66,8 @@ class Predictor:
 
         Args:
             images: a PNG or JPEG file, whose EXIF orientation is respected, or a uint8
-                RGB array [H, W, 3] of any size; or a list of these.
+                RGB array [H, W, 3] of any size, or Pillow's image in the mode RGB; or
+                a list of these.
 
         Returns:
             uint8 class ids [H, W]; a list of them for a list.
@@ -74,7 +76,7 @@ class Predictor:
             DataError: a file cannot be read; it is named.
             UsageError: an array of another shape or type.
         """
-        if isinstance(images, str | Path | np.ndarray):
+        if isinstance(images, Picture) or not isinstance(images, Iterable):
             return self._predict(pixels(images))
         return [self._predict(pixels(image)) for image in images]
 
@@ -109,6 +111,11 @@ def load(run: str | PathLike[str], data: str | Path | None = None) -> Predictor:
     folder = Path(run)
     if (folder / export.RECORD).is_file():
         return _load_export(folder)
+    if folder.suffix in (".keras", ".h5"):
+        raise UsageError(
+            f"{folder} is a model that Keras saved: open it with "
+            "keras.models.load_model, after import keras_seg."
+        )
     if not (folder / "best").is_dir():
         raise UsageError(
             f"{folder} holds neither a training run with a best checkpoint nor an "
@@ -204,9 +211,11 @@ def overlay(image: np.ndarray, ids: np.ndarray, labels: LabelSpec) -> np.ndarray
 
 def pixels(image: Picture) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a picture; raises as `Predictor.predict`."""
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, str | PathLike):
         return read_raw_image(Path(image)).pixels
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    image = np.asarray(image)
+    is_rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if not is_rgb or not image.size:
         raise UsageError(
             f"An image is {image.dtype} {list(image.shape)}; it must be uint8 RGB "
             "[height, width, 3] with values from 0 to 255."

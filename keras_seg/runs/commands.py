@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from keras_seg.command_line import Listing, Parser, folder_path, note, positive_int
@@ -133,18 +134,33 @@ def _train_parser() -> Parser:
     return parser
 
 
-def _add_short_forms(parser: Parser) -> None:
-    """Options for single settings; each stands for a --set."""
-    from keras_seg.config import FORMAT_1, settings
+# Settings that other options set, and those whose short form is not the end of the path
+OTHERWISE_SET = ("net.name", "net.init_weights_sha256", "data.size")
+SHORT_FORMS: Mapping[str, str] = MappingProxyType(
+    {
+        "data.joints": "joint-targets",
+        "loss.name": "loss",
+        "loss.weights": "class-weights",
+        "loss.occurrences": "weight-occurrences",
+        "loss.joint_weight": "joint-loss-weight",
+        "optimizer.name": "optimizer",
+        "validation.every": "val-every",
+        "validation.samples": "val-samples",
+        "validation.batch": "val-batch",
+    }
+)
 
-    taken = ("data.size", "net.init_weights_sha256")  # options of their own
-    names = {path: name for name, path in FORMAT_1.items() if path not in taken}
-    names |= {name: name for name in ("steps", "seed", "precision")}
+
+def _add_short_forms(parser: Parser) -> None:
+    """Options for single settings; each is a --set in short."""
+    from keras_seg.config import settings
+
     group = parser.add_argument_group("short forms of --set")
     for path, hint, _, meaning, _ in settings():
-        if path not in names:
+        part, _, name = path.rpartition(".")
+        if path in OTHERWISE_SET or part == "augment":  # --augment
             continue
-        flag = "--" + names[path].replace("_", "-")
+        flag = "--" + SHORT_FORMS.get(path, name.replace("_", "-"))
         text = f"{path}: {meaning}".replace("%", "%%")
         if hint is bool:
             group.add_argument(

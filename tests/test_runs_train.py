@@ -206,15 +206,23 @@ def test_resumed_before_a_damaged_checkpoint_it_has_the_same_bits(
 
 def test_another_environment_is_refused_unless_allowed(copied, uninterrupted, shapes):
     """In truth it is the same, so the bits are, too."""
-    for step in checkpoint.steps(copied / "checkpoints"):
-        place = copied / "checkpoints" / f"step-{step:08d}"
-        arrays, meta = checkpoint.load(place)
-        meta["fingerprint"]["cpu"] = "another"
-        checkpoint.save(copied / "checkpoints", step, arrays, meta, 9)
-    before = contents(copied)
-    with pytest.raises(UsageError, match="environment's cpu is .* but 'another' when"):
-        train(CONFIG, shapes, copied, OPTIONS)
-    assert contents(copied) == before
+
+    def begin_with(**found):
+        for step in checkpoint.steps(copied / "checkpoints"):
+            place = copied / "checkpoints" / f"step-{step:08d}"
+            arrays, meta = checkpoint.load(place)
+            meta["fingerprint"] |= found
+            checkpoint.save(copied / "checkpoints", step, arrays, meta, 9)
+        return contents(copied)
+
+    for found, line in (
+        ({"threads": 1}, "environment's threads is 2, but 1 when"),
+        ({"threads": 2, "cpu": "another"}, "'s cpu is .* but 'another' when"),
+    ):
+        before = begin_with(**found)
+        with pytest.raises(UsageError, match=line):
+            train(CONFIG, shapes, copied, OPTIONS)
+        assert contents(copied) == before
     train(CONFIG, shapes, copied, replace(OPTIONS, allow_inexact=True))
     inexact = run_folder.read_environment(copied)["inexact"]
     assert inexact[0].startswith("cpu: another -> ")

@@ -17,7 +17,7 @@ from keras_seg import storage
 from keras_seg.ablation import protocol, runner
 from keras_seg.ablation.protocol import Arm, ArmResult, Plan, Stage, choose_winner
 from keras_seg.ablation.task import Journal, state_from_exit_code
-from keras_seg.config import Config
+from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import (
     DataError,
@@ -611,68 +611,58 @@ def test_a_claim_is_a_comparison():
     )
 
 
+KILLED = Config(
+    net="segnet_basic",
+    data={"size": (12, 20), "batch": 2},
+    validation={"every": 2},
+    steps=6,
+)
 STUDY_SCRIPT = """
-import sys
+import json, sys
 from pathlib import Path
 from keras_seg import command_line, storage
 from keras_seg.ablation import runner
 from keras_seg.ablation.protocol import Arm, Plan, Stage
-from keras_seg.config import Config
+from keras_seg.config import from_dict
 from keras_seg.data.prepared import open_prepared
 
-NET = {"name": "hourglass", "stacks": 1, "depth": 1, "features": 8, "stem": 4}
-BASE = Config(
-    net=NET | {"stem_stride": 2}, data={"size": (24, 40), "batch": 2}, steps=6,
-    validation={"every": 2},
-)
-
-def arms(base):
-    return [
-        Arm(f"lr{k}", f"lr {k}", base.changed(optimizer={"lr": k / 1000}))
-        for k in (1, 2)
-    ]
-
 def main(argv):
-    stage = Stage("rate", "Which?", "test", arms)
-    plan = Plan(lambda data: BASE, (stage,))
-    folder, jobs = Path(argv[1]), int(argv[2])
-    where = runner.Execution(folder, open_prepared(argv[0]), threads=2, jobs=jobs)
-    with storage.lock(folder):
-        list(runner.run_stages(plan, [stage], BASE, where))
+    data, out, *configs = argv
+    arms = [
+        Arm(f"arm{k}", "An arm", from_dict(json.loads(config)))
+        for k, config in enumerate(configs)
+    ]
+    stage = Stage("rate", "Which?", "test", lambda base: arms)
+    plan = Plan(lambda data: arms[0].config, (stage,))
+    jobs = len(arms)
+    where = runner.Execution(Path(out), open_prepared(data), threads=2, jobs=jobs)
+    with storage.lock(where.folder):
+        list(runner.run_stages(plan, [stage], arms[0].config, where))
 
 sys.exit(command_line.run(main))
 """
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(shapes, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    script = folder / "study.py"
-    script.write_text(STUDY_SCRIPT)
-    command = [sys.executable, str(script), str(shapes), str(folder / "out"), "1"]
-    subprocess.run(command, check=True)
-    return folder / "out"
-
-
 @pytest.mark.parametrize(
-    "group",
+    ("arms", "group"),
     [
-        pytest.param(False, id="runner"),
-        pytest.param(True, id="runner and arm", marks=pytest.mark.slow),
+        pytest.param(1, False, id="runner"),
+        pytest.param(2, True, id="runner and arms", marks=pytest.mark.slow),
     ],
 )
 def test_killed_in_the_middle_of_an_arm_the_same_command_finishes(
-    shapes, tmp_path, group, uninterrupted
+    shapes, tmp_path, arms, group
 ):
     """SIGKILL; the arms of a killed runner save themselves and end before the next."""
-    script, folder = tmp_path / "study.py", tmp_path / "out"
-    script.write_text(STUDY_SCRIPT)
-    command = [sys.executable, str(script), str(shapes), str(folder), "2"]
+    folder = tmp_path / "out"
+    rates = [{"lr": 0.001 * (k + 1)} for k in range(arms)]
+    configs = [KILLED.changed(optimizer=rate) for rate in rates]
+    command = [sys.executable, "-c", STUDY_SCRIPT, str(shapes), str(folder)]
+    command += [json.dumps(to_dict(config)) for config in configs]
     process = subprocess.Popen(command, start_new_session=True)
-    second = folder / "rate" / "lr2" / "seed0" / "config.json"
     deadline = time.monotonic() + 180
-    first = folder / "rate" / "lr1" / "seed0" / "config.json"
-    while not (first.is_file() and second.is_file()):  # both at work
+    runs = [folder / "rate" / f"arm{k}" / "seed0" for k in range(arms)]
+    while not all((run / "config.json").is_file() for run in runs):  # all at work
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -682,9 +672,11 @@ def test_killed_in_the_middle_of_an_arm_the_same_command_finishes(
         process.kill()
     process.wait()
     subprocess.run(command, check=True)
-    for arm in ("lr1", "lr2"):
+    options = training.Options(threads=2)
+    for k, (run, config) in enumerate(zip(runs, configs)):
+        training.train(config, shapes, tmp_path / f"uninterrupted{k}", options)
         for name in ("metrics.json", "history.csv"):
-            place = Path("rate") / arm / "seed0" / name
-            assert (folder / place).read_bytes() == (uninterrupted / place).read_bytes()
+            expected = tmp_path / f"uninterrupted{k}" / name
+            assert (run / name).read_bytes() == expected.read_bytes()
     events = (folder / "journal.jsonl").read_text().splitlines()
     assert json.loads(events[-1])["event"] == "done"

@@ -32,7 +32,8 @@ def readme_code() -> str:
     code = text.partition("```python\n")[2].partition("```")[0]
     assert "keras_seg.open_data" in code
     assert "steps=2000" in code
-    code = code.replace("steps=2000", "steps=2").replace("(192, 256)", "(32, 64)")
+    code = code.replace("steps=2000", "steps=1").replace("(192, 256)", "(16, 32)")
+    code = code.replace("icnet", "segnet_basic").replace("batch=16", "batch=5")
     return (
         code + 'print("ids", ids.shape, ids.dtype, model.predict("street.jpg").shape)\n'
     )

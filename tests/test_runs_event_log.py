@@ -43,5 +43,5 @@ def test_a_resumed_run_has_one_curve(tmp_path):
 
 def test_without_tensorboard_it_is_said_before_training(monkeypatch):
     monkeypatch.setattr(event_log.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(event_log.UsageError, match=r"pip install 'keras_seg\[tensorboard"):
+    with pytest.raises(event_log.UsageError, match=r"pip install .keras_seg.tensor"):
         event_log.require_installed()

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from keras_seg import storage
+from keras_seg.data import prepared
 from keras_seg.data.prepared import Prepared, read_label
 from keras_seg.data.surreal import LABELS
 from keras_seg.data.writer import NewSample, Options, write_prepared
@@ -229,3 +231,16 @@ def shapes(out: Path, counts=(("train", 10), ("val", 6), ("test", 3))) -> Path:
             image = labels.colourise(label) + noise.astype(np.uint8)
             samples.append(NewSample(split, f"{split}{number}", image, label))
     return publish(out, "shapes", labels, samples).folder
+
+
+def resign(folder: Path) -> None:
+    """Record the hashes of changed files, as if they had been prepared so."""
+    path = folder / "manifest.csv"
+    header, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    for row in rows:
+        split, name, image = row[:3]
+        row[3] = storage.sha256(folder / "images" / split / image)
+        row[4] = storage.sha256(folder / "labels" / split / f"{name}.png")
+    path.write_text("".join(",".join(row) + "\n" for row in (header, *rows)))
+    lines = prepared.sum_lines(folder, prepared.read_meta(folder)["joints"])
+    (folder / "SHA256SUMS").write_text("".join(lines.values()))

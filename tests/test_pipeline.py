@@ -12,7 +12,7 @@ import pytest
 from keras_seg.config import Augment
 from keras_seg.data import images, pipeline
 from keras_seg.data.pipeline import Feed, Samples
-from keras_seg.data.prepared import read_image, read_label
+from keras_seg.data.prepared import open_prepared, read_image, read_label
 from keras_seg.data.writer import NewSample
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import Head, LabelSpec
@@ -364,7 +364,13 @@ def damage_size(sample):
     cv2.imwrite(str(sample.label), read_label(sample.label)[:, 1:])
 
 
+def invert(sample):
+    """Another picture in a whole file: only its hash tells."""
+    cv2.imwrite(str(sample.image), 255 - cv2.imread(str(sample.image)))
+
+
 FAULTS = [
+    (invert, r"s4\.png was changed after it was prepared"),
     (damage_file, r"s4\.png is damaged \(truncated"),
     (damage_label, r"labels/train/s4\.png has class id 9 in 6 pixels.* 0 to 4, or 255"),
     (damage_size, r"labels/train/s4\.png has 36 x 20 pixels, but its image 37 x 20"),
@@ -377,6 +383,9 @@ def test_a_bad_file_is_named(folder, damage, message):
     import tensorflow as tf
 
     damage(folder.samples("train")[4])
+    if damage in (damage_label, damage_size):  # as if it had been prepared so
+        miniatures.resign(folder.folder)
+        folder = open_prepared(folder.folder)
     samples = Samples(folder, "train", (24, 40))
     assert samples.error is None
     with pytest.raises(tf.errors.OpError):

@@ -147,6 +147,8 @@ def as_format_1(run: Path) -> None:
     old |= {"class_weights": "w1", "val_every": 4, "val_samples": 4, "val_batch": 2}
     old["augment"] = {"mirror": 0.5, "swap_lr": True, "scale": [0.7, 1.4]}
     record["meta"] |= {"format": 1, "config": old}
+    record["format"] = 1
+    del record["record_sha256"]
     meta.write_text(json.dumps(record))
     (run / "config.json").write_text(json.dumps(record["meta"]))
 
@@ -362,6 +364,7 @@ def test_validation_without_a_labelled_pixel_is_refused(tmp_path):
     split["ignored"] += sum(split["pixels"])
     split["pixels"] = [0] * len(split["pixels"])
     (folder / "meta.json").write_text(json.dumps(meta))
+    miniatures.resign(folder)
     with pytest.raises(DataError, match="val .* has no labelled pixel"):
         train(CONFIG, folder, tmp_path / "run", OPTIONS)
     assert not (tmp_path / "run").exists()

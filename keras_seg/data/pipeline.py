@@ -113,7 +113,10 @@ class Samples:
         return *pair, None if self.joints is None else self.joints[k]
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        image, label = read_image(sample.image), read_label(sample.label)
+        image, label = (
+            read_image(sample.image, sample.image_sha256),
+            read_label(sample.label, sample.label_sha256),
+        )
         if image.shape[:2] != label.shape:
             raise DataError(
                 "{2} has {1} x {0} pixels, ".format(*label.shape, sample.label)

@@ -151,12 +151,13 @@ class Prepared:
 def open_prepared(folder: str | Path) -> Prepared:
     """Open a prepared folder: check meta.json, the manifest and that the files exist.
 
-    The images and labels are not read; `keras_seg.data.verify` does that.
+    The images and labels are not read; each is held against its hash when it is.
 
     Raises:
         UsageError: there is no such folder.
         DataError: it is not a prepared folder, has another format version, or its
-            manifest is damaged, lists a missing file, or leads out of the folder.
+            manifest is damaged, lists a missing file, or leads out of the folder, or
+            one of the two was changed since.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -174,6 +175,7 @@ def open_prepared(folder: str | Path) -> Prepared:
             found = f"{listed} samples of split {split}, in {META} {counted}"
             raise damaged(folder / MANIFEST, found)
     _check_files(folder, samples)
+    _check_sums(folder)
     size = meta["image_size"]
     return Prepared(
         folder=folder,
@@ -191,21 +193,25 @@ def open_prepared(folder: str | Path) -> Prepared:
     )
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image of a prepared folder: uint8 RGB [H, W, 3]; DataError if damaged."""
-    bgr = _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+def read_image(path: Path, sha256: str | None = None) -> np.ndarray:
+    """An image of a prepared folder: uint8 RGB [H, W, 3].
+
+    Raises:
+        DataError: it is damaged, or `sha256` of the manifest is not its hash.
+    """
+    bgr = _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, sha256)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def read_label(path: Path) -> np.ndarray:
-    """A label of a prepared folder: class ids uint8 [H, W]; DataError if damaged."""
-    label = _read(path, cv2.IMREAD_UNCHANGED)
+def read_label(path: Path, sha256: str | None = None) -> np.ndarray:
+    """A label of a prepared folder: class ids uint8 [H, W]; errors as `read_image`."""
+    label = _read(path, cv2.IMREAD_UNCHANGED, sha256)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise damaged(path, f"{label.dtype} {label.shape}, not 8-bit class ids")
     return label
 
 
-def _read(path: Path, flags: int) -> np.ndarray:
+def _read(path: Path, flags: int, sha256: str | None) -> np.ndarray:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -217,6 +223,8 @@ def _read(path: Path, flags: int) -> np.ndarray:
     array = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if array is None:
         raise damaged(path, "it cannot be decoded")
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise changed(path, MANIFEST)
     return array
 
 
@@ -234,6 +242,28 @@ def _check_pixels(path: Path, content: bytes) -> None:
 def damaged(path: Path, reason: object) -> DataError:
     """The error of a file that is not as it was prepared."""
     return DataError(f"{path} is damaged ({reason}). {_AGAIN}")
+
+
+def changed(path: Path, record: str) -> DataError:
+    """The error of a whole file whose hash is not the one that was recorded."""
+    return DataError(
+        f"{path} was changed after it was prepared: its SHA-256 is not that in "
+        f"{record}. Restore it, or prepare the folder again."
+    )
+
+
+def _check_sums(folder: Path) -> None:
+    """DataError where meta.json or the manifest is not what SHA256SUMS says."""
+    try:
+        lines = (folder / SUMS).read_text("utf-8").splitlines()
+    except OSError:  # a folder from before it was written
+        return
+    recorded = {
+        name: digest for digest, _, name in (ln.partition("  ") for ln in lines)
+    }
+    for name in (META, MANIFEST):
+        if name in recorded and storage.sha256(folder / name) != recorded[name]:
+            raise changed(folder / name, SUMS)
 
 
 def is_safe_id(text: str) -> bool:

@@ -246,7 +246,7 @@ class Scorer:
             height, width = self.network.config.data.size
             return targets[:, :height, :width]
         files = self.files[first : first + len(targets)]
-        labels = [read_label(file.label) for file in files]
+        labels = [read_label(file.label, file.label_sha256) for file in files]
         return np.stack(labels) if self._step.counts_inside else labels
 
     def _counts(self, found, labels) -> np.ndarray:

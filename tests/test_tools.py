@@ -192,6 +192,7 @@ def test_augmentations_are_settings_by_name():
         ("--net icnet --size 32 64 --steps 1 --epochs 1", "--steps and --epochs"),
         ("--net icnet --size 32 64 --steps 1 --knob a=1", "no knob 'a'"),
         ("--net icnet --size 32 64 --steps 1 --knob bins=foo", "icnet.* bins='foo'"),
+        ("--net icnet --size 32 64 --steps 1 --knob bins=[0]", "bins is 0; a grid"),
         ("--net hourglass --size 32 64 --steps 1 --knob depth=x", "depth='x'.*knobs"),
         (
             "--net icnet --size 32 64 --steps 1 --set net.cff_dilation=0",

@@ -44,6 +44,8 @@ class AdaptiveAveragePooling(keras.layers.Layer):
     def __init__(self, bins: int, **kwargs):
         super().__init__(**kwargs)
         self.bins = int(bins)
+        if self.bins < 1:
+            raise ValueError(f"bins is {bins}; a grid has at least 1 region a side")
 
     def build(self, input_shape):
         self.rows = averaging_matrix(input_shape[1], self.bins)

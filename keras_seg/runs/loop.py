@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,9 +33,7 @@ from keras_seg.errors import (
 from keras_seg.nets import pretrained
 from keras_seg.runs import checkpoint, evaluate, folder, optimizers
 from keras_seg.runs.event_log import EventLog
-
-if TYPE_CHECKING:
-    from keras_seg.runs.train import Interruption, Options
+from keras_seg.runs.options import Interruption, Options
 
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
 KEPT_BEST = 10**9  # all, until the next checkpoint
@@ -50,8 +48,8 @@ def train(
     config: Config,
     prepared: Prepared,
     out: Path,
-    options: "Options",
-    asked: "Interruption",
+    options: Options,
+    asked: Interruption,
 ) -> dict[str, Any]:
     """Train until `config.steps`, from wherever `out` is, and score the best weights.
 
@@ -113,8 +111,8 @@ class Run:
         config: Config,
         prepared: Prepared,
         out: Path,
-        options: "Options",
-        asked: "Interruption",
+        options: Options,
+        asked: Interruption,
     ):
         self.config = config
         self.prepared = prepared

@@ -18,7 +18,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,33 +32,7 @@ from keras_seg.errors import (
     memory_failure_named,
 )
 from keras_seg.runs import checkpoint, event_log, folder
-
-
-@dataclass(frozen=True)
-class Options:
-    """What does not change the result: where and how a run is carried out.
-
-    Attributes:
-        init_weights: file of pretrained weights (`keras_seg.nets.pretrained`); its
-            SHA-256 is part of the configuration.
-        threads: of TensorFlow's operations; None is the number of cores.
-        workers: threads of the data loader.
-        checkpoint_every: batches between checkpoints; None is by time, so that
-            saving costs about 1 % and a kill loses at most 10 minutes.
-        allow_inexact: resume although the machine or a library changed.
-        restart: train anew, dropping what the folder holds of the run.
-        tensorboard: keep a log for TensorBoard in the run folder as well.
-        title: shown before every progress line.
-    """
-
-    init_weights: Path | None = None
-    threads: int | None = None
-    workers: int = 2
-    checkpoint_every: int | None = None
-    allow_inexact: bool = False
-    restart: bool = False
-    tensorboard: bool = False
-    title: str = ""
+from keras_seg.runs.options import Interruption, Options
 
 
 def train(
@@ -159,13 +132,6 @@ def sha256(file: Path) -> str:
         raise UsageError(
             f"--init-weights {file} cannot be read: {error.strerror}."
         ) from error
-
-
-@dataclass
-class Interruption:
-    """Which signal asked the run to stop, if one did."""
-
-    signal: str | None = None
 
 
 @contextmanager

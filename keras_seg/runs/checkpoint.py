@@ -22,7 +22,11 @@ FORMAT_VERSION = 2  # 1 had no hash of meta.json; it is read
 
 
 def save(
-    folder: Path, step: int, arrays: Mapping[str, np.ndarray], meta: Mapping, keep: int
+    folder: Path,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping,
+    keep: int | None,
 ) -> Path:
     """Write checkpoint `step` into `folder`; the newest `keep` - 1 others remain.
 
@@ -31,7 +35,7 @@ def save(
         step: non-negative; its checkpoint is replaced if it exists.
         arrays: {name: array}, any shapes and numeric dtypes.
         meta: JSON values to store beside them.
-        keep: how many checkpoints remain, at least 1.
+        keep: how many checkpoints remain, at least 1; None keeps all.
 
     Returns:
         The checkpoint's folder.
@@ -53,9 +57,9 @@ def save(
         }
         record["record_sha256"] = storage.json_sha256(json.loads(json.dumps(record)))
         (new / "meta.json").write_text(json.dumps(record))
-    others = [other for other in steps(folder) if other != step]
-    for old in others[: len(others) - (keep - 1)]:
-        shutil.rmtree(folder / f"step-{old:08d}")
+    if keep is not None:
+        others = [other for other in steps(folder) if other != step]
+        keep_only(folder, [step, *others[max(0, len(others) - (keep - 1)) :]])
     return final
 
 
@@ -67,9 +71,7 @@ def keep_only(folder: Path, wanted: Iterable[int]) -> None:
 
 def drop_after(folder: Path, step: int) -> None:
     """Remove the checkpoints after `step`: damaged, or of a stretch run again."""
-    for later in steps(folder):
-        if later > step:
-            shutil.rmtree(folder / f"step-{later:08d}")
+    keep_only(folder, [each for each in steps(folder) if each <= step])
 
 
 def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:

@@ -121,7 +121,7 @@ def check_no_foreign_files(run: Path) -> None:
     if path.is_file():
         try:
             is_ours = {"format", "config", "data"} <= storage.read_json(path).keys()
-        except StorageError:  # damaged; what it stands beside tells
+        except StorageError:  # damaged; the file beside it tells
             is_ours = (run / "environment.json").is_file()
         found = [] if is_ours else [path.name]
     else:

@@ -36,7 +36,6 @@ from keras_seg.runs.event_log import EventLog
 from keras_seg.runs.options import Interruption, Options
 
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
-KEPT_BEST = 10**9  # all, until the next checkpoint
 SAVING_SHARE = 0.005  # of the wall time at the default interval; 1 % with the best ones
 SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
 SAMPLE_IMAGES = 4  # validation images kept with their predictions
@@ -277,7 +276,7 @@ class Run:
             self.state.best_miou = -1.0 if is_nan else row["val_miou"]
             # Those that a checkpoint refers to stay until `save` has written the next
             best = self.out / "best"
-            checkpoint.save(best, self.updates, arrays, self.identity, KEPT_BEST)
+            checkpoint.save(best, self.updates, arrays, self.identity, keep=None)
 
     def write_history(self, row: dict[str, float]) -> None:
         """Add a row to history.csv, which is replaced as a whole."""

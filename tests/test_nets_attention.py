@@ -34,6 +34,49 @@ def test_layer_sizes(knobs, layer):
         assert output_shape(model, f"dec{i}_se_scale") == (side, side, channels)
 
 
+def first_five_layers(**knobs):
+    return outline("fcn_attention", (224, 224), 19, encoder="layers", **knobs)
+
+
+def test_first_five_layers_have_the_parameters_that_attn_counts():
+    """1.58 million without skips and 1.63 million with them, by hand.
+
+    Kernels, then gamma and beta: five convolutions of 3x3 on 3, 64, 64, 128, 128
+    channels, and five transposed ones of 4x4 back.
+    """
+    encoder = 9 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256)
+    encoder += 2 * (64 + 64 + 128 + 128 + 256)
+    decoder = 16 * (256 * 128 + 128 * 128 + 128 * 64 + 64 * 64 + 64 * 32)
+    decoder += 2 * (128 + 128 + 64 + 64 + 32)
+    squeeze = sum(k * (k // 16) * 2 + k // 16 + k for k in (128, 128, 64, 64, 32))
+    classifier = 32 * 19 + 19
+    plain = encoder + decoder + squeeze + classifier
+    skips = 128 * 128 + 128 + 128 * 128 + 128 + 2 * (64 * 64 + 64)
+    assert (plain, plain + skips) == (1_578_925, 1_620_269)
+    without = first_five_layers(aspp=False, skips=False)
+    assert count(without.trainable_weights) == plain
+    assert count(first_five_layers(aspp=False).trainable_weights) == plain + skips
+    # The pyramid: 1x1, three 3x3 and the image's mean from 256 to 256, 1x1 from 1280
+    pyramid = 256 * 256 * (1 + 27 + 1) + 5 * 256 * 256 + 6 * 2 * 256
+    whole = first_five_layers()
+    assert count(whole.trainable_weights) == plain + skips + pyramid
+
+
+@pytest.mark.parametrize("downsample", ["conv", "pool"])
+def test_sizes_of_the_first_five_layers(downsample):
+    model = first_five_layers(downsample=downsample)
+    end = "relu" if downsample == "conv" else "pool"
+    names = ("enc1_conv1", "enc1_conv2", "enc2_conv1", "enc2_conv2", "enc3_conv1")
+    for i, channels in enumerate((64, 64, 128, 128, 256), 1):
+        side = 224 // 2**i
+        found = output_shape(model, f"{names[i - 1]}_{end}")
+        assert found == (side, side, channels)
+    for i, channels in ((4, 128), (3, 128), (2, 64), (1, 64), (0, 32)):
+        side = 224 // 2**i
+        assert output_shape(model, f"dec{i}_se_scale") == (side, side, channels)
+    assert output_shape(model, "classifier") == (224, 224, 19)
+
+
 def test_width_leaves_every_layer_at_least_8_channels():
     model = outline("fcn_attention", (32, 32), 3, width=0.01)
     widths = {

@@ -173,6 +173,21 @@ def test_vgg16_encoder_from_the_older_layout(name, knobs, kept_layer, tmp_path):
     assert kept_layer in kept
 
 
+def test_first_five_layers_of_vgg16(tmp_path):
+    arrays = vgg16_arrays()
+    path = save_legacy_h5(tmp_path / "vgg16_notop.h5", arrays)
+    convs = ("1_conv1", "1_conv2", "2_conv1", "2_conv2", "3_conv1")
+    widths = {f"enc{conv}": WIDTHS[int(conv[0]) - 1] for conv in convs}
+    narrowed = {"LAYERS": widths, "LAYERS_DECODER": dict.fromkeys((4, 3, 2, 1), 8)}
+    model = narrow("fcn_attention", (32, 32), 4, narrowed, encoder="layers")
+    kept = pretrained.load(model, "fcn_attention", path)
+    for conv in convs:
+        np.testing.assert_array_equal(
+            value(model, f"enc{conv}/kernel"), arrays[f"block{conv}"][0]
+        )
+        assert f"enc{conv}" not in kept
+
+
 def test_vgg16_encoder_from_keras_3_weights(tmp_path):
     vgg16 = keras.applications.VGG16(weights=None, include_top=False)
     path = tmp_path / "vgg16.weights.h5"

@@ -107,6 +107,7 @@ def test_counts(name, size, num_classes, knobs, trainable, weights):
         ("unet_bn", 2, {"pool_size": 4}, "pool_size .* 4;.* 3, 2"),
         ("unet", 2, {"batch_norm": True}, "batch_norm.*: pool_size"),
         ("fcn_strided", 2, {"order": "relu"}, "order .* relu;.* bn_act, act_bn"),
+        ("fcn_attention", 2, {"encoder": "vgg"}, "encoder .* vgg;.* blocks, layers"),
         ("fcn_attention", 2, {"downsample": "max"}, "downsample .* max;.* conv, pool"),
         ("fcn_attention", 2, {"width": 0}, "width .* 0;.* above 0"),
         ("fcn_attention", 2, {"reduction": 0}, "reduction .* 0;.* at least 1"),

@@ -15,7 +15,7 @@ class LabelSpec:
     """The classes of a dataset; ids are positions in `names`, from 0.
 
     Attributes:
-        names: class names in id order, 1 to 255 of them, all different.
+        names: class names in id order, 1 to 255 of them, all different and printable.
         palette: one (red, green, blue) triple in 0..255 per class.
         flip_pairs: pairs of ids that change places when an image is mirrored
             (left shoe, right shoe); empty where no class knows left from right.
@@ -30,6 +30,12 @@ class LabelSpec:
             raise UsageError(
                 f"There are {len(self.names)} classes; there must be 1 to {IGNORE_ID}."
             )
+        for name in self.names:
+            if not (name.strip() and name.isprintable()):
+                raise UsageError(
+                    f"The class name {name!r} is empty or has characters that cannot "
+                    "be printed."
+                )
         if len(set(self.names)) != len(self.names):
             raise UsageError(f"Class names repeat: {', '.join(self.names)}.")
         if len(self.palette) != len(self.names):

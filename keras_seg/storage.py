@@ -33,6 +33,8 @@ LOCK = ".lock"
 RESTART = "Use --restart to train anew."  # the way out where a run is damaged
 MAX_UNPACKED = 1 << 30  # bytes that a compressed archive of less may unpack to
 
+# The workshop of `publishing`: its name's end, the mark that it is ours, what is in it
+_WORKSHOP, _OWNER, _STAGES = ".partial", ".made-by-keras_seg", ("new", "old", "ready")
 _OURS = re.compile(r"\.tmp-\d+-")  # temporary names have the writer's process id
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -246,44 +248,125 @@ def _remove_if_empty(folders: Iterable[Path]) -> None:
 def publishing(out: Path, check: Callable[[Path], None]) -> Iterator[Path]:
     """An empty folder that takes the place of `out` when the block ends well.
 
-    It is beside `out`, in the folder `.NAME.partial`, which is locked while it is in
-    use and holds nothing of the user's. A folder that was at `out` is removed once
-    the new one is in its place.
+    It is in a workshop beside `out`, the folder `.NAME.partial`, which is locked while
+    it is in use. Where `out` cannot be renamed, as a mount point or in a folder that
+    is not writable, the workshop is inside of it, and the contents change places one
+    by one. What was at `out` is removed once the new folder is in its place.
 
     Args:
-        out: the place of the new folder.
+        out: the place of the new folder, without symbolic links.
         check: called with `out` before the work and again before it is replaced;
-            raises where something is there that must stay.
+            raises where something is there that must stay. `contents` lists it.
 
     Raises:
+        UsageError: the workshop's name is taken by a folder that is not ours.
         LockedError: another process is publishing to `out`.
         StorageError: the disk is full or not writable; `out` is as it was.
     """
     check(out)
-    workshop = out.with_name(f".{out.name}.partial")
-    new, old = workshop / "new", workshop / "old"
+    inside = _stays_in_place(out)
+    workshop = (out if inside else out.parent) / f".{out.name}{_WORKSHOP}"
+    _check_workshop(workshop)
+    replace, settle = (
+        (_replace_contents, _finish_contents) if inside else (_replace, _put_back)
+    )
     with lock(workshop):
+        new = workshop / "new"
         try:
-            if old.exists() and not out.exists():  # killed between the two renames
-                old.rename(out)
-            for leftover in (new, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+            (workshop / _OWNER).touch()
+            settle(workshop, out)
+            for leftover in _STAGES:
+                shutil.rmtree(workshop / leftover, ignore_errors=True)
             check(out)
             new.mkdir()
             yield new
             if new.exists():  # the caller may have found that there is nothing to do
                 _sync_tree(new)
                 check(out)  # again: the work may have taken hours
-                if out.exists():
-                    out.rename(old)
-                new.rename(out)
-                _sync(out.parent)
+                replace(workshop, out)
         except OSError as error:
             raise storage_error(error, out) from error
         finally:
-            if old.exists() and not out.exists():  # stopped between the two renames
-                old.rename(out)
+            settle(workshop, out)
             shutil.rmtree(workshop, ignore_errors=True)
+
+
+def contents(folder: Path) -> list[str]:
+    """Names in a folder, without a workshop of `publishing` and a disk's lost+found."""
+    hidden = {f".{folder.name}{_WORKSHOP}"}
+    if os.path.ismount(folder):
+        hidden.add("lost+found")
+    return sorted({entry.name for entry in folder.iterdir()} - hidden)
+
+
+def _stays_in_place(out: Path) -> bool:
+    """Whether a folder is there that cannot be renamed."""
+    return out.is_dir() and (
+        os.path.ismount(out)
+        or str(out) in _mount_points()
+        or not os.access(out.parent, os.W_OK)
+    )
+
+
+def _mount_points() -> set[str]:
+    """Of Linux; os.path.ismount overlooks a folder mounted within one disk."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    octal = re.compile(r"\\([0-7]{3})")  # a space is \040
+    return {
+        octal.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4])
+        for line in lines
+    }
+
+
+def _check_workshop(workshop: Path) -> None:
+    """UsageError where a folder of the workshop's name is not one that we made."""
+    if not workshop.exists() and not workshop.is_symlink():
+        return
+    there = set() if workshop.is_symlink() else set(os.listdir(workshop))
+    is_ours = there <= {LOCK} or _OWNER in there
+    if workshop.is_symlink() or not is_ours or there - {LOCK, _OWNER, *_STAGES}:
+        raise UsageError(
+            f"{workshop} is in the way: the work is done in a folder of that name, and "
+            "that one was not made by keras_seg. Move it, or name another --out."
+        )
+
+
+def _replace(workshop: Path, out: Path) -> None:
+    if out.exists():
+        out.rename(workshop / "old")
+    (workshop / "new").rename(out)
+    _sync(out.parent)
+
+
+def _put_back(workshop: Path, out: Path) -> None:
+    """What was at `out`, where somebody was stopped between the two renames."""
+    if (workshop / "old").exists() and not out.exists():
+        (workshop / "old").rename(out)
+
+
+def _replace_contents(workshop: Path, out: Path) -> None:
+    old = workshop / "old"
+    old.mkdir()
+    for name in contents(out):
+        (out / name).rename(old / name)
+    (workshop / "new").rename(workshop / "ready")
+    _finish_contents(workshop, out)
+
+
+def _finish_contents(workshop: Path, out: Path) -> None:
+    """Give `out` its new contents or, where they are not ready, its old ones."""
+    ready = workshop / "ready"
+    source = ready if ready.exists() else workshop / "old"
+    if source.exists():
+        # Files come last: meta.json says that the folder is whole.
+        for path in sorted(source.iterdir(), key=Path.is_file):
+            path.rename(out / path.name)
+        _sync(out)
+        shutil.rmtree(workshop / "old")
+        shutil.rmtree(source, ignore_errors=True)
 
 
 @contextmanager

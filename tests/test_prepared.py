@@ -236,6 +236,15 @@ def add_notes(out):
     (out / "notes" / "thesis.txt").write_text("mine")
 
 
+def add_folder(out):
+    (out / "labels" / "train" / "mine").mkdir()
+
+
+def link_a_split(out):
+    (out / "images" / "test").rename(out.parent / "moved")
+    (out / "images" / "test").symlink_to(out.parent / "moved")
+
+
 def put(name, text):
     return lambda out: (out / name).write_text(text)
 
@@ -246,8 +255,15 @@ def put(name, text):
         (put("meta.json", '{"my": 1}'), "meta.json has format version None"),
         (put("meta.json", '{"format_version": 1}'), "is damaged .field dataset"),
         (put("meta.json", "{"), "meta.json is damaged"),
+        (put("manifest.csv", "split"), "manifest.csv is damaged.*Remove it yourself"),
         (put("mine.png", "mine"), "out also holds mine.png"),
+        (put("images/mine.png", "mine"), "out also holds images/mine.png"),
+        (put("images/train/c.png", "mine"), "out also holds images/train/c.png"),
+        (put("labels/val/a.txt", "mine"), "out also holds labels/val/a.txt"),
+        (put("joints/mine.npz", "mine"), "out also holds joints/mine.npz"),
         (add_notes, "out also holds notes"),
+        (add_folder, "out also holds labels/train/mine"),
+        (link_a_split, "out also holds images/test"),
     ],
 )
 def test_overwrite_replaces_nothing_but_prepared_folders(change, named, tmp_path):
@@ -277,13 +293,72 @@ def test_overwrite_replaces_a_damaged_folder_with_its_pictures(tmp_path):
     first, _ = write(out)
     for name in ("selection.csv", "samples.png", "sheet.png"):
         (out / name).write_bytes(b"ours")
-    (out / "manifest.csv").write_text("split")
+    (out / "images" / "val" / "a.png").write_bytes(b"damaged")
     (out / "images" / "train" / "a.png").unlink()
     again, now = write(out, overwrite=True)
     assert now
     assert again == first
     assert not (out / "sheet.png").exists()
     assert names_in(tmp_path) == {"out"}
+
+
+def test_a_link_to_the_place_is_followed(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "data")
+    for overwrite in (False, True):
+        prepared, now = write(tmp_path / "out", overwrite=overwrite)
+        assert now
+        assert prepared.folder == tmp_path / "disk" / "data"
+    assert (tmp_path / "out").is_symlink()
+    assert names_in(tmp_path / "disk") == {"data"}
+
+
+@pytest.mark.parametrize("name", [".out.partial", "out.rejected.csv"])
+def test_names_that_the_work_needs_are_not_taken_from_the_user(name, tmp_path):
+    place = tmp_path / name
+    place = place / "new" if place.suffix == ".partial" else place
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("mine")
+    with pytest.raises(UsageError, match=f"{name} is in the way"):
+        write(tmp_path / "out")
+    assert place.read_text() == "mine"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_labelled_pixel_is_refused(split, tmp_path):
+    def convert_ignored(item):
+        for sample in convert(item):
+            ignored = np.full_like(sample.label, 255)
+            yield replace(sample, label=ignored) if item.split == split else sample
+
+    message = f"No pixel of split {split} is labelled: .* in all of its 2 images"
+    with pytest.raises(DataError, match=message):
+        write(tmp_path / "out", convert=convert_ignored)
+    assert names_in(tmp_path) == set()
+
+
+def test_a_test_split_may_have_no_labels(tmp_path):
+    def convert_test(item):
+        for sample in convert(item):
+            ignored = np.full_like(sample.label, 255)
+            yield replace(sample, label=ignored) if item.split == "test" else sample
+
+    prepared, _ = write(tmp_path / "out", convert=convert_test)
+    assert prepared.counts("test").pixels.sum() == 0
+
+
+def test_rejected_ids_are_no_formulas(tmp_path):
+    """A spreadsheet runs a cell that begins with one of = + - @ or a tab."""
+    names = ["=1+1", "+x", "-x", "@x", "a=b"]
+    bad = [Item("val", name, 1, "bad") for name in names]
+    with pytest.raises(DataError):
+        write(tmp_path / "out", [*ITEMS, *bad])
+    rows = storage.read_table(tmp_path / "out.rejected.csv")
+    assert [row["id"] for row in rows] == ["'=1+1", "'+x", "'-x", "'@x", "a=b"]
+    # The second attempt replaces its own list.
+    with pytest.raises(DataError):
+        write(tmp_path / "out", [*ITEMS, *bad[:1]])
+    assert len(storage.read_table(tmp_path / "out.rejected.csv")) == 1
 
 
 @pytest.mark.parametrize("each", [in_threads, in_processes])

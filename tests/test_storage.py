@@ -4,6 +4,8 @@ import errno
 import fcntl
 import math
 import os
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +160,7 @@ def test_a_publisher_killed_between_its_renames_gives_the_old_folder_back(tmp_pa
     old = tmp_path / ".data.partial" / "old"
     old.mkdir(parents=True)
     (old / "file").write_text("old")
+    (old.parent / ".made-by-keras_seg").touch()
     seen = []
 
     def check(out):
@@ -169,6 +172,122 @@ def test_a_publisher_killed_between_its_renames_gives_the_old_folder_back(tmp_pa
         pass
     assert seen == [False, True]
     assert (tmp_path / "data" / "file").read_text() == "old"
+
+
+def someones_folder(workshop):
+    (workshop / "new").mkdir(parents=True)
+    (workshop / "new" / "thesis.txt").write_text("mine")
+
+
+def someones_note_in_ours(workshop):
+    workshop.mkdir()
+    (workshop / ".made-by-keras_seg").touch()
+    (workshop / "thesis.txt").write_text("mine")
+
+
+def link_to_someones_folder(workshop):
+    (workshop.parent / "elsewhere").mkdir()
+    workshop.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "take", [someones_folder, someones_note_in_ours, link_to_someones_folder]
+)
+def test_a_folder_of_the_workshops_name_is_not_taken(take, tmp_path):
+    take(tmp_path / ".data.partial")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=".data.partial is in the way"):
+        with storage.publishing(tmp_path / "data", nothing):
+            pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture(params=["disk", "folder of the same disk", "emulated"])
+def mount_point(tmp_path, request, monkeypatch):
+    """A folder that cannot be renamed."""
+    out = tmp_path / "mounted here"
+    out.mkdir()
+    (tmp_path / "other").mkdir()
+    if request.param == "emulated":
+        monkeypatch.setattr(storage, "_mount_points", lambda: {str(out)})
+        yield out
+        return
+    kind = {"disk": ["-t", "tmpfs", "none"], "emulated": []}
+    arguments = kind.get(request.param, ["--bind", str(tmp_path / "other")])
+    mount = ["mount", *arguments, str(out)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount")
+    yield out
+    subprocess.run(["umount", str(out)], check=True)
+
+
+def fill(folder, *files):
+    for file in files:
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(file)
+
+
+def test_a_mount_point_gets_new_contents(mount_point):
+    for files in (("a/x", "b/x", "meta"), ("b/y", "c/y", "meta")):
+        with storage.publishing(mount_point, nothing) as new:
+            fill(new, *files)
+        found = [path for path in mount_point.rglob("*") if path.is_file()]
+        assert sorted(path.relative_to(mount_point).as_posix() for path in found) == [
+            *files
+        ]
+        assert storage.contents(mount_point) == sorted({f[:1] for f in files[:2]}) + [
+            "meta"
+        ]
+    with pytest.raises(ZeroDivisionError):
+        fail_in(storage.publishing(mount_point, nothing), "half")
+    assert storage.contents(mount_point) == ["b", "c", "meta"]
+
+
+@pytest.mark.parametrize("killed_at", range(9))
+def test_a_killed_exchange_of_contents_is_finished(killed_at, tmp_path, monkeypatch):
+    """Whatever rename it was: all of the old, or all of the new."""
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(storage, "_mount_points", lambda: {str(out)})
+    fill(out, "a/x", "b/x", "meta")
+    renames, rename = [], Path.rename
+
+    class Killed(BaseException):
+        pass
+
+    def dying(path, target):
+        if len(renames) == killed_at:
+            raise Killed
+        renames.append(path.name)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dying)
+        # A killed process cleans nothing up.
+        patch.setattr(storage.shutil, "rmtree", lambda *_, **__: None)
+        try:
+            with storage.publishing(out, nothing) as new:
+                fill(new, "b/y", "c/y", "meta")
+        except Killed:
+            pass
+    with pytest.raises(ZeroDivisionError):
+        fail_in(storage.publishing(out, nothing), None)
+    found = sorted(
+        path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()
+    )
+    assert found == (
+        ["a/x", "b/x", "meta"] if killed_at < 4 else ["b/y", "c/y", "meta"]
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_in_one_that_is_not_writable(tmp_path):
+    out = tmp_path / "parent" / "out"
+    out.mkdir(parents=True)
+    out.parent.chmod(0o500)
+    with storage.publishing(out, nothing) as new:
+        fill(new, "meta")
+    assert names(out) == ["meta"]
 
 
 def test_a_new_folder_replaces_the_old_one_or_leaves_it(tmp_path):

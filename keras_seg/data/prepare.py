@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_seg import data
-from keras_seg.command_line import Parser, natural_int, positive_int
+from keras_seg.command_line import Parser, check_folder, natural_int, positive_int
 from keras_seg.data import Option
 from keras_seg.data.prepared import SHEET, Prepared, open_prepared
 from keras_seg.data.writer import Options
@@ -140,6 +140,7 @@ def _shown(value: object) -> str:
 def prepare(request: Request) -> Prepared:
     """Prepare a dataset and print what was done."""
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
+    _check_places(request.src, request.out)
     prepared, written = data.load(request.dataset).prepare(
         request.src, request.out, request.options, **request.own
     )
@@ -154,6 +155,17 @@ def prepare(request: Request) -> Prepared:
     if again:
         print(f"note: {len(again)} images are in two splits, the first {again[0]}")
     return prepared
+
+
+def _check_places(src: Path, out: Path) -> None:
+    """UsageError where the prepared folder would be one of the raw files."""
+    check_folder(out)
+    src, out = Path(os.path.realpath(src)), Path(os.path.realpath(out))
+    if out.is_relative_to(src):
+        raise UsageError(
+            f"--out {out} is inside --src {src}: the next preparation would read its "
+            "own result. Name a folder elsewhere."
+        )
 
 
 def verify(argv: list[str], program: str = PROGRAM) -> None:

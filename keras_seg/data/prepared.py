@@ -35,10 +35,7 @@ from keras_seg.labels import IGNORE_ID, LabelSpec
 FORMAT_VERSION = 1
 META, MANIFEST, SUMS = "meta.json", "manifest.csv", "SHA256SUMS"
 SELECTION, PARTS_SHEET, SHEET = "selection.csv", "samples.png", "sheet.png"
-ENTRIES = frozenset(  # all that a prepared folder may hold
-    {"images", "labels", "joints", META, MANIFEST, SUMS}
-    | {SELECTION, PARTS_SHEET, SHEET}
-)
+FILES = frozenset({META, MANIFEST, SUMS, SELECTION, PARTS_SHEET, SHEET})
 MANIFEST_FIELDS = (
     *("split", "id", "image", "image_sha256", "label_sha256"),
     *("height", "width", "sequence"),
@@ -191,6 +188,32 @@ def open_prepared(folder: str | Path) -> Prepared:
         ),
         _samples=samples,
     )
+
+
+def foreign_entries(folder: Path) -> list[str]:
+    """What a prepared folder holds beside what its manifest lists, sorted.
+
+    Paths relative to the folder. Images and labels may be missing or damaged.
+
+    Raises:
+        DataError: meta.json or the manifest is damaged, so that nobody can tell.
+    """
+    meta = read_meta(folder)
+    samples = [one for split in _read_manifest(folder).values() for one in split]
+    known = {path for sample in samples for path in (sample.image, sample.label)}
+    known |= {folder / "joints" / f"{split}.npz" for split in meta["joints"]}
+    known |= {parent for path in known for parent in path.parents}
+    known |= {folder / name for name in FILES}
+    found, top = [], set(storage.contents(folder))
+    for place, folders, files in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = top.intersection(folders)
+        for name in (*folders, *files):
+            path = Path(place, name)
+            is_link = path.is_symlink()
+            if path not in known or is_link or path.is_dir() != (name in folders):
+                found.append(path.relative_to(folder).as_posix())
+    return sorted(found)
 
 
 def read_image(path: Path, sha256: str | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ files are a function of the sample, and the manifest is sorted.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -21,7 +22,6 @@ from keras_seg import storage
 from keras_seg.command_line import Progress
 from keras_seg.data.images import encode_jpeg, encode_png
 from keras_seg.data.prepared import (
-    ENTRIES,
     FORMAT_VERSION,
     MANIFEST,
     MANIFEST_FIELDS,
@@ -29,11 +29,11 @@ from keras_seg.data.prepared import (
     SUMS,
     Prepared,
     count_pixels,
+    foreign_entries,
     hash_joints,
     is_safe_id,
     label_pixels,
     open_prepared,
-    read_meta,
     sort_key,
     sum_lines,
 )
@@ -41,6 +41,7 @@ from keras_seg.data.workers import in_threads
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
 
+_REJECTED_FIELDS = ("split", "id", "error")
 _OTHERWISE = "Name another --out, or replace it with --overwrite."
 
 
@@ -113,7 +114,7 @@ def write_prepared(
             then left as it is).
         items: what to convert, already cut to `options.limit`. Or a function that finds
             them, where that takes long: called only if there is something to do, with
-            the folder in the making, where it may leave files of `prepared.ENTRIES`.
+            the folder in the making, where it may leave some of `prepared.FILES`.
         convert: gives the samples of an item; DataError rejects the item. Picklable
             where `each` needs that.
         settings: JSON values: everything else that decides the result, and what
@@ -128,20 +129,22 @@ def write_prepared(
     Raises:
         UsageError: `out` is a file, or holds something else.
         DataError: more bad items than `options.skip_bad` (`OUT.rejected.csv` lists
-            them), an empty split, or an id twice in a split.
+            them), an empty split, an id twice in a split, or no labelled pixel in
+            train or val.
         LockedError: another process is preparing the same folder.
         StorageError: the disk is full or not writable.
     """
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))  # a link is followed
+    rejected_file = out.with_name(f"{out.name}.rejected.csv")
     scored = {} if scored_ids is None else {"scored_ids": list(scored_ids)}
     size, limit = options.size, options.limit
     request = {"dataset": dataset, "size": size, "limit": limit, **scored, **settings}
     request = json.loads(json.dumps(request))  # as it is read back
+    _check_rejected_file(rejected_file)
     with storage.publishing(out, partial(_check_place, options.overwrite)) as stage:
         if (out / META).exists() and not options.overwrite:
             stage.rmdir()  # there is nothing to publish
             return _open_equal(out, request, options.skip_bad), False
-        rejected_file = out.with_name(f"{out.name}.rejected.csv")
         rejected_file.unlink(missing_ok=True)
         if callable(items):
             items = items(stage)
@@ -157,12 +160,13 @@ def write_prepared(
             for item, result in zip(items, results):
                 progress.advance()
                 if isinstance(result, DataError):
-                    row = {"split": item.split, "id": item.id, "error": str(result)}
-                    rejected.append(row)
+                    row = (item.split, item.id, str(result))
+                    rejected.append(dict(zip(_REJECTED_FIELDS, row)))
                 else:
                     records.extend(result)
         if len(rejected) > options.skip_bad:
-            storage.write_table(rejected_file, rejected)
+            cells = [{k: _cell(text) for k, text in row.items()} for row in rejected]
+            storage.write_table(rejected_file, cells)
             raise DataError(
                 f"{rejected[0]['error']} In all {len(rejected)} of {len(items)} {unit} "
                 f"are bad; {rejected_file} lists them. Repair them, or leave them out "
@@ -170,6 +174,11 @@ def write_prepared(
             )
         records.sort(key=sort_key)
         _check_splits(records, {"train", *(item.split for item in items)})
+        counts = {
+            split: count_pixels([r.pixels for r in records if r.split == split])
+            for split in dict.fromkeys(record.split for record in records)
+        }
+        _check_labelled(counts)
         joints = _write_joints(stage, records)
         storage.write_table(stage / MANIFEST, [record.row for record in records])
         sizes = {record.size for record in records}
@@ -181,10 +190,7 @@ def write_prepared(
             "flip_pairs": labels.flip_pairs,
             **scored,
             "image_size": sizes.pop() if len(sizes) == 1 else None,
-            "splits": {
-                split: count_pixels([r.pixels for r in records if r.split == split])
-                for split in dict.fromkeys(record.split for record in records)
-            },
+            "splits": counts,
             "joints": joints,
             "request": request,
             "command": options.command,
@@ -196,24 +202,38 @@ def write_prepared(
     return open_prepared(out), True
 
 
+def _check_rejected_file(path: Path) -> None:
+    """UsageError where the file of rejected items is somebody else's."""
+    if not os.path.lexists(path):
+        return
+    header = ",".join(_REJECTED_FIELDS).encode() + b"\n"
+    with path.open("rb") if path.is_file() else io.BytesIO() as file:
+        if file.read(len(header)) != header or path.is_symlink():
+            raise UsageError(
+                f"{path} is in the way: bad items are listed in a file of that name, "
+                "and that one was not made by keras_seg. Move it, or name another --out."
+            )
+
+
 def _check_place(overwrite: bool, out: Path) -> None:
     """UsageError where something is at `out` that must stay."""
     there = next(place for place in (out, *out.parents) if place.exists())
     if not there.is_dir():
         raise UsageError(f"--out {out} cannot be a folder: {there} is a file.")
-    if there != out or not any(out.iterdir()):
+    if there != out or not storage.contents(out):
         return
     if not (out / META).is_file():
         raise UsageError(f"--out {out} holds other files. Name a new or empty folder.")
     if overwrite:
         # What is replaced may be damaged, but holds nothing that is not ours.
         try:
-            read_meta(out)
+            foreign = foreign_entries(out)
         except DataError as error:
             raise UsageError(
-                f"--overwrite replaces prepared folders only. {error}"
+                f"--overwrite replaces prepared folders only. {error} Remove it "
+                "yourself, or name another --out."
             ) from None
-        if foreign := sorted({path.name for path in out.iterdir()} - ENTRIES):
+        if foreign:
             raise UsageError(
                 f"--overwrite replaces prepared folders only, and {out} also holds "
                 f"{foreign[0]}. Move it elsewhere first."
@@ -301,6 +321,21 @@ def _check_splits(records: Sequence[_Record], splits: Iterable[str]) -> None:
     for one, other in zip(records, records[1:]):
         if sort_key(one) == sort_key(other):
             raise DataError(f"The id {one.split}/{one.id} is used more than once.")
+
+
+def _check_labelled(counts: Mapping[str, Mapping[str, Any]]) -> None:
+    """DataError where there is nothing to learn, or nothing to score."""
+    for split in counts.keys() & {"train", "val"}:
+        if not any(counts[split]["pixels"]):
+            raise DataError(
+                f"No pixel of split {split} is labelled: all are ignored (255) in all "
+                f"of its {counts[split]['samples']} images. Check the masks' values."
+            )
+
+
+def _cell(text: str) -> str:
+    """A cell of a table that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
 
 
 def _write_joints(stage: Path, records: Sequence[_Record]) -> dict[str, str]:

@@ -116,9 +116,19 @@ def from_counts(settings: LossSettings, counts: ClassCounts) -> np.ndarray | Non
     """The class weights of a configuration: float64 [C], or None for "none".
 
     Args:
-        settings: `weights` is a key of `WEIGHTINGS`.
+        settings: `weights` is a key of `WEIGHTINGS`, or the weights themselves.
         counts: of the training split.
+
+    Raises:
+        UsageError: other than one weight for each class, or no pixel is labelled.
     """
+    if not isinstance(settings.weights, str):
+        if len(settings.weights) != len(counts.pixels):
+            raise UsageError(
+                f"loss.weights has {len(settings.weights)} numbers, but the data have "
+                f"{len(counts.pixels)} classes; give one for each, in their order."
+            )
+        return np.array(settings.weights)
     return WEIGHTINGS[settings.weights](counts, settings)
 
 

@@ -33,6 +33,13 @@ ZOOM: Rule = (
     "a lowest and a highest factor, both above 0",
 )
 SEED: Rule = (lambda seed: seed < 2**32, "below 2^32")
+WEIGHTS: Rule = (
+    lambda weights: (
+        isinstance(weights, str)
+        or (all(0 <= w < math.inf for w in weights) and any(weights))
+    ),
+    "a scheme, or one finite number from 0 for each class, not all of them 0",
+)
 
 
 def setting(
@@ -121,7 +128,10 @@ class Augment(Part):
 
     mirror: float = setting(0.0, "probability of a left-right flip", rule=PROBABILITY)
     # The thesis flipped without exchanging ids, which contradicts 18 of 24 parts.
-    swap_lr: bool = setting(False, "exchange left and right class ids when flipped")
+    swap_lr: bool | None = setting(
+        None,
+        "exchange left and right class ids when flipped; null: where the data have any",
+    )
     # BODY's "180 degrees flip" read literally
     flip180: float = setting(0.0, "probability of a half turn", rule=PROBABILITY)
     # A crop or a pad to the training size follows, at a random place.
@@ -164,8 +174,11 @@ class LossSettings(Part):
     prefix: ClassVar[str] = "loss."
 
     name: str = setting("ce", "which loss", choices="keras_seg.config.LOSSES")
-    weights: str = setting(
-        "none", "class weights", choices="keras_seg.class_weights.WEIGHTINGS"
+    weights: str | tuple[float, ...] = setting(
+        "none",
+        "class weights: a scheme, or a number for each class",
+        choices="keras_seg.class_weights.WEIGHTINGS",
+        rule=WEIGHTS,
     )
     strategy: str = setting(
         "outer",
@@ -429,12 +442,17 @@ def parse_setting(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise UsageError(f"--set {text!r} gives no value; write PART.NAME=VALUE.")
-    try:
-        return path, json.loads(value)
-    except ValueError:
-        if value in ("True", "False"):
-            return path, value == "True"
-        return path, value
+    return path, parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """The value of JSON, of numbers with commas between them, or of a bare word."""
+    for json_text in (text, f"[{text}]"):
+        try:
+            return json.loads(json_text)
+        except ValueError:
+            continue
+    return text == "True" if text in ("True", "False") else text
 
 
 def settings() -> Iterator[tuple[str, Any, Any, str, tuple[str, ...]]]:
@@ -493,7 +511,7 @@ def _check(spec: dataclasses.Field, value: Any, path: str) -> None:
     if value is None:
         return
     choices = _choices(spec)
-    if choices and value not in choices:
+    if choices and not isinstance(value, tuple) and value not in choices:
         raise UsageError(f"{path} is {value!r}; it must be one of {_list(choices)}.")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and not 0 <= value < math.inf:
@@ -550,9 +568,15 @@ def _cast(hint: Any, value: Any, path: str) -> Any:
         return _build(hint, value, path + ".")
     origin = typing.get_origin(hint)
     if origin is types.UnionType:
-        return None if value is None else _cast(typing.get_args(hint)[0], value, path)
+        if value is None and types.NoneType in typing.get_args(hint):
+            return None
+        first, second = typing.get_args(hint)
+        is_list = typing.get_origin(second) is tuple and isinstance(value, tuple | list)
+        return _cast(second if is_list else first, value, path)
     if origin is tuple:
         items = typing.get_args(hint)
+        if items[-1] is Ellipsis and isinstance(value, tuple | list):
+            items = items[:1] * len(value)
         if not isinstance(value, tuple | list) or len(value) != len(items):
             raise UsageError(f"{path} is {value!r}; it must be {len(items)} values.")
         return tuple(_cast(t, v, path) for t, v in zip(items, value))

@@ -181,3 +181,11 @@ def test_weights_are_finite_and_do_not_depend_on_the_unit(counts):
         assert np.isfinite(weights).all()
         assert (weights >= 0).all()
         np.testing.assert_allclose(weigh(np.multiply(counts, 3)), weights, rtol=1e-9)
+
+
+def test_numbers_are_taken_as_they_are():
+    counts = ClassCounts(*np.full((3, 3), 7), ignored=0, total=21)
+    found = class_weights.from_counts(LossSettings(weights=(1, 0, 2.5)), counts)
+    assert found.tolist() == [1, 0, 2.5]
+    with pytest.raises(UsageError, match="2 numbers, but the data have 3 classes"):
+        class_weights.from_counts(LossSettings(weights=(1, 2)), counts)

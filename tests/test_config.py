@@ -51,7 +51,7 @@ def test_a_setting_changes_itself_and_nothing_else():
     assert changed.augment == Augment(mirror=0.5, swap_lr=True)
     assert changed.net.knobs == {"cff_dilation": 1, "bins": (1, 2)}
     assert (changed.steps, base.steps) == (5, 3)
-    assert changed.changed(augment={"swap_lr": False}).augment == base.augment
+    assert changed.changed(augment={"swap_lr": None}).augment == base.augment
 
 
 def test_another_network_takes_no_knobs_along():
@@ -121,11 +121,23 @@ def test_settings_are_described_with_the_choices_of_their_tables():
         ("data.batch=0", "data.batch is 0; it must be at least 1"),
         ("augment.scale=[2, 1]", "a lowest and a highest factor"),
         ("augment.mirror=2", "augment.mirror is 2.0; it must be a probability"),
+        ("augment.swap_lr=maybe", "augment.swap_lr is 'maybe'; it must be true or"),
+        ("loss.weights=1,-2", "loss.weights is .* one finite number from 0 for each"),
+        ("loss.weights=0,0", "loss.weights is .* not all of them 0"),
+        ("loss.weights=1,w1", "loss.weights is '1,w1'; it must be one of none, w1"),
     ],
 )
 def test_wrong_settings_are_named(text, words):
     with pytest.raises(UsageError, match=words):
         with_settings(text)
+
+
+@pytest.mark.parametrize("text", ["1,2.5,0", "[1, 2.5, 0]"])
+def test_class_weights_are_a_scheme_or_numbers(text):
+    config = with_settings(f"loss.weights={text}")
+    assert config.loss.weights == (1.0, 2.5, 0.0)
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert with_settings("loss.weights=w1").loss.weights == "w1"
 
 
 def test_settings_that_contradict_each_other_are_named():

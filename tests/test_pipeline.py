@@ -195,8 +195,9 @@ def test_heads_get_the_label_through_their_lookup(samples):
             assert (found == coarse_id).all()
 
 
-@pytest.mark.parametrize("swap_lr", [False, True])
-def test_mirroring_exchanges_left_and_right_only_where_asked(samples, swap_lr):
+@pytest.mark.parametrize("swap_lr", [False, True, None])
+def test_mirroring_exchanges_left_and_right_unless_told_not_to(samples, swap_lr):
+    """The samples have left and right classes, 1 and 2."""
     settings = Augment(mirror=1.0, swap_lr=swap_lr)
     for index in range(7):
         k = pipeline.sample_at(0, index, 7)
@@ -204,12 +205,13 @@ def test_mirroring_exchanges_left_and_right_only_where_asked(samples, swap_lr):
         found, found_label, _ = pipeline.training_sample(samples, 0, index, settings)
         np.testing.assert_array_equal(found, image[:, ::-1])
         expected = label[:, ::-1].copy()
-        if swap_lr:
+        if swap_lr is not False:
             ones, twos = expected == 1, expected == 2
             expected[ones], expected[twos] = 2, 1
         np.testing.assert_array_equal(found_label, expected)
         # Mirrored and exchanged twice is the label again
-        table = samples.labels.flip_table() if swap_lr else np.arange(256)
+        swaps = swap_lr is not False
+        table = samples.labels.flip_table() if swaps else np.arange(256)
         np.testing.assert_array_equal(table[found_label][:, ::-1], label)
 
 

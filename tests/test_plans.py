@@ -48,11 +48,11 @@ def only(arms, *names):
 
 AUGMENTATIONS = """
     plain
-    mirror_scale       augment.mirror=0.5 augment.scale=[0.5,2.0]
+    mirror_scale       augment.mirror=0.5 augment.scale=[0.5,2.0] augment.swap_lr=false
     mirror_scale_swap  augment.mirror=0.5 augment.scale=[0.5,2.0] augment.swap_lr=true
-    mirror             augment.mirror=0.5
+    mirror             augment.mirror=0.5 augment.swap_lr=false
     mirror_swap        augment.mirror=0.5 augment.swap_lr=true
-    scale              augment.scale=[0.5,2.0]
+    scale              augment.scale=[0.5,2.0] augment.swap_lr=false
     noise              augment.noise=10.0
 """
 OUTER = """
@@ -187,7 +187,8 @@ STEP10 = given(
     "optimizer.decay_rate=0.1 optimizer.decay_every=14880"
 )
 AUG = STEP10 | given(
-    "augment.mirror=0.2 augment.rotate=10.0 augment.rotate_probability=0.2 "
+    "augment.mirror=0.2 augment.swap_lr=false augment.rotate=10.0 "
+    "augment.rotate_probability=0.2 "
     "optimizer.weight_decay=1e-4 optimizer.decay_on=all"
 )
 TABLE_4 = {
@@ -271,7 +272,7 @@ VOC_TABLE_4 = {
     | given("steps=420 optimizer.schedule=cosine optimizer.lr=5e-4")
     | given("optimizer.lr_min=1e-4"),
     "4b": VOC_4B,
-    "4c": VOC_4B | {"augment.mirror": 1.0},
+    "4c": VOC_4B | {"augment.mirror": 1.0, "augment.swap_lr": False},
     **rows(
         VOC_5,
         """

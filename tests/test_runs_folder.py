@@ -1,5 +1,6 @@
 """The run folder: whose run it is, counts per image, why a session ended early."""
 
+import dataclasses
 import json
 import math
 import time
@@ -9,6 +10,7 @@ import pytest
 
 from keras_seg import storage
 from keras_seg.config import Config, to_dict
+from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import StorageError, UsageError
 from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
@@ -74,6 +76,7 @@ def test_rows_of_an_older_version_lack_columns(tmp_path):
     assert second == {"step": 2, "f1": 0.5}
 
 
+PAIRS = ((1, 2),)
 DATA = {"dataset": "camvid", "classes": ["Sky", "Road"], "manifest": "9f"}
 OLD = {"net": "hourglass", "size": [64, 96], "steps": 3, "knobs": {"stacks": 2}}
 OLD |= {"class_weights": "w1", "optimizer": "adam", "lr": 0.1, "val_every": 2}
@@ -88,7 +91,10 @@ NEW = Config(
 
 
 def identity(config: Config) -> dict:
-    return {"format": 2, "config": to_dict(config), "data": DATA}
+    """Of data without left and right classes."""
+    values = to_dict(config)
+    values["augment"]["swap_lr"] = False
+    return {"format": 2, "config": values, "data": DATA}
 
 
 def test_a_run_of_format_1_is_compared_and_loaded(tmp_path):
@@ -104,6 +110,34 @@ def test_a_run_of_format_1_is_compared_and_loaded(tmp_path):
     arrays = {"model/0/kernel": np.ones(3)}
     checkpoint.save(tmp_path / "best", 2, arrays, old, keep=1)
     assert run_folder.load_best(tmp_path)[1] == identity(NEW)
+
+
+def test_settings_that_were_added_since_have_their_defaults(tmp_path):
+    """The run mirrors; the version that wrote it exchanged no sides by itself."""
+    config = to_dict(NEW.changed(augment={"mirror": 0.5, "swap_lr": False}))
+    wanted = {"format": 2, "config": config, "data": DATA}
+    old = json.loads(json.dumps(wanted))
+    del old["config"]["validation"]["samples"]
+    storage.write_json(tmp_path / "config.json", old)
+    assert run_folder.same(tmp_path, wanted)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "swap_lr", "pairs", "expected"),
+    [
+        *[(0.0, None, (), False), (0.5, None, (), False), (0.0, None, PAIRS, False)],
+        *[(0.5, None, PAIRS, True), (0.5, False, PAIRS, False), (0.5, True, (), True)],
+    ],
+)
+def test_an_identity_tells_whether_sides_are_exchanged(
+    mirror, swap_lr, pairs, expected, shapes
+):
+    prepared = open_prepared(shapes)
+    labels = dataclasses.replace(prepared.labels, flip_pairs=pairs)
+    prepared = dataclasses.replace(prepared, labels=labels)
+    config = NEW.changed(augment={"mirror": mirror, "swap_lr": swap_lr})
+    found = run_folder.identity(config, prepared)["config"]["augment"]
+    assert found["swap_lr"] is expected
 
 
 @pytest.mark.parametrize(

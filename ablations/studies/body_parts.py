@@ -25,7 +25,7 @@ from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study, clai
 from keras_seg.config import Augment, Config
 from keras_seg.data.surreal import GROUPS
 
-MIRROR_AND_SCALE = Augment(mirror=0.5, scale=(0.5, 2.0))
+MIRROR_AND_SCALE = Augment(mirror=0.5, swap_lr=False, scale=(0.5, 2.0))
 NOISE = 10.0  # grey levels
 RED, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"  # of Fig. 17
 EXCHANGED = "Not in the thesis: a mirrored left arm is labelled right arm."

@@ -89,7 +89,7 @@ def augmented(base: Config) -> Config:
     """Each image is mirrored, and turned by up to 10 degrees, with probability 0.2."""
     return dropped_every_10_epochs(
         base,
-        augment=Augment(mirror=0.2, rotate=10.0, rotate_probability=0.2),
+        augment=Augment(mirror=0.2, swap_lr=False, rotate=10.0, rotate_probability=0.2),
         # PyTorch's weight decay: all weights, biases and batch norm's included
         optimizer={"weight_decay": 1e-4, "decay_on": "all"},
     )

@@ -130,13 +130,13 @@ def rows(base: Config) -> list[Arm]:
         epochs=30,
         optimizer={"lr": 5e-4, "schedule": "cosine", "lr_min": 1e-4},
     )
-    discount = weighted(base)
+    discount, mirrored = weighted(base), Augment(mirror=1.0, swap_lr=False)
     resnet = another(base, "fcn_resnet34", lr=5e-4)
     return [
         Arm("baseline", "Baseline", base),
         Arm("4a", "4a: cosine schedule", cosine),
         Arm("4b", "4b: class weights", discount),
-        Arm("4c", "4c: mirrored", replace(discount, augment=Augment(mirror=1.0))),
+        Arm("4c", "4c: mirrored", replace(discount, augment=mirrored)),
         Arm(
             "5a",
             "5a: dilation, tanh",

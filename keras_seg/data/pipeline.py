@@ -168,7 +168,10 @@ def training_sample(samples: Samples, seed: int, index: int, augment: Augment) -
     image, label, joints = samples.plain(sample_at(seed, index, len(samples)))
     geometry = augmentation.draw_geometry(augment, _generator(seed, index, _GEOMETRY))
     image, label, joints = augmentation.apply(geometry, image, label, joints)
-    if geometry.mirror and augment.swap_lr:
+    swaps = augment.swap_lr
+    if swaps is None:
+        swaps = bool(samples.labels.flip_pairs)
+    if geometry.mirror and swaps:
         label = samples.labels.flip_table()[label]
         if joints is not None:
             joints = targets.mirrored_joints(joints)

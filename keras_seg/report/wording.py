@@ -50,6 +50,8 @@ def metric(key: str) -> str:
 def weighting(arm: Arm) -> str:
     """The class weights of an arm; those of VOC07 with their settings."""
     loss = arm.config.loss
+    if not isinstance(loss.weights, str):
+        return ", ".join(f"{weight:g}" for weight in loss.weights)
     if loss.weights != "voc07":
         return loss.weights
     return f"voc07 ({loss.occurrences}, background {loss.background_weight:g})"

@@ -57,10 +57,17 @@ class PerImage:
 
 
 def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
-    """What makes a run itself: runs with equal identity are equal to the bit."""
+    """What makes a run itself: runs with equal identity are equal to the bit.
+
+    Whether mirroring exchanges left and right is in it as it is on these data.
+    """
+    values = to_dict(config)  # plain JSON values
+    augment = values["augment"]
+    if augment["swap_lr"] is None:
+        augment["swap_lr"] = augment["mirror"] > 0 and bool(prepared.labels.flip_pairs)
     return {
         "format": FORMAT_VERSION,
-        "config": to_dict(config),  # plain JSON values
+        "config": values,
         "data": {
             "dataset": prepared.dataset,
             "classes": list(prepared.labels.names),
@@ -86,15 +93,14 @@ def current_identity(found: Mapping[str, Any], place: Path) -> dict[str, Any]:
         StorageError: it is damaged, or of a later format.
     """
     version = found.get("format")
-    if version == FORMAT_VERSION:
-        return dict(found)
-    if version != 1:
+    if version not in (1, FORMAT_VERSION):
         raise StorageError(
             f"{place} has the format {version!r}, but this version of keras_seg reads "
             f"1 to {FORMAT_VERSION}. Use a later version, or another run folder."
         )
     with storage.damage_named(place, "It is no configuration."):
-        config = to_dict(from_dict(found["config"]))
+        config = to_dict(from_dict(found["config"]))  # with settings added since
+        config["augment"]["swap_lr"] = bool(config["augment"]["swap_lr"])
     return {**found, "format": FORMAT_VERSION, "config": config}
 
 

@@ -12,6 +12,7 @@ from keras_seg import storage
 from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import StorageError, UsageError
+from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
 
@@ -173,3 +174,58 @@ def test_why_a_session_ended_early_is_one_line(tmp_path):
     assert run_folder.read_failure(tmp_path).startswith("KeyError: 'a' (folder.py:")
     assert 'json.loads("{}")["a"]' in (tmp_path / "log.txt").read_text()
     run_folder.write_failure(tmp_path / "missing", StorageError("The disk is full."))
+
+
+def test_the_classes_of_a_run_are_read_as_they_were_written(tmp_path):
+    assert run_folder.read_labels(tmp_path) is None
+    labels = LabelSpec(("sky", "left", "right"), ((1, 2, 3), (9, 0, 255), (7, 7, 7)))
+    for pairs in ((), ((1, 2),)):
+        mine = LabelSpec(labels.names, labels.palette, pairs)
+        run_folder.write_labels(tmp_path, mine)
+        assert run_folder.read_labels(tmp_path) == mine
+    record = storage.read_json(tmp_path / "labels.json")
+    for change in ({"palette": [[1, 2]] * 3}, {"classes": 3}, {"flip_pairs": [[1, 9]]}):
+        storage.write_json(tmp_path / "labels.json", record | change)
+        with pytest.raises(StorageError, match=r"labels\.json is damaged"):
+            run_folder.read_labels(tmp_path)
+
+
+def stage_with_winner(folder, shared: bool = False):
+    """A stage whose winner is b; its run is in another stage's folder if `shared`."""
+    for lr, arm in ((0.1, "a"), (0.2, "b")):
+        config = Config(
+            net="icnet", data={"size": (32, 64)}, steps=1, optimizer={"lr": lr}
+        )
+        identity = {"format": 2, "config": to_dict(config), "data": {"classes": ["x"]}}
+        identity = json.loads(json.dumps(identity))
+        place = folder / ("earlier" if shared else "weighting") / arm / "seed0"
+        checkpoint.save(place / "best", 1, {}, identity, 1)
+        storage.write_json(place / "config.json", identity)
+        if arm == "b":
+            (folder / "weighting").mkdir(exist_ok=True)
+            winner = {"arm": arm, "seeds": 1} | identity
+            storage.write_json(folder / "weighting" / "winner.json", winner)
+    return place
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own run", "shared run"])
+def test_a_stage_stands_for_its_winner(shared, tmp_path):
+    run = stage_with_winner(tmp_path / "study", shared)
+    for place in (run, tmp_path / "study" / "weighting", tmp_path):
+        assert run_folder.find_run(place) == run
+    assert run_folder.find_run(tmp_path / "none") == tmp_path / "none"
+    (tmp_path / "study" / "filters").mkdir()
+    storage.write_json(tmp_path / "study" / "filters" / "winner.json", {})
+    with pytest.raises(UsageError, match="several stages; name one of .*filters"):
+        run_folder.find_run(tmp_path)
+
+
+def test_a_stage_without_a_winner_is_named(tmp_path):
+    stage_with_winner(tmp_path)
+    stage = tmp_path / "weighting"
+    (stage / "b" / "seed0" / "config.json").unlink()
+    with pytest.raises(UsageError, match="winner of .*weighting, b, is not there"):
+        run_folder.find_run(stage)
+    (stage / "winner.json").unlink()
+    with pytest.raises(UsageError, match="stage without a winner: an arm has not"):
+        run_folder.find_run(stage)

@@ -1,5 +1,7 @@
 """Prediction of own pictures, at their own size, with a run or an export."""
 
+import shutil
+
 import cv2
 import numpy as np
 import predict as command
@@ -14,6 +16,7 @@ from keras_seg.config import Config
 from keras_seg.data.images import resize_image
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
+from keras_seg.runs import folder as run_folder
 from keras_seg.runs import predict as prediction
 from keras_seg.runs.export import export
 
@@ -39,6 +42,19 @@ def run(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     keep_as_run(CONFIG, shapes, folder)
     return folder
+
+
+def test_a_run_keeps_the_colours_of_its_classes(run, shapes, tmp_path):
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    labels = LabelSpec(
+        ("ground", "left", "right", "absent"),
+        ((1, 2, 3), (4, 5, 6), (7, 8, 9), (0, 1, 0)),
+        ((1, 2),),
+    )
+    run_folder.write_labels(moved, labels)
+    (moved / "environment.json").write_text('{"data": "/nowhere"}')
+    assert keras_seg.load(moved, data=shapes).labels == labels
 
 
 @pytest.fixture(scope="module")

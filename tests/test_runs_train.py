@@ -113,7 +113,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     names = {entry.name for entry in uninterrupted.iterdir()}
-    listed = "config.json environment.json history.csv timing.csv metrics.json "
+    listed = (
+        "config.json environment.json labels.json history.csv timing.csv metrics.json "
+    )
     listed += "per_image.npz best curves.png samples.png log.txt"
     assert names >= set(listed.split())
     assert "checkpoints" not in names

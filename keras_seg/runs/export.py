@@ -51,7 +51,7 @@ def export(
     was trained in mixed precision. Its folder has export.json (`read_record`).
 
     Args:
-        run: a run folder with a best checkpoint.
+        run: a run folder with a best checkpoint, or a stage's folder: its winner.
         out: the model's folder; None is RUN/export/<format>. New, or an export of the
             same run, which is replaced at the end.
         format: one of `FORMATS`.
@@ -80,7 +80,7 @@ def export(
         raise UsageError(
             f"KERAS_BACKEND is {backend.name()}; an export needs tensorflow."
         )
-    run = Path(run)
+    run = run_folder.find_run(Path(run))
     arrays, identity = run_folder.load_best(run)
     prepared = _open_data(run, data, identity)
     # A float32 network takes the weights of a mixed one, which are float32 as well.

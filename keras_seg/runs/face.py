@@ -157,7 +157,7 @@ def evaluate(
     """Score a run's best weights on a split.
 
     Args:
-        run: a run (`Run`), or its folder.
+        run: a run (`Run`), its folder, or the folder of a stage: its winner.
         split: "train", "val" or "test".
         full_size: at each label's own size, with the logits resized to it; otherwise
             at the run's size, as in training.
@@ -167,7 +167,7 @@ def evaluate(
     Returns:
         As `Run.metrics`. It is also stored in the run's folder, evaluation/.
     """
-    folder = Path(run)
+    folder = run_folder.find_run(Path(run))
     place = Path(data or run_folder.read_environment(folder)["data"])
     with backend.dtype_policy_kept():
         return training.evaluate(folder, place, split, threads, full_size)
@@ -182,7 +182,7 @@ def export(
     """Write a run's best weights as a model that predicts without this package.
 
     Args:
-        run: a run (`Run`), or its folder.
+        run: a run (`Run`), its folder, or the folder of a stage: its winner.
         format: a key of `keras_seg.runs.export.FORMATS`.
         out: the model's folder; None is RUN/export/<format>.
         **options: data, threads, images, as `keras_seg.runs.export.export`.

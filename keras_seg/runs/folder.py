@@ -1,7 +1,8 @@
 """The run folder: what is in it, how it is read, and which run it belongs to.
 
 Files: config.json (the identity: configuration and data), environment.json,
-history.csv, timing.csv, metrics.json (written last: the run is finished),
+labels.json (classes and colours), history.csv, timing.csv, metrics.json (written last:
+the run is finished),
 failure.json (why the last session ended early), checkpoints/ (gone when the run is
 finished), best/, curves.png, samples.png, samples.npz, per_image.npz (what each image
 adds to the scores of each class), log.txt; evaluation/ has the like of metrics.json
@@ -25,11 +26,13 @@ from keras_seg import backend, storage
 from keras_seg.config import Config, from_dict, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, StorageError, UsageError
+from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
 
 FORMAT_VERSION = 2  # of the identity; 1 had a configuration without parts
 # What a run leaves beside its log; metrics.json says that the rest is whole.
 ENTRIES = ("metrics.json", "config.json", "environment.json", "history.csv")
+ENTRIES += ("labels.json",)
 ENTRIES += ("timing.csv", "failure.json", "wanted.json", "curves.png", "samples.png")
 ENTRIES += ("samples.npz", "per_image.npz", "checkpoints", "best", "evaluation")
 ENTRIES += ("tensorboard", "export")
@@ -304,6 +307,73 @@ def read_environment(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{run} is no run folder: it has no environment.json.")
     return storage.read_json(path)
+
+
+def write_labels(run: Path, labels: LabelSpec) -> None:
+    """Write labels.json: what the ids of a run mean, wherever its data are."""
+    record = {"classes": labels.names, "palette": labels.palette}
+    storage.write_json(run / "labels.json", record | {"flip_pairs": labels.flip_pairs})
+
+
+def read_labels(run: Path) -> LabelSpec | None:
+    """The classes of a run with their colours; None where it is older than the file.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    path = run / "labels.json"
+    if not path.is_file():
+        return None
+    found = storage.read_json(path)
+    with storage.damage_named(path, "It holds no classes with their colours."):
+        palette, pairs = found["palette"], found["flip_pairs"]
+        return LabelSpec(
+            tuple(found["classes"]),
+            tuple((int(red), int(green), int(blue)) for red, green, blue in palette),
+            tuple((int(left), int(right)) for left, right in pairs),
+        )
+
+
+def find_run(place: Path) -> Path:
+    """The run that a folder stands for: itself, or the winner of the stage in it.
+
+    A stage has as many runs of its winner as seeds; this is the first. Arms of equal
+    configuration share a run, which may then be in the folder of another stage.
+
+    Raises:
+        UsageError: the stage has no winner yet, or the folder holds several stages.
+    """
+    if (place / "best").is_dir() or not place.is_dir():
+        return place
+    if (place / "winner.json").is_file():
+        return _winning_run(place)
+    stages = sorted(path.parent for path in place.glob("**/winner.json"))
+    if len(stages) == 1:
+        return _winning_run(stages[0])
+    if stages:
+        names = ", ".join(map(str, stages))
+        raise UsageError(f"{place} holds several stages; name one of {names}.")
+    if any(place.glob("*/seed*")):
+        raise UsageError(
+            f"{place} is a stage without a winner: an arm has not ended. Run the same "
+            "ablation again, or name the folder of one of its runs."
+        )
+    return place
+
+
+def _winning_run(stage: Path) -> Path:
+    path = stage / "winner.json"
+    record = current_identity(storage.read_json(path), path)
+    arm = record.pop("arm", None)
+    record.pop("seeds", None)
+    runs = [stage / str(arm) / "seed0", *sorted(stage.parent.glob("*/*/seed*"))]
+    for run in runs:
+        if (run / "best").is_dir() and same(run, record):
+            return run
+    raise UsageError(
+        f"The winner of {stage}, {arm}, is not there any more: none of the runs beside "
+        "it has its configuration."
+    )
 
 
 def common_environment(runs: Iterable[Path]) -> dict[str, object]:

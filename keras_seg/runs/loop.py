@@ -211,6 +211,7 @@ class Run:
             "command": sys.argv,
         }
         storage.write_json(self.out / "environment.json", environment)
+        folder.write_labels(self.out, self.prepared.labels)
 
     # A window
 

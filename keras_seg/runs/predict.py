@@ -100,7 +100,8 @@ def load(run: str | PathLike[str], data: str | Path | None = None) -> Predictor:
     """Load a run's best weights, or an export, to predict with.
 
     Args:
-        run: a run, its folder, or the folder of a SavedModel that `export` made.
+        run: a run, its folder, that of a stage (its winner), or that of a SavedModel
+            that `export` made.
         data: the prepared folder of the run, if it was moved. Only a run that
             multiplies its logits by class weights in prediction needs it.
 
@@ -108,7 +109,7 @@ def load(run: str | PathLike[str], data: str | Path | None = None) -> Predictor:
         UsageError: the folder holds neither.
         StorageError: what it holds is damaged.
     """
-    folder = Path(run)
+    folder = run_folder.find_run(Path(run))
     if (folder / export.RECORD).is_file():
         return _load_export(folder)
     if folder.suffix in (".keras", ".h5"):
@@ -268,7 +269,7 @@ def _load_run(folder: Path, data: str | Path | None) -> Predictor:
     renamed = dict(zip(paths, (arrays[name] for name in mine)))
     checkpoint.assign(variables, renamed, "model")
     prepared = _prepared(folder, data, identity)
-    labels = LabelSpec(names, voc.palette(len(names)))
+    labels = run_folder.read_labels(folder)
     weights = None
     if config.loss.strategy == "direct" and config.loss.direct_at_inference:
         if prepared is None:
@@ -277,8 +278,10 @@ def _load_run(folder: Path, data: str | Path | None) -> Predictor:
                 "data, which are not where they were. Name the prepared folder: data."
             )
         weights = network.direct_weights(prepared)
-    if prepared is not None:
+    if labels is None and prepared is not None:
         labels = prepared.labels
+    if labels is None:  # of a version that did not keep the colours
+        labels = LabelSpec(names, voc.palette(len(names)))
     return Predictor(
         folder, labels, config.data.size, lambda image: network.logits(image, weights)
     )

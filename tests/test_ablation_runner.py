@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -609,6 +610,48 @@ def test_a_claim_is_a_comparison():
     assert found == protocol.Claim(
         "less is more", "less", "more", "higher", metric="f1_macro", ours=True
     )
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"),
+    [
+        ("a < b", ("a", "b", "lower", None)),
+        ("a = b", ("a", "b", "same", None)),
+        ("a <= b", ("a", "b", "not higher", None)),
+        ("a >= b", ("a", "b", "not lower", None)),
+        ("5b = 1.9 * baseline", ("5b", "baseline", "same", 1.9)),
+        ("final/winner@val > weighting/w1", (*("final/winner@val", "weighting/w1"),)),
+    ],
+)
+def test_what_a_claim_expects(comparison, expected):
+    found = protocol.claim("so it is", comparison)
+    values = (found.arm, found.than, found.expected, found.factor)
+    assert values[: len(expected)] == expected
+
+
+def test_the_sides_of_a_claim():
+    found = protocol.claim("it generalises", "final/long@test >= w1", margin=0.02)
+    assert found.sides == (
+        protocol.Side("long", stage="final", split="test"),
+        protocol.Side("w1"),
+    )
+    assert str(found.sides[0]) == "final/long@test"
+
+
+@pytest.mark.parametrize(
+    ("comparison", "margin", "message"),
+    [
+        ("a b", None, "'a b' is not ARM SIGN"),
+        ("a ~ b", None, "'a ~ b' is not ARM SIGN"),
+        ("a@train2 > b", None, "'a@train2' is not"),
+        ("a > b", 0.1, "takes no margin"),
+        ("a = b", -0.1, "margin -0.1 of “text” is not above 0"),
+        ("a = 0 * b", None, "factor 0.0 of “text” is not above 0"),
+    ],
+)
+def test_a_claim_that_makes_no_sense(comparison, margin, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        protocol.claim("text", comparison, margin=margin)
 
 
 KILLED = Config(

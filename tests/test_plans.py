@@ -16,6 +16,7 @@ from keras_seg import metrics, nets, plots
 from keras_seg import study as studies
 from keras_seg.ablation.protocol import SCALES
 from keras_seg.config import from_dict, parse_setting, set_path, to_dict
+from keras_seg.report.statistics import OF_CLASS
 from keras_seg.runs.loop import HISTORY_KEYS
 
 
@@ -452,9 +453,15 @@ def test_what_a_stage_names_exists(study, plan, stage):
         if isinstance(value, float)
     }
     for claim in stage.claims:
-        assert {claim.arm, claim.than} <= set(names), claim
+        for side in claim.sides:
+            here = {each.name: each for each in plan.stages}
+            there = here[side.stage] if side.stage else stage
+            known = [arm.name for arm in arms_at("paper", study, plan, there)]
+            assert side.arm in [*known, *(["winner"] if side.stage else [])], claim
         assert claim.arm != claim.than
-        assert claim.metric in scores | {"train_val_gap", "ms_per_image"}, claim
+        kind, _, of_class = claim.metric.partition(" ")
+        others = {"train_val_gap", "ms_per_image", "train_loss_fall", "parameters"}
+        assert kind in (OF_CLASS if of_class else scores | others), claim
     for panel in stage.panels.values():
         assert set(panel) <= set(names)
         assert len(set(panel.values())) == len(panel) <= plots.MOST_LABELS

@@ -14,12 +14,20 @@ import pytest
 from PIL import Image
 
 from keras_seg import metrics, plots, storage
-from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
+from keras_seg.ablation.protocol import (
+    Arm,
+    ArmResult,
+    Claim,
+    Stage,
+    StageResult,
+    claim,
+)
 from keras_seg.ablation.protocol import choose_winner as winner_of
 from keras_seg.config import Config
 from keras_seg.errors import StorageError
 from keras_seg.report import page as report
 from keras_seg.report import scores, tables, wording
+from keras_seg.report.claims_table import findings
 from keras_seg.report.sheets import Example
 from keras_seg.report.verdict import verdict
 from keras_seg.report.view import Context, StageView
@@ -96,7 +104,7 @@ def stage_of(results, name="weighting", **more):
 def answer(stage, given=CONTEXT):
     """The verdict's words."""
     view = StageView(stage, given)
-    paragraph = verdict(view, tables.findings(view))
+    paragraph = verdict(view, findings(view))
     return f"{paragraph.lead} {paragraph.text}"
 
 
@@ -655,6 +663,96 @@ def test_claims_are_held_against_the_runs(claimed):
     assert [line["source"] for line in lines] == ["document"] * 3 + ["ours"]
     assert float(lines[0]["interval_low"]) > 0
     assert lines[2]["difference"] == lines[2]["interval_low"] == ""
+
+
+EVERY_KIND = (  # POOR is Normal, GOOD is W1; see the numbers above
+    ("w1 > 3 * normal", {}, "× 3.07", "holds"),  # (3511 / 5040) / (49 / 216)
+    ("w1 = 3 * normal", {}, "× 3.07", "holds"),  # within 0.3
+    ("w1 = 2 * normal", {"margin": 0.5}, "× 3.07", "does not hold"),
+    ("normal < 0.5 * w1", {}, "× 0.326", "holds"),
+    ("w1 = normal", {}, "+46.98", "does not hold"),
+    ("w1 = normal", {"margin": 0.5}, "+46.98", "holds"),
+    ("w1 <= normal", {"metric": "iou right|arm"}, "+43.75", "does not hold"),
+    ("w1 >= normal", {"metric": "iou =left"}, "+56.07", "holds"),  # 24/35 - 5/40
+    ("w1 >= normal", {"metric": "recall =left"}, "+63.33", "holds"),  # 24/30 - 5/30
+    ("w1 >= normal", {"metric": "precision =left"}, "+49.43", "holds"),
+    ("w1 > normal", {"metric": "iou never"}, "–", "not measured"),
+    ("w1 > normal", {"metric": "iou of nobody"}, "–", "not measured"),
+    ("w1 > 1.5 * normal", {"metric": "iou right|arm"}, "–", "not measured"),  # by 0
+    ("w1 > normal", {"metric": "train_loss_fall"}, "+50.00", "holds"),  # 3/4 - 1/4
+    ("w1 < normal", {"metric": "train_loss_fall"}, "+50.00", "does not hold"),
+    ("long/winner >= w1", {}, "+0.00", "holds"),
+    ("long/winner > w1", {}, "+0.00", "does not hold"),
+    ("long/winner > normal", {}, "+46.98", "holds"),
+    ("weighting/winner = w1", {}, "+0.00", "holds"),
+    ("w1@test = w1@val", {}, "−46.98", "does not hold"),
+    ("w1@test >= w1", {"margin": 0.47}, "−46.98", "holds"),
+    ("w1 > normal@test", {}, "–", "not run"),
+    ("other/w1 > normal", {}, "–", "not run"),
+)
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory):
+    """Three alike trainings of two arms and of another stage's, with test images."""
+    folder, images = tmp_path_factory.mktemp("kinds"), 24
+    results = []
+    for seed in range(3):
+        for arm, counts, last in ((ARM, POOR, 0.75), (WEIGHTED, GOOD, 0.25)):
+            run = done_with_counts(folder, arm, *[counts] * images, seed=seed)
+            losses = [row | {"loss": loss} for row, loss in zip(run.history, (1, last))]
+            results.append(replace(run, history=losses))
+        place = run_folder.evaluation_file(run.run, "test")  # of W1
+        place.parent.mkdir()
+        found = metrics.scores(images * np.array(POOR), None)
+        storage.write_json(place, {"split": "test", "full_size": False, **found})
+        counts = np.stack([metrics.image_counts(np.array(POOR))] * images, axis=1)
+        ids = tuple(f"test{k}" for k in range(images))
+        path = run_folder.per_image_file(run.run, "test")
+        run_folder.write_per_image(path, run_folder.PerImage(ids, *counts))
+        storage.write_json(run.run / "metrics.json", run.metrics)
+    long = [
+        done_with_counts(
+            folder / "long", replace(ARM, name="winner"), *[GOOD] * images, seed=seed
+        )
+        for seed in range(3)
+    ]
+    made = tuple(
+        claim(f"claim {number} holds", comparison, **how)
+        for number, (comparison, how, *_) in enumerate(EVERY_KIND)
+    )
+    stages = [stage_of(results, claims=made), stage_of(long, "long")]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        leave_undrawn(monkeypatch)
+        return folder, written_page(folder, stages, PAPER)
+
+
+@pytest.mark.parametrize("number", range(len(EVERY_KIND)))
+def test_every_kind_of_claim(every_kind, number):
+    folder, page = every_kind
+    comparison, how, found, verdict = EVERY_KIND[number]
+    row = page.row(f"Claim {number} holds")
+    assert row[1].startswith(found)
+    assert row[2] == verdict
+    line = read_csv(folder / "tables/weighting-claims.csv")[number]
+    assert line["verdict"] == verdict
+    assert line["margin"] == str(how.get("margin", ""))
+
+
+def test_a_claims_sides_and_margin_are_named(every_kind):
+    _, page = every_kind
+    small = {
+        1: f"mIoU 3 times as high (± 0.3): {EVIL} against Normal (3 seeds)",
+        5: f"mIoU about the same (within 50 points): {EVIL} against Normal (3 seeds)",
+        6: f"IoU of right|arm not higher: {EVIL} against Normal (3 seeds)",
+        15: f"mIoU not lower: Normal (stage long) against {EVIL} (3 seeds)",
+        19: f"mIoU about the same: {EVIL} (test images) against {EVIL} (validation "
+        "images) (3 seeds)",
+    }
+    for number, text in small.items():
+        title = f"Claim {number} holds"
+        assert page.row(title)[0].removeprefix(title) == text
+    assert "fall of the training loss\u00a0%" in page.row("Arm")
 
 
 def test_what_no_document_says_stands_apart(claimed):

@@ -53,7 +53,10 @@ def test_scores_are_those_of_the_summary_and_influences_of_the_jackknife(
     found = statistics.measure(counts[None], scored, metric)
 
     def summary(matrices):
-        return metrics.summary(matrices.sum(axis=0), classes=scored)[metric]
+        found = metrics.summary(matrices.sum(axis=0), classes=scored)
+        if metric == "mean_precision":  # which the summary lacks
+            return np.nanmean(found["precision"])
+        return found[metric]
 
     assert found.scores[0] == pytest.approx(summary(confusions))
     assert found.influences.sum() == pytest.approx(0, abs=1e-9)
@@ -140,6 +143,54 @@ def test_no_seed_variance_is_made_up_where_interaction_explains_it():
     test = stats.ttest_rel(*tables.mean(axis=1))
     assert found.freedom == 29
     assert found.p_value() == pytest.approx(test.pvalue)
+
+
+def test_different_images_are_the_welch_test():
+    """One training each, on images that have nothing to do with each other."""
+    rng = np.random.default_rng(31)
+    values = [rng.normal(size=(1, 30)), 0.3 + 2 * rng.normal(size=(1, 24))]
+    groupings = (alone(30), alone(24))
+    found = statistics.compare_apart(*map(mean_score, values), groupings)
+    test = stats.ttest_ind(values[0][0], values[1][0], equal_var=False)
+    assert found.freedom == pytest.approx(test.df)
+    assert found.interval() == pytest.approx(tuple(test.confidence_interval()))
+    squares = sum((part**2).sum() for part in found.parts.values())
+    assert squares == pytest.approx(found.error**2)
+    assert "clear" not in found.verdict
+
+
+def test_the_same_trainings_on_other_images_are_the_paired_t_test():
+    """All images alike: what makes a training lucky cancels."""
+    rng = np.random.default_rng(32)
+    luck = rng.normal(size=4)
+    scores = [luck + 0.1 * rng.normal(size=4), luck + 0.1 * rng.normal(size=4)]
+    arms = [
+        mean_score(np.repeat(each[:, None], number, axis=1))
+        for each, number in zip(scores, (30, 24))
+    ]
+    groupings = (alone(30), alone(24))
+    found = statistics.compare_apart(*arms, groupings, same_trainings=True)
+    test = stats.ttest_rel(*scores)
+    assert found.interval() == pytest.approx(tuple(test.confidence_interval()))
+    apart = statistics.compare_apart(*arms, groupings)
+    test = stats.ttest_ind(*scores, equal_var=False)
+    assert apart.p_value() == pytest.approx(test.pvalue)
+    for each in (found, apart):
+        squares = sum((part**2).sum() for part in each.parts.values())
+        assert squares == pytest.approx(each.error**2)
+
+
+def test_numbers_of_trainings_are_the_welch_test():
+    rng = np.random.default_rng(33)
+    ours, base = rng.normal(size=5), 1 + 3 * rng.normal(size=3)
+    test = stats.ttest_ind(ours, base, equal_var=False)
+    found = statistics.compare_trainings(ours, base)
+    assert found.interval() == pytest.approx(tuple(test.confidence_interval()))
+    assert found.p_value() == pytest.approx(test.pvalue)
+    assert not found.is_conclusive
+    assert statistics.compare_trainings(ours, base, independent=math.inf).is_conclusive
+    with pytest.raises(ValueError, match="one training"):
+        statistics.compare_trainings(ours[:1], base)
 
 
 def test_an_arm_against_itself_differs_by_nothing():
@@ -346,6 +397,21 @@ def test_claims_are_judged_by_one_sided_tests(expected, low, high, judged):
     if judged != "open":
         softly = statistics.judge(of_interval(low, high, seeds=1), *region)
         assert softly == {"holds": "seems to hold", "fails": "seems to fail"}[judged]
+
+
+@pytest.mark.parametrize(
+    ("expected", "region"),
+    [
+        ("same", (1.8, 2.2)),
+        ("higher", (2, math.inf)),
+        ("not higher", (0, 2.2)),
+        ("not lower", (1.8, math.inf)),
+        ("lower", (0, 2)),
+    ],
+)
+def test_a_factor_is_held_against_the_ratio(expected, region):
+    found = np.exp(statistics.region(expected, 0.2, factor=2.0))
+    assert found == pytest.approx(region)
 
 
 # Families

@@ -6,6 +6,7 @@ configuration it starts from into arms. Nothing here or in the runner knows a st
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,13 @@ from keras_seg.errors import UsageError
 
 SCALES = ("smoke", "demo", "bench", "paper")
 STATES = ("done", "diverged", "oom", "failed", "interrupted", "missing")
-SIGNS = {">": "higher", "<": "lower", "=": "same"}
+SIGNS = {
+    ">": "higher",
+    "<": "lower",
+    "=": "same",
+    "<=": "not higher",
+    ">=": "not lower",
+}
 EXPECTED = tuple(SIGNS.values())
 # What scale smoke changes of scale demo, beside what a study makes narrower. The size
 # is a number of pixels, as in `Plan.scales`.
@@ -93,17 +100,44 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Side:
+    """What a claim compares: an arm's runs, scored on a split.
+
+    Attributes:
+        arm: its name; "winner" of another stage is that stage's winner, unless it has
+            an arm of this name.
+        stage: the stage it is in; "" is the claim's own.
+        split: that the scores are of; "" is the stage's.
+    """
+
+    arm: str
+    stage: str = ""
+    split: str = ""
+
+    def __str__(self) -> str:
+        stage = f"{self.stage}/" if self.stage else ""
+        return f"{stage}{self.arm}" + (f"@{self.split}" if self.split else "")
+
+
+@dataclass(frozen=True)
 class Claim:
-    """What is said about two arms of a stage; the report checks it.
+    """What is said about two arms; the report checks it.
 
     Attributes:
         text: the claim in the document's sense, a clause without a full stop.
-        arm, than: names of the arms.
+        arm, than: [STAGE/]ARM[@SPLIT], see `Side`.
         expected: one of EXPECTED: the metric of `arm` against that of `than`.
-        metric: a key of `keras_seg.metrics.summary`, or the name of another column of
-            the table of scores (`keras_seg.report.tables.columns`).
+        metric: a key of `keras_seg.metrics.summary`, "iou CLASS", "recall CLASS",
+            "precision CLASS", or the name of another column of the table of scores
+            (`keras_seg.report.tables.columns`), such as "train_val_gap" or
+            "train_loss_fall".
         ours: whether it is a hypothesis of ours, which no document states; the
             report keeps the two apart.
+        margin: what makes no difference to "same", "not higher" and "not lower": in
+            the metric's unit (scores in 0..1), or of the ratio where there is a
+            factor. None: 0.01 of a score, a tenth of a factor or of another number.
+        factor: `arm` is compared with so many times `than`; None: with `than`, by
+            their difference.
     """
 
     text: str
@@ -112,18 +146,61 @@ class Claim:
     expected: str
     metric: str = "miou"
     ours: bool = False
+    margin: float | None = None
+    factor: float | None = None
 
     def __post_init__(self):
         if self.expected not in EXPECTED:
             raise ValueError(f"expected {self.expected!r} is none of {EXPECTED}")
+        for name in ("margin", "factor"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} {value!r} of “{self.text}” is not above 0")
+        if self.margin is not None and self.expected in ("higher", "lower"):
+            raise ValueError(
+                f"“{self.text}” expects {self.expected}, which takes no margin"
+            )
+        self.sides  # noqa: B018 (raises where one cannot be read)
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Of `arm` and of `than`; ValueError where they cannot be read."""
+        return _side(self.arm), _side(self.than)
+
+
+def _side(text: str) -> Side:
+    found = re.fullmatch(r"(?:([\w-]+)/)?([\w-]+)(?:@(train|val|test))?", text)
+    if found is None:
+        raise ValueError(f"{text!r} is not [STAGE/]ARM[@SPLIT]")
+    stage, arm, split = (part or "" for part in found.groups())
+    return Side(arm, stage, split)
 
 
 def claim(
-    text: str, comparison: str, metric: str = "miou", *, ours: bool = False
+    text: str,
+    comparison: str,
+    metric: str = "miou",
+    *,
+    ours: bool = False,
+    margin: float | None = None,
 ) -> Claim:
-    """A claim from a comparison: "w1 < none", "plain > mirror" or "a = b"."""
-    arm, sign, than = comparison.split()
-    return Claim(text, arm, than, SIGNS[sign], metric, ours)
+    """A claim from a comparison of two arms.
+
+    "w1 < none", "a = b", "a <= b" (not higher), "a >= b" (not lower), "a = 2 * b"
+    (twice as high), "final/long >= short" (another stage's arm), "a@test = a@val".
+
+    Raises:
+        ValueError: it is no such comparison.
+    """
+    words = comparison.split()
+    factor = None
+    if len(words) == 5 and words[3] == "*":
+        factor = float(words[2])
+        del words[2:4]
+    if len(words) != 3 or words[1] not in SIGNS:
+        raise ValueError(f"{comparison!r} is not ARM SIGN [FACTOR *] ARM")
+    arm, sign, than = words
+    return Claim(text, arm, than, SIGNS[sign], metric, ours, margin, factor)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,30 @@
 """What the counts per image of a stage say of the differences between its arms."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 
-from keras_seg.ablation.protocol import StageResult
+from keras_seg.ablation.protocol import ArmResult, Claim, Side, StageResult
 from keras_seg.report import scores
 from keras_seg.report.families import Simultaneous, adjust
 from keras_seg.report.grouping import Grouping, group_images
-from keras_seg.report.statistics import Comparison, Measured, compare, measure
+from keras_seg.report.statistics import (
+    OF_CLASS,
+    SCORES,
+    Comparison,
+    Measured,
+    compare,
+    compare_apart,
+    compare_trainings,
+    measure,
+)
 from keras_seg.report.winner import Winner, find_winner
 from keras_seg.storage import StorageError
+
+EXACT = ("parameters", "gflop")  # follow from the network, so they are certain
+OF_TRAINING = ("train_loss_fall",)  # numbers in which other images play no part
 
 
 class Evidence:
@@ -25,26 +37,44 @@ class Evidence:
         damaged: what could not be read.
     """
 
-    def __init__(self, result: StageResult, sequences: Mapping[str, Mapping[str, str]]):
-        """`sequences` is {split: {image id: sequence}}."""
+    def __init__(
+        self,
+        result: StageResult,
+        sequences: Mapping[str, Mapping[str, str]],
+        names: Sequence[str] = (),
+        others: Mapping[str, StageResult] | None = None,
+    ):
+        """Compare the arms of `result`.
+
+        Args:
+            sequences: {split: {image id: sequence}}.
+            names: of the classes.
+            others: {name: stage} that claims may name.
+        """
         self.result, self.sequences = result, sequences
+        self.names, self.others = list(names), others or {}
         self.base = result.arms[0].name
         self.damaged: list[str] = []
         self._measured: dict[tuple[str, str], Measured] = {}
+        self._sides: dict[Side, scores.Counted | None] = {}
 
     @cached_property
     def arms(self) -> dict[str, scores.Counted]:
         """Those that can be compared."""
         found: dict[str, scores.Counted] = {}
         for arm in self.result.arms:
-            try:
-                counted = scores.counted(self.result, arm.name)
-            except StorageError as error:
-                self.damaged.append(str(error))
-                continue
+            counted = self._counted(scores.done(self.result, arm.name))
             if counted and all(counted.matches(one) for one in found.values()):
                 found[arm.name] = counted
         return found
+
+    def _counted(self, runs: Sequence[ArmResult]) -> scores.Counted | None:
+        try:
+            return scores.counted(runs)
+        except StorageError as error:
+            if str(error) not in self.damaged:
+                self.damaged.append(str(error))
+            return None
 
     @cached_property
     def grouping(self) -> Grouping | None:
@@ -55,10 +85,14 @@ class Evidence:
         if len(influences) < 2 or influences[0].size < 2:
             return None
         first, *others = influences
-        differences = np.nan_to_num([other - first for other in others])
         counted = next(iter(self.arms.values()))
+        return self._group(counted, [other - first for other in others])
+
+    def _group(
+        self, counted: scores.Counted, influences: Sequence[np.ndarray]
+    ) -> Grouping:
         sequences = self.sequences.get(counted.split, {})
-        return group_images(counted.ids, sequences, differences)
+        return group_images(counted.ids, sequences, np.nan_to_num(influences))
 
     def measured(self, name: str, metric: str) -> Measured:
         """An arm that can be compared."""
@@ -89,6 +123,81 @@ class Evidence:
         arms = [self.measured(name, metric) for name in (ours, base)]
         assert self.grouping is not None
         return compare(arms[0], arms[1], self.grouping, (ours, base))
+
+    def of_claim(
+        self, claim: Claim, value: Callable[[ArmResult], float]
+    ) -> Comparison | None:
+        """What a claim compares: a difference, or the logarithm of a ratio.
+
+        From counts per image where both sides have them, else from the numbers of the
+        trainings; None where there are too few of either.
+
+        Args:
+            claim: whose sides may be of other stages or splits.
+            value: the claim's metric of a finished run, or NaN.
+        """
+        ours, than = (
+            scores.of_side(self.result, self.others, side) for side in claim.sides
+        )
+        compared = self._by_image(claim, ours, than)
+        if compared is None and claim.metric not in EXACT:
+            first, second = (np.array([*map(value, runs)]) for runs in (ours, than))
+            if claim.factor is not None:
+                first, second = (
+                    np.log(np.where(n > 0, n, np.nan)) for n in (first, second)
+                )
+            if min(len(first), len(second)) > 1:
+                independent = math.inf if claim.metric in OF_TRAINING else 0.0
+                names = (claim.arm, claim.than)
+                compared = compare_trainings(first, second, names, independent)
+        if compared is None or not math.isfinite(compared.difference):
+            return None
+        return compared
+
+    def _by_image(
+        self, claim: Claim, ours: Sequence[ArmResult], than: Sequence[ArmResult]
+    ) -> Comparison | None:
+        metric, classes = self._score(claim.metric)
+        first, second = (
+            self._side(side, runs) for side, runs in zip(claim.sides, (ours, than))
+        )
+        if metric is None or first is None or second is None:
+            return None
+        if classes and not {*classes} <= {*(first.classes or classes)}:
+            return None
+        arms = [
+            measure(side.counts, classes or side.classes, metric)
+            for side in (first, second)
+        ]
+        if claim.factor is not None:
+            if not min(arm.scores.min() for arm in arms) > 0:
+                return None
+            arms = [arm.log() for arm in arms]
+        means = [arm.influences.mean(axis=0) for arm in arms]
+        if min(map(len, means)) < 2:
+            return None
+        names = (claim.arm, claim.than)
+        if first.matches(second):
+            grouping = self.grouping if {*names} <= self.arms.keys() else None
+            grouping = grouping or self._group(first, [means[0] - means[1]])
+            return compare(arms[0], arms[1], grouping, names)
+        groupings = (self._group(first, means[:1]), self._group(second, means[1:]))
+        same = [run.run for run in ours] == [run.run for run in than]
+        return compare_apart(arms[0], arms[1], groupings, names, same)
+
+    def _score(self, metric: str) -> tuple[str | None, list[int] | None]:
+        """A key of SCORES and the class ids it is of, None for those evaluated."""
+        kind, _, name = metric.partition(" ")
+        if kind in OF_CLASS and name in self.names:
+            return OF_CLASS[kind], [self.names.index(name)]
+        return (metric if metric in SCORES else None), None
+
+    def _side(self, side: Side, runs: Sequence[ArmResult]) -> scores.Counted | None:
+        if not side.stage and not side.split and side.arm in self.arms:
+            return self.arms[side.arm]
+        if side not in self._sides:
+            self._sides[side] = self._counted(runs)
+        return self._sides[side]
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], Simultaneous]:

@@ -36,8 +36,9 @@ class Simultaneous:
 
     def judge(self, low: float, high: float) -> str:
         """`statistics.judge` by the simultaneous interval."""
-        holds = low <= self.low and self.high <= high
-        fails = self.high <= low or self.low >= high
+        agrees = low < self.comparison.difference < high
+        holds = agrees and low <= self.low and self.high <= high
+        fails = not agrees and (self.high <= low or self.low >= high)
         return in_words(self.comparison, holds, fails)
 
 

@@ -25,6 +25,7 @@ from keras_seg.report.blocks import (
     to_html,
     to_markdown,
 )
+from keras_seg.report.claims_table import claims_rows, claims_table, findings
 from keras_seg.report.grouping import FEWEST_GROUPS
 from keras_seg.report.verdict import claims_note, split_by_source, verdict
 from keras_seg.report.view import Context, StageView
@@ -61,10 +62,11 @@ GLOSSARY = (
     "Would decide: the seeds of each arm, or images, with which a study finds a true "
     f"difference of this size clear in 80 % of cases. {MORE}",
     "Claims are the document's; hypotheses are our own. One “holds” or “does not hold” "
-    "where the interval decides; “about the same” holds where it is within "
-    f"±{100 * claims.MARGIN:g} point. “Seems to” marks what one seed, few images or a "
-    "difference without an interval suggest. Runs smaller than the document's only "
-    f"tell what is “as the document says so far” or “against it so far”. {MORE}",
+    "where the interval decides; “about the same” holds where all of it is within "
+    f"±{100 * claims.MARGIN:g} point or the margin stated. “Seems to” marks what one "
+    "seed, few images or a number without counts per image suggest. Runs smaller than "
+    "the document's only tell what is “as the document says so far” or “against it so "
+    f"far”. {MORE}",
     "Floor: the score of a prediction that needs no learning. An arm that is not "
     "clearly above it has learned little.",
     "Train − val: training mIoU minus validation mIoU at the step that was kept, in "
@@ -95,14 +97,15 @@ def write(
         (folder / "tables").mkdir(exist_ok=True)
     except OSError as error:
         raise storage.storage_error(error, folder) from error
-    views = [StageView(result, context) for result in stages]
+    others = {result.stage.name: result for result in stages}
+    views = [StageView(result, context, others) for result in stages]
     blocks = _blocks(views, context, folder)
     for view in views:
         path = folder / "tables" / f"{view.stage.name}.csv"
         storage.write_table(path, tables.scores_rows(view, folder))
         if view.stage.claims:
             path = path.with_name(f"{view.stage.name}-claims.csv")
-            storage.write_table(path, tables.claims_rows(tables.findings(view)))
+            storage.write_table(path, claims_rows(findings(view)))
     for name, content in figure_files(blocks):
         storage.write_file(folder / "figures" / name, content)
     storage.write_file(folder / "report.md", to_markdown(title, blocks, "figures"))
@@ -171,7 +174,7 @@ def _environment(environment: Mapping[str, object]) -> Table:
 
 def _stage_blocks(view: StageView, folder: Path) -> list:
     """The answer, the scores, curves and pictures; everything else is folded."""
-    stage, found = view.stage, tables.findings(view)
+    stage, found = view.stage, findings(view)
     origin = f"Stage {stage.name}" + (f"; {stage.source}" if stage.source else "")
     blocks = [
         Heading(2, stage.question, view.anchor()),
@@ -204,7 +207,7 @@ def _claims(view: StageView, found: Sequence[claims.Finding]) -> list[Details]:
     said, asked = split_by_source(found)
     note = [Paragraph(text, "note")] if (text := claims_note(view, found)) else []
     return [
-        Details(title, [tables.claims_table(view, some), *note])
+        Details(title, [claims_table(view, some), *note])
         for title, some in (("Claims of the document", said), ("Our hypotheses", asked))
         if some
     ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_seg import metrics as measures
 from keras_seg import plots
-from keras_seg.ablation.protocol import ArmResult, StageResult
+from keras_seg.ablation.protocol import ArmResult, Side, StageResult
 from keras_seg.runs import folder
 
 # Runs and arms
@@ -44,6 +44,37 @@ def runner_up(result: StageResult) -> str | None:
     others = {run.arm.name for run in all_done(result)} - {result.winner}
     names = [arm.name for arm in result.arms if arm.name in others]
     return max(names, key=lambda n: mean_score(result, n, "miou"), default=None)
+
+
+def of_side(
+    result: StageResult, others: Mapping[str, StageResult], side: Side
+) -> list[ArmResult]:
+    """The runs of one side of a claim that are done and have scores of its split.
+
+    Args:
+        result: the claim's stage.
+        others: {name: stage} of those that were run.
+    """
+    stage = others.get(side.stage) if side.stage else result
+    if stage is None:
+        return []
+    name = side.arm
+    if side.stage and name == "winner" and not stage.of(name):
+        name = stage.winner or ""
+    runs = [of_split(run, side.split) for run in done(stage, name)]
+    return [run for run in runs if run is not None]
+
+
+def of_split(run: ArmResult, split: str) -> ArmResult | None:
+    """A finished run with its scores of a split, "" for any; None where it has none."""
+    if split in ("", metrics(run).get("split", "val")):
+        return run
+    if split == "val":
+        found = folder.read_metrics(run.run)
+    else:
+        found = folder.read_evaluation(run.run, split, full_size=True)
+        found = found or folder.read_evaluation(run.run, split)
+    return None if found is None else replace(run, metrics=found)
 
 
 def metrics(run: ArmResult) -> Mapping[str, Any]:
@@ -112,17 +143,17 @@ class Counted:
         return np.array_equal(self.counts[0, 1], other.counts[0, 1])
 
 
-def counted(result: StageResult, name: str) -> Counted | None:
-    """An arm's counts per image, of the split and size of the stage's numbers.
+def counted(runs: Sequence[ArmResult]) -> Counted | None:
+    """The counts per image behind the scores of an arm's finished runs.
 
-    None where it has no finished run, a run has no counts or those of other scores, or
-    the runs were scored on different images.
+    None where there is no run, one has no counts or those of other scores, or they were
+    scored on different images.
 
     Raises:
         StorageError: a file of counts is damaged.
     """
     found = []
-    for run in done(result, name):
+    for run in runs:
         if (each := _per_image(run)) is None:
             return None
         split, classes = metrics(run)["split"], metrics(run).get("scored_ids")
@@ -216,6 +247,17 @@ def gap(run: ArmResult) -> float:
         if row["step"] == metrics(run)["step"]:
             return row.get("train_miou", math.nan) - row.get("val_miou", math.nan)
     return math.nan
+
+
+def loss_fall(run: ArmResult) -> float:
+    """The part of the training loss that is gone at the last step, 0..1.
+
+    Of its mean over the first window of training; comparable between losses.
+    """
+    losses = [row.get("loss", math.nan) for row in run.history]
+    if len(losses) < 2 or not losses[0] > 0:
+        return math.nan
+    return 1 - losses[-1] / losses[0]
 
 
 def floors(

@@ -103,18 +103,53 @@ def _two_class_iou(hits, true, said, fg) -> np.ndarray:
     return _mean_ratio(both[..., fg], (2 * union * rest)[..., fg])
 
 
-# The scores of `metrics.summary` that claims are about, from pixels of intersection,
+def _body_f1(hits, true, said, fg) -> np.ndarray:
+    """[...]: F1 of the foreground as one class; NaN where the background is not scored.
+
+    What is neither true nor predicted background is foreground in both.
+    """
+    if fg.all():
+        return np.full(hits.shape[:-1], np.nan)
+    total = true.sum(axis=-1)
+    true, said = (total - part[..., ~fg].sum(axis=-1) for part in (true, said))
+    both = true + said - total + hits[..., ~fg].sum(axis=-1)
+    return _mean_ratio(2 * both[..., None], (true + said)[..., None])
+
+
+def _weighted(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[...]: the mean of part / whole [..., C], weighted."""
+    ratio = np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
+    return _ratio(weights * ratio, weights)
+
+
+# The scores of `metrics.summary` (the last one excepted), from pixels of intersection,
 # truth and prediction [..., C] and, [C], which classes are foreground.
 SCORES = {
     "miou": lambda hits, true, said, fg: _mean_ratio(hits, true + said - hits),
+    "miou_fg": lambda hits, true, said, fg: _mean_ratio(
+        hits[..., fg], (true + said - hits)[..., fg]
+    ),
+    "fwiou": lambda hits, true, said, fg: _weighted(hits, true + said - hits, true),
     "pixel_accuracy": lambda hits, true, said, fg: _ratio(hits, true),
+    "f1_micro": lambda hits, true, said, fg: _ratio(hits, true),
     "mean_accuracy": lambda hits, true, said, fg: _mean_ratio(hits, true),
     "f1_macro": lambda hits, true, said, fg: _mean_ratio(2 * hits, true + said),
+    "f1_weighted": lambda hits, true, said, fg: _weighted(2 * hits, true + said, true),
     "iou_ovr2": _two_class_iou,
     "f1_micro_fg": lambda hits, true, said, fg: _ratio(
         2 * hits[..., fg], (true + said)[..., fg]
     ),
+    "precision_micro_fg": lambda hits, true, said, fg: _ratio(
+        hits[..., fg], said[..., fg]
+    ),
+    "recall_micro_fg": lambda hits, true, said, fg: _ratio(
+        hits[..., fg], true[..., fg]
+    ),
+    "f1_body": _body_f1,
+    "mean_precision": lambda hits, true, said, fg: _mean_ratio(hits, said),
 }
+# Of one class they are its IoU, recall and precision.
+OF_CLASS = {"iou": "miou", "recall": "mean_accuracy", "precision": "mean_precision"}
 
 
 # One comparison
@@ -130,7 +165,8 @@ class Comparison:
         freedom: degrees of freedom of the error.
         independent: independent observations that the images are worth.
         images, groups: number of images and of groups.
-        kind: of the groups, as in `Grouping`.
+        kind: of the groups, as in `Grouping`; "apart" where the arms' images differ,
+            "trainings" where there are none.
         seeds: trainings of ours and of the base.
         of_groups: variance of the difference over draws of groups, the interaction with
             the trainings included.
@@ -321,6 +357,118 @@ def compare(
     )
 
 
+def compare_apart(
+    ours: Measured,
+    base: Measured,
+    groupings: tuple[Grouping, Grouping],
+    names: tuple[str, str] = ("ours", "base"),
+    same_trainings: bool = False,
+) -> Comparison:
+    """`compare` for scores of different images, such as validation and test images.
+
+    Nothing that makes an image hard cancels. What makes a training lucky does where the
+    trainings of both are the same ones, in the same order.
+
+    Args:
+        groupings: of the images of ours and of the base.
+        same_trainings: whether the scores are of the same trainings.
+
+    Raises:
+        ValueError: fewer than two groups of images.
+    """
+    if min(grouping.groups for grouping in groupings) < 2:
+        raise ValueError("one group of images; an interval needs at least two")
+    arms, signs = (ours, base), (1, -1)
+    tables = [g.sums(arm.influences) for g, arm in zip(groupings, arms)]  # [S, G] each
+    seeds = (len(ours.scores), len(base.scores))
+    parts: dict[tuple[str, ...], np.ndarray] = {}
+    of_images, freedoms = [], []
+    for name, table, grouping, sign in zip(names, tables, groupings, signs):
+        deviations = table.mean(axis=0) * math.sqrt(grouping.factor)
+        parts["images", name] = sign * deviations
+        of_images.append(float((deviations**2).sum()))
+        freedoms.append(grouping.groups - 1)
+    of_seeds = of_interaction = (0.0, 0.0)
+    if min(seeds) > 1:
+        inter = [_interaction(table, g) for table, g in zip(tables, groupings)]
+        of_interaction = (inter[0], inter[1])
+        of_seeds = (_of_mean(ours.scores), _of_mean(base.scores))
+        if same_trainings:
+            of_seeds = (_of_mean(ours.scores - base.scores), 0.0)
+            of_interaction = (sum(inter), 0.0)
+    excess = max(sum(of_seeds) - sum(of_interaction), 0.0)
+    variance = sum(of_images) + excess
+    terms = [part**2 / freedom for part, freedom in zip(of_images, freedoms)]
+    if excess > 0:
+        terms += [part**2 / (number - 1) for part, number in zip(of_seeds, seeds)]
+        drawn = [ours.scores - base.scores] if same_trainings else [ours, base]
+        for name, arm, number, sign in zip(names, drawn, seeds, signs):
+            values = arm.scores if isinstance(arm, Measured) else arm
+            scale = sign * math.sqrt(excess / sum(of_seeds) / (number * (number - 1)))
+            parts[(name, *sorted(names))] = scale * (values - values.mean())
+    freedom = max(
+        variance**2 / sum(terms) if variance > 0 else math.inf, min(seeds) - 1, 1
+    )
+    return Comparison(
+        difference=float(ours.scores.mean() - base.scores.mean()),
+        error=math.sqrt(variance),
+        freedom=min(freedom, sum(freedoms)),
+        independent=min(grouping.independent for grouping in groupings),
+        images=sum(len(grouping.numbers) for grouping in groupings),
+        groups=sum(grouping.groups for grouping in groupings),
+        kind="apart",
+        seeds=seeds,
+        of_groups=sum(of_images),
+        of_seeds=of_seeds,
+        of_interaction=of_interaction,
+        parts=parts,
+        shares=np.zeros(0),
+    )
+
+
+def compare_trainings(
+    ours: np.ndarray,
+    base: np.ndarray,
+    names: tuple[str, str] = ("ours", "base"),
+    independent: float = 0.0,
+) -> Comparison:
+    """The difference of numbers that are known of whole trainings only (Welch 1947).
+
+    Args:
+        ours, base: [S] of each training, at least two.
+        independent: how many independent images the numbers rest on: 0 where that is
+            not known, so that nothing is clear; infinity where images do not matter.
+
+    Raises:
+        ValueError: fewer than two trainings.
+    """
+    seeds = (len(ours), len(base))
+    if min(seeds) < 2:
+        raise ValueError("one training; an interval needs at least two")
+    of_seeds = (_of_mean(ours), _of_mean(base))
+    variance = sum(of_seeds)
+    terms = [part**2 / (number - 1) for part, number in zip(of_seeds, seeds)]
+    parts = {}
+    for name, values, number, sign in zip(names, (ours, base), seeds, (1, -1)):
+        scale = sign / math.sqrt(number * (number - 1))
+        parts[(name, *sorted(names))] = scale * (values - values.mean())
+    return Comparison(
+        difference=float(np.mean(ours) - np.mean(base)),
+        error=math.sqrt(variance),
+        freedom=variance**2 / sum(terms) if variance > 0 else sum(seeds) - 2.0,
+        independent=independent,
+        images=0,
+        groups=0,
+        kind="trainings",
+        seeds=seeds,
+        of_groups=0.0,
+        of_seeds=of_seeds,
+        of_interaction=(0.0, 0.0),
+        parts=parts,
+        shares=np.zeros(0),
+    )
+
+
 def _of_mean(scores: np.ndarray) -> float:
     """Variance of the mean of independent scores [S]."""
     return float(scores.var(ddof=1)) / len(scores)
@@ -348,20 +496,27 @@ def verdict(comparison: Comparison, p: float) -> str:
 # Claims
 
 
-def region(expected: str, margin: float) -> tuple[float, float]:
-    """The differences of which a claim is true.
+def region(
+    expected: str, margin: float, factor: float | None = None
+) -> tuple[float, float]:
+    """The differences of which a claim is true, or the logarithms of ratios.
 
     Args:
         expected: "higher", "lower", "same", "not higher" or "not lower".
         margin: differences up to it do not matter to the last three.
+        factor: that the ratio is held against, with its margin; None for differences.
     """
-    return {
-        "higher": (0.0, math.inf),
-        "lower": (-math.inf, 0.0),
-        "same": (-margin, margin),
-        "not higher": (-math.inf, margin),
-        "not lower": (-margin, math.inf),
+    centre = 0.0 if factor is None else factor
+    low, high = {
+        "higher": (centre, math.inf),
+        "lower": (-math.inf, centre),
+        "same": (centre - margin, centre + margin),
+        "not higher": (-math.inf, centre + margin),
+        "not lower": (centre - margin, math.inf),
     }[expected]
+    if factor is None:
+        return low, high
+    return math.log(low) if low > 0 else -math.inf, math.log(high)
 
 
 def judge(comparison: Comparison, low: float, high: float) -> str:

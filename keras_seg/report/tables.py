@@ -1,4 +1,4 @@
-"""The tables of a stage: scores, claims, settings, classes, what else is published.
+"""The tables of a stage: scores, settings, classes, what else is published.
 
 The rows are arms, or classes with a column for each arm. The same numbers as CSV.
 """
@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_seg.ablation.protocol import Arm, ArmResult
-from keras_seg.report import claims, scores, statistics, wording
+from keras_seg.report import scores, statistics, wording
 from keras_seg.report.blocks import Cell, Details, Paragraph, Row, Table
-from keras_seg.report.claims import Finding
 from keras_seg.report.families import Simultaneous
 from keras_seg.report.view import StageView
 from keras_seg.report.wording import percent, percent_short, points
@@ -54,6 +53,10 @@ SCORES = (  # of every table
     score_column("pixel_accuracy", "accuracy %"),
     score_column("f1_macro", "macro F1 %", "f1"),
     score_column("mean_accuracy", "mean class accuracy %"),
+)
+LOSS_FALL = Column(
+    *("train_loss_fall", "fall of the training loss %", scores.loss_fall, percent),
+    is_share=True,
 )
 COSTS = (
     Column("parameters", "parameters", lambda r: r.parameters, wording.whole, min),
@@ -104,6 +107,8 @@ def columns(view: StageView) -> list[Column]:
         for key in dict.fromkeys(named)
         if key in wording.METRICS and key not in known
     ]
+    if LOSS_FALL.name in named:
+        more.append(LOSS_FALL)
     if any(PER_BATCH in arm.published for arm in view.arms):
         column = score_column(PER_BATCH, f"{wording.metric(PER_BATCH)} %")
         fixed.insert(1, replace(column, value=scores.batch_iou))
@@ -198,8 +203,10 @@ def bracketed(interval: Simultaneous | None) -> str:
     return "" if interval is None else between(interval.low, interval.high)
 
 
-def between(low: float, high: float) -> str:
-    return f"[{points(low)},\u00a0{points(high)}]"
+def between(
+    low: float, high: float, write: Callable[[float], str] = wording.points
+) -> str:
+    return f"[{write(low)},\u00a0{write(high)}]"
 
 
 def certainty(interval: Simultaneous | None) -> str:
@@ -209,9 +216,7 @@ def certainty(interval: Simultaneous | None) -> str:
 
 def seeds(view: StageView, *names: str) -> str:
     """How many trainings of these arms are done."""
-    numbers = sorted({len(scores.done(view.result, name)) for name in names})
-    *fewer, most = numbers
-    return wording.joined([*map(str, fewer), wording.count(most, "seed")])
+    return wording.seeds([len(scores.done(view.result, name)) for name in names])
 
 
 def _tags(view: StageView, arm: Arm) -> list[str]:
@@ -316,51 +321,7 @@ def would_decide(view: StageView, found: Simultaneous) -> str:
     return f"to decide a difference of this size: {', or '.join(ways)}"
 
 
-# Claims and what else is published
-
-
-def findings(view: StageView) -> list[Finding]:
-    """Every claim of the stage with its verdict, the document's before ours."""
-    by_name = {column.name: column for column in columns(view)}
-    found = []
-    for ours in (False, True):  # a family of comparisons each
-        listed = [claim for claim in view.stage.claims if claim.ours == ours]
-        family = view.evidence.family(
-            [
-                (claim.arm, claim.than, claim.metric)
-                for claim in listed
-                if claim.metric in statistics.SCORES
-            ]
-        )
-        for claim in listed:
-            interval = family.get((claim.arm, claim.than, claim.metric))
-            value, scale = by_name[claim.metric].value, view.context.scale
-            found.append(claims.judge(view.result, claim, value, interval, scale))
-    return found
-
-
-def claims_table(view: StageView, found: Sequence[Finding]) -> Table:
-    """Each claim of one kind, what was found, whether it holds."""
-    by_name = {column.name: column for column in columns(view)}
-    rows = []
-    for one in found:
-        claim, column = one.claim, by_name[one.claim.metric]
-        arm, than = (view.titles.get(n, n) for n in (claim.arm, claim.than))
-        metric = column.title.removesuffix(" %").removesuffix(", points")
-        expected = "about the same" if claim.expected == "same" else claim.expected
-        write = points if column.is_share else wording.signed
-        is_run = one.verdict != claims.NOT_RUN
-        trained = f" ({seeds(view, claim.arm, claim.than)})" if is_run else ""
-        text = claim.text[:1].upper() + claim.text[1:]
-        cells = [
-            Cell(text, small=f"{metric} {expected}: {arm} against {than}{trained}"),
-            Cell(write(one.difference), small=bracketed(one.interval)),
-            Cell(one.verdict, best=one.verdict in (claims.HOLDS, claims.FAILS)),
-        ]
-        rows.append(Row(cells))
-    what = "Hypothesis" if found[0].claim.ours else "Claim"
-    header = [what, f"difference, points [{LEVEL}]", "verdict"]
-    return Table(header, rows, numbers=False)
+# What else is published
 
 
 def published(arm: Arm, key: str) -> str:
@@ -538,7 +499,7 @@ def scores_rows(view: StageView, folder: Path) -> list[dict]:
         rows.append(row)
     for name, floor in view.floors:
         rows.append({"arm": "floor", "title": name} | {k: floor.get(k) for k in keys})
-    return [_safe(row) for row in rows]
+    return [safe(row) for row in rows]
 
 
 def _difference_fields(view: StageView, arm: Arm) -> dict:
@@ -552,21 +513,7 @@ def _difference_fields(view: StageView, arm: Arm) -> dict:
     return dict(zip(names, (difference, *numbers, certainty(found))))
 
 
-def claims_rows(found: Sequence[Finding]) -> list[dict]:
-    """One row for each claim; differences as they are."""
-    rows = []
-    for one in found:
-        claim, interval = one.claim, one.interval
-        row = {"claim": claim.text, "source": "ours" if claim.ours else "document"}
-        row |= {"arm": claim.arm, "than": claim.than, "metric": claim.metric}
-        row |= {"expected": claim.expected, "difference": one.difference}
-        row["interval_low"] = interval.low if interval else ""
-        row["interval_high"] = interval.high if interval else ""
-        rows.append(_safe(row | {"verdict": one.verdict}))
-    return rows
-
-
-def _safe(row: Mapping[str, object]) -> dict[str, object]:
+def safe(row: Mapping[str, object]) -> dict[str, object]:
     """The row with no name or text that a spreadsheet takes for a formula."""
     return {_quoted(key): _quoted(value) for key, value in row.items()}
 

@@ -10,7 +10,6 @@ from keras_seg.report.families import Simultaneous
 from keras_seg.report.view import StageView
 
 FEW_CLAIMS = 4  # so many are quoted in the verdict, more are counted
-SPLITS = {"val": "validation", "test": "test", "train": "training"}
 REDUCED = {
     "smoke": "A smoke test of a few steps, not comparable with published numbers.",
     "demo": "A demonstration at reduced size, not comparable with published numbers.",
@@ -80,7 +79,7 @@ def _answer(view: StageView) -> str:
     winner = titles[result.winner or ""]
     miou = wording.percent(scores.mean_score(result, result.winner, "miou"))
     split = scores.metrics(scores.all_done(result)[0]).get("split", result.stage.split)
-    score = f"{SPLITS.get(split, split)} mIoU"
+    score = f"{wording.SPLITS.get(split, split)} mIoU"
     rival = scores.rival(result)
     if len(titles) == 1:
         return f"{winner} reaches {miou} % {score}."

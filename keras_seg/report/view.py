@@ -50,7 +50,13 @@ class Panel:
 class StageView:
     """A stage's result with what several parts of its report need."""
 
-    def __init__(self, result: StageResult, context: Context):
+    def __init__(
+        self,
+        result: StageResult,
+        context: Context,
+        others: Mapping[str, StageResult] | None = None,
+    ):
+        """`others` is {name: stage} of all that were run, which claims may name."""
         self.result, self.stage, self.context = result, result.stage, context
         self.arms = result.arms
         self.base = result.arms[0]  # the others are compared with it
@@ -61,7 +67,8 @@ class StageView:
         # May the document's numbers stand beside ours?
         comparable = context.dataset in (self.stage.datasets or context.datasets)
         self.shows_published = context.scale == "paper" and comparable
-        self.evidence = Evidence(result, context.sequences)
+        self.others = {**(others or {}), result.stage.name: result}
+        self.evidence = Evidence(result, context.sequences, context.names, self.others)
 
     def anchor(self) -> str:
         """Where links to the stage lead."""

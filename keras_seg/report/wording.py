@@ -28,6 +28,7 @@ PUBLISHED = {  # further keys of published numbers
     "f1_unknown": "F1 (of which kind is unknown)",
     "iou_batch_present": "IoU averaged over batches",
 }
+SPLITS = {"val": "validation", "test": "test", "train": "training"}
 DOCUMENTS = {  # as the sources of stages cite them
     "BODY": "J. Borrego Carazo, Fully Convolutional Architectures for Multi-Part Body "
     "Segmentation, thesis, 2018",
@@ -92,11 +93,22 @@ def signed(value: float) -> str:
     return text and f"{'−' if value < 0 else '+'}{text}"
 
 
+def factor(value: float) -> str:
+    """× 1.85"""
+    return "" if math.isnan(value) else f"× {value:.3g}"
+
+
 def count(number: int, what: str) -> str:
     """The number with its noun in the singular or plural."""
     if number == 1:
         return f"{number} {what}"
     return f"{number} {what[:-2]}es" if what.endswith("is") else f"{number} {what}s"
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """How many seeds, of one arm or several: 3 seeds, 2 and 3 seeds."""
+    *fewer, most = sorted(set(numbers))
+    return joined([*map(str, fewer), count(most, "seed")])
 
 
 def joined(parts: Sequence[str]) -> str:

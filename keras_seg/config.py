@@ -26,6 +26,7 @@ Rule = tuple[typing.Callable[[Any], bool], str]
 AT_LEAST_ONE: Rule = (lambda value: value >= 1, "at least 1")
 POSITIVE: Rule = (lambda value: value > 0, "above 0")
 BELOW_ONE: Rule = (lambda value: value < 1, "below 1")
+UP_TO_ONE: Rule = (lambda value: value <= 1, "at most 1")
 PROBABILITY: Rule = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
 SIZE: Rule = (lambda size: min(size) >= 1, "a height and a width of at least 1 px")
 ZOOM: Rule = (
@@ -201,10 +202,14 @@ class LossSettings(Part):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.weights != "none" and not LOSSES[self.name].takes_weights:
+        used = [self.name] if self.plus is None else [self.name, self.plus]
+        if self.weights != "none" and not any(LOSSES[n].takes_weights for n in used):
             raise UsageError(
                 f"loss.weights is {self.weights!r}, but the loss {self.name!r} takes "
                 "no class weights; set it to none."
+        "ohem": Loss("HardPixels"),
+        "lovasz": Loss("Lovasz"),
+        "tversky": Loss("Tversky"),
             )
 
 
@@ -216,6 +221,12 @@ class OptimizerSettings(Part):
 
     name: str = setting(
         "sgd", "which optimizer", choices="keras_seg.runs.optimizers.OPTIMIZERS"
+    plus: str | None = setting(
+        None,
+        "a second loss that is added; null: none",
+        choices="keras_seg.config.LOSSES",
+    )
+    plus_weight: float = setting(1.0, "factor of that second loss")
     )
     lr: float = setting(0.01, "initial learning rate", rule=POSITIVE)
     momentum: float = setting(0.9, "sgd only; not Nesterov", rule=BELOW_ONE)
@@ -234,6 +245,21 @@ class OptimizerSettings(Part):
     decay_rate: float = setting(
         0.1, "factor at each drop of step and exponential", rule=POSITIVE
     )
+    smoothing: float = setting(
+        0.0,
+        "ce only: share of the truth that is spread over all classes",
+        rule=UP_TO_ONE,
+    )
+    hard_below: float = setting(
+        0.7, "ohem: pixels count whose true class is less probable", rule=PROBABILITY
+    )
+    hard_share: float = setting(
+        1 / 16,
+        "ohem: share of the pixels that counts at least, the hardest",
+        rule=UP_TO_ONE,
+    )
+    false_positives: float = setting(0.3, "tversky: weight of false positives")
+    false_negatives: float = setting(0.7, "tversky: weight of false negatives")
     weight_decay: float = setting(0.0, "L2: this times a weight joins its gradient")
     decay_on: str = setting(
         "kernels",
@@ -245,6 +271,16 @@ class OptimizerSettings(Part):
     # mode until then, BODY's wording taken literally.
     bn_mode: str = setting(
         "affine", "what is fixed before bn_start", choices=("affine", "full")
+        if self.smoothing and "ce" not in used:
+            raise UsageError(
+                f"loss.smoothing is {self.smoothing:g}, but it smooths the labels of "
+                f"ce only, not of {self.name}; set it to 0."
+            )
+        if self.plus == self.name:
+            raise UsageError(
+                f"loss.plus is {self.plus!r}, which loss.name is already; set it to "
+                "another loss, or to null."
+            )
     )
     accumulate: int = setting(
         1, "batches whose gradients make one step", rule=AT_LEAST_ONE

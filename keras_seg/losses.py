@@ -1,4 +1,4 @@
-"""Losses of dense labels: cross entropy, Dice, focal, error penalty, joint heatmaps.
+"""Losses of dense labels: cross entropy, Dice, Lovasz and others, joint heatmaps.
 
 Every loss is called as ``loss(y_true, y_pred)`` and returns one float32 scalar:
 
@@ -12,6 +12,7 @@ the C classes nor `ignore_id` makes the loss NaN, so that it cannot go unnoticed
     net.compile("adam", **losses.compile_arguments(net))
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -125,6 +126,9 @@ class CrossEntropy(PixelLoss):
       is the importance of a class's pixels.
     * "direct": as unweighted, of the logits w * x: a weight is a temperature.
 
+    With `smoothing` e, w_t l becomes (1 - e) w_t l + e / C sum over c of w_c l_c, l_c
+    = -log softmax(x)[c] (Szegedy et al. 2016; the weights as in PyTorch).
+
     Args:
         weights: [C] finite, not negative; None weighs all classes alike.
         strategy: "outer" or "direct".
@@ -133,6 +137,7 @@ class CrossEntropy(PixelLoss):
             pixel weighs 1 and the two are the same.
         ignore_id: int. The id of pixels that do not count.
         name: str. Keras' name of the loss.
+        smoothing: 0..1. Share of the truth that is spread over all classes.
 
     Raises:
         UsageError: a negative or infinite weight, an unknown strategy or normaliser.
@@ -145,8 +150,10 @@ class CrossEntropy(PixelLoss):
         normalise: str = "pixels",
         ignore_id: int = IGNORE_ID,
         name: str = "cross_entropy",
+        smoothing: float = 0.0,
     ):
         super().__init__(ignore_id, name)
+        self.smoothing = _share("smoothing", smoothing)
         if strategy not in ("outer", "direct"):
             raise UsageError(f"strategy is {strategy!r}; it must be outer or direct.")
         if normalise not in ("pixels", "weights"):
@@ -159,7 +166,12 @@ class CrossEntropy(PixelLoss):
 
     @classmethod
     def from_settings(cls, settings, weights):
-        return cls(weights, settings.strategy, settings.normalise)
+        return cls(
+            weights,
+            settings.strategy,
+            settings.normalise,
+            smoothing=settings.smoothing,
+        )
 
     @property
     def num_classes(self):
@@ -174,6 +186,13 @@ class CrossEntropy(PixelLoss):
             else:
                 pixel_weight = valid * ops.take(weights, label)
         total = ops.sum(pixel_weight * _log_loss(label, logits))
+        if self.smoothing:
+            spread = -ops.log_softmax(logits, axis=-1)  # [B, h, w, C]
+            if self.weights is not None and self.strategy == "outer":
+                spread = spread * weights
+            total = (1 - self.smoothing) * total + self.smoothing * ops.sum(
+                valid * ops.mean(spread, axis=-1)
+            )
         return _divide(
             total, ops.sum(valid if self.normalise == "pixels" else pixel_weight)
         )
@@ -184,6 +203,7 @@ class CrossEntropy(PixelLoss):
             "weights": self.weights,
             "strategy": self.strategy,
             "normalise": self.normalise,
+            "smoothing": self.smoothing,
         }
 
 
@@ -215,6 +235,189 @@ class Dice(PixelLoss):
         # Not "> 0", which would drop the NaN of an unknown id.
         present = ops.cast(ops.not_equal(actual, 0.0), "float32")
         return _divide(ops.sum(present * (1 - dice)), ops.sum(present))
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class Tversky(PixelLoss):
+    """Tversky loss, per class over the whole batch (Salehi et al. 2017).
+
+    1 - mean over c of (TP_c + eps) / (TP_c + a FP_c + b FN_c + eps), p = softmax(x),
+    y one-hot, TP_c = sum p_c y_c, FP_c = sum p_c (1 - y_c), FN_c = sum (1 - p_c) y_c,
+    sums over the valid pixels of the batch, eps = 1e-6. A class without a valid pixel
+    in the batch is left out. a = b = 1/2 is the Dice loss; a = b = 1 the Jaccard.
+
+    Args:
+        false_positives: a >= 0.
+        false_negatives: b >= 0; above a, it favours recall.
+        ignore_id: int. The id of pixels that do not count.
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(
+        self,
+        false_positives: float = 0.3,
+        false_negatives: float = 0.7,
+        ignore_id: int = IGNORE_ID,
+        name: str = "tversky",
+    ):
+        super().__init__(ignore_id, name)
+        self.false_positives = _not_negative("false_positives", false_positives)
+        self.false_negatives = _not_negative("false_negatives", false_negatives)
+
+    @classmethod
+    def from_settings(cls, settings, weights):
+        return cls(settings.false_positives, settings.false_negatives)
+
+    def of_pixels(self, label, valid, logits):
+        epsilon = 1e-6
+        probability = ops.softmax(logits, axis=-1) * valid[..., None]
+        truth = ops.one_hot(label, logits.shape[-1], dtype="float32")
+        hits = ops.sum(probability * truth, axis=(0, 1, 2))  # [C]
+        actual = ops.sum(truth * valid[..., None], axis=(0, 1, 2))
+        false_alarms = ops.sum(probability, axis=(0, 1, 2)) - hits
+        missed = actual - hits
+        wrong = self.false_positives * false_alarms + self.false_negatives * missed
+        index = (hits + epsilon) / (hits + wrong + epsilon)
+        # Not "> 0", which would drop the NaN of an unknown id.
+        present = ops.cast(ops.not_equal(actual, 0.0), "float32")
+        return _divide(ops.sum(present * (1 - index)), ops.sum(present))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "false_positives": self.false_positives,
+            "false_negatives": self.false_negatives,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class Lovasz(PixelLoss):
+    """Lovasz-softmax: a convex surrogate of the mIoU (Berman et al. 2018).
+
+    Mean over the classes c that are present in the batch of the Lovasz extension of
+    the Jaccard loss at the errors m_i = |y_ic - p_ic| of the valid pixels i:
+    sum over k of m_(k) (J_k - J_(k-1)), the errors in descending order, J_k = 1 -
+    (G - F_k) / (G + k - F_k), F_k the pixels of c among the first k and G of all. The
+    batch is one set of pixels, as in the authors' code (per_image=False).
+
+    Args:
+        ignore_id: int. The id of pixels that do not count.
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(self, ignore_id: int = IGNORE_ID, name: str = "lovasz"):
+        super().__init__(ignore_id, name)
+
+    def of_pixels(self, label, valid, logits):
+        classes = logits.shape[-1]
+        probability = ops.reshape(ops.softmax(logits, axis=-1), (-1, classes))
+        truth = ops.one_hot(ops.reshape(label, (-1,)), classes, dtype="float32")
+        valid = ops.reshape(valid, (-1, 1))
+        truth = truth * valid
+        # [C, N]. An ignored pixel has the error 0: last in the order, it adds nothing.
+        errors = ops.transpose(ops.abs(truth - probability * valid))
+        truth = ops.transpose(truth)
+        weights = ops.stop_gradient(_jaccard_steps(errors, truth))
+        of_class = ops.sum(errors * weights, axis=1)
+        present = ops.cast(ops.not_equal(ops.sum(truth, axis=1), 0.0), "float32")
+        return _divide(ops.sum(present * of_class), ops.sum(present))
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class HardPixels(PixelLoss):
+    """Cross entropy of the hard pixels of a batch (OHEM, Shrivastava et al. 2016).
+
+    The mean of l = -log p_t over the valid pixels with p_t < `below`, p = softmax(x),
+    t the true class; or over the `share` of the valid pixels with the lowest p_t, if
+    those are more. As in the code of HRNet and BiSeNet, but a share of the pixels, not
+    their number.
+
+    Args:
+        below: 0..1. Pixels whose true class is less probable are hard.
+        share: 0..1. Of the valid pixels, rounded up: how many count at least.
+        ignore_id: int. The id of pixels that do not count.
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(
+        self,
+        below: float = 0.7,
+        share: float = 1 / 16,
+        ignore_id: int = IGNORE_ID,
+        name: str = "ohem",
+    ):
+        super().__init__(ignore_id, name)
+        self.below, self.share = _share("below", below), _share("share", share)
+
+    @classmethod
+    def from_settings(cls, settings, weights):
+        return cls(settings.hard_below, settings.hard_share)
+
+    def of_pixels(self, label, valid, logits):
+        loss = _log_loss(label, logits)
+        is_valid = ops.not_equal(valid, 0.0)  # with the NaN of an unknown id
+        # Ignored pixels are below all others; the order only chooses.
+        ranked = ops.where(is_valid, ops.stop_gradient(loss), -1.0)
+        ranked = ops.sort(ops.reshape(ranked, (-1,)))
+        count = ops.sum(ops.cast(is_valid, "float32"))
+        least = ops.cast(ops.ceil(self.share * count), "int32")
+        # The loss of the last pixel among the hardest `least`
+        place = ops.maximum(ops.shape(ranked)[0] - ops.maximum(least, 1), 0)
+        hardest = ops.take(ranked, place)
+        bound = -math.log(self.below) if self.below else math.inf
+        is_hard = ops.logical_or(
+            loss > bound, ops.logical_and(loss >= hardest, least > 0)
+        )
+        chosen = valid * ops.cast(is_hard, "float32")
+        return _divide(ops.sum(chosen * loss), ops.sum(chosen))
+
+    def get_config(self):
+        return {**super().get_config(), "below": self.below, "share": self.share}
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class Sum(PixelLoss):
+    """A loss plus `factor` times another one.
+
+    Args:
+        first, second: losses of this module with the same ignored id.
+        factor: float >= 0. Of the second.
+        name: str. Keras' name of the loss.
+    """
+
+    def __init__(
+        self,
+        first: PixelLoss,
+        second: PixelLoss,
+        factor: float = 1.0,
+        name: str = "sum",
+    ):
+        first, second = (_label_loss(loss) for loss in (first, second))
+        if first.ignore_id != second.ignore_id:
+            raise UsageError(
+                f"{first.name} ignores the id {first.ignore_id}, but {second.name} the "
+                f"id {second.ignore_id}."
+            )
+        super().__init__(first.ignore_id, name)
+        self.first, self.second = first, second
+        self.factor = _not_negative("factor", factor)
+
+    @property
+    def num_classes(self):
+        counts = (self.first.num_classes, self.second.num_classes)
+        return next((count for count in counts if count is not None), None)
+
+    def of_pixels(self, label, valid, logits):
+        first = self.first.of_pixels(label, valid, logits)
+        return first + self.factor * self.second.of_pixels(label, valid, logits)
+
+    def get_config(self):
+        return {
+            "first": keras.saving.serialize_keras_object(self.first),
+            "second": keras.saving.serialize_keras_object(self.second),
+            "factor": self.factor,
+            "name": self.name,
+        }  # the ignored id is theirs
 
 
 @keras.saving.register_keras_serializable("keras_seg")
@@ -277,10 +480,7 @@ class WithErrorPenalty(PixelLoss):
         l2: float = 0.0,
         name: str = "with_error_penalty",
     ):
-        if isinstance(base, dict):
-            base = keras.saving.deserialize_keras_object(base)
-        if not isinstance(base, PixelLoss):
-            raise UsageError(f"{base!r} is no loss of labels (keras_seg.losses).")
+        base = _label_loss(base)
         super().__init__(base.ignore_id, name)
         self.base = base
         self.l1 = _not_negative("l1", l1)
@@ -355,11 +555,18 @@ def build(settings: LossSettings, weights: np.ndarray | None) -> PixelLoss:
         settings: `name` is a key of `keras_seg.config.LOSSES`.
         weights: [C] class weights (`class_weights.from_counts`), or None.
     """
-    kind: type[PixelLoss] = globals()[LOSSES[settings.name].class_name]
-    loss = kind.from_settings(settings, weights)
+    loss = _named(settings.name, settings, weights)
+    if settings.plus is not None:
+        second = _named(settings.plus, settings, weights)
+        loss = Sum(loss, second, settings.plus_weight)
     if settings.l1 or settings.l2:
         loss = WithErrorPenalty(loss, l1=settings.l1, l2=settings.l2)
     return loss
+
+
+def _named(name: str, settings: LossSettings, weights: np.ndarray | None) -> PixelLoss:
+    kind: type[PixelLoss] = globals()[LOSSES[name].class_name]
+    return kind.from_settings(settings, weights if LOSSES[name].takes_weights else None)
 
 
 def for_heads(
@@ -465,6 +672,25 @@ def _log_loss(label, logits):
     return log_sum - ops.sum(logits * truth, axis=-1)
 
 
+def _jaccard_steps(errors, truth):
+    """What each error adds to the Jaccard loss when the errors are taken from the top.
+
+    Args:
+        errors, truth: float32 [C, N]; truth is 1 at the pixels of the class, else 0.
+
+    Returns:
+        float32 [C, N], J_k - J_(k-1) of `Lovasz` at the place of the k-th error.
+    """
+    order = ops.argsort(-errors, axis=1)
+    ranked = ops.take_along_axis(truth, order, axis=1)
+    total = ops.sum(truth, axis=1, keepdims=True)
+    found = ops.cumsum(ranked, axis=1)
+    others = ops.cumsum(1 - ranked, axis=1)
+    jaccard = 1 - (total - found) / (total + others)
+    steps = jaccard - ops.pad(jaccard[:, :-1], ((0, 0), (1, 0)))
+    return ops.take_along_axis(steps, ops.argsort(order, axis=1), axis=1)
+
+
 def _divide(total, count):
     """total / count, and 0 with a gradient of 0 where there is nothing to count."""
     return total / ops.where(ops.equal(count, 0.0), 1.0, count)
@@ -478,6 +704,21 @@ def _checked_weights(weights) -> list[float]:
             "from 0 for each class."
         )
     return array.tolist()
+
+
+def _label_loss(loss) -> PixelLoss:
+    """The loss, also from what it was serialised to; UsageError for anything else."""
+    if isinstance(loss, dict):
+        loss = keras.saving.deserialize_keras_object(loss)
+    if not isinstance(loss, PixelLoss):
+        raise UsageError(f"{loss!r} is no loss of labels (keras_seg.losses).")
+    return loss
+
+
+def _share(what: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{what} is {value}; it must be from 0 to 1.")
+    return float(value)
 
 
 def _not_negative(what: str, value: float) -> float:

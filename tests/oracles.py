@@ -56,15 +56,20 @@ def pixels(label, logits):
     ]
 
 
-def cross_entropy(label, logits, weights=None, strategy="outer", normalise="pixels"):
+def cross_entropy(
+    label, logits, weights=None, strategy="outer", normalise="pixels", smoothing=0.0
+):
     total, count = 0.0, 0.0
     for true, x in pixels(label, logits):
-        weight = 1.0
+        weight, every = 1.0, np.ones(len(x))
         if weights is not None and strategy == "direct":
             x = x * np.asarray(weights)
         elif weights is not None:
-            weight = weights[true]
-        total += -weight * math.log(softmax(x)[true])
+            weight, every = weights[true], weights
+        p = softmax(x)
+        total += -(1 - smoothing) * weight * math.log(p[true])
+        spread = [-w * math.log(q) for w, q in zip(every, p)]
+        total += smoothing * sum(spread) / len(x)
         count += weight if normalise == "weights" else 1.0
     return total / count
 
@@ -92,6 +97,54 @@ def dice(label, logits):
         if actual[c] > 0
     ]
     return 1 - sum(values) / len(values)
+
+
+def tversky(label, logits, false_positives, false_negatives):
+    classes = logits.shape[-1]
+    hits, alarms, missed = (np.zeros(classes) for _ in range(3))
+    for true, x in pixels(label, logits):
+        for c, p in enumerate(softmax(x)):
+            hits[c] += p * (c == true)
+            alarms[c] += p * (c != true)
+            missed[c] += (1 - p) * (c == true)
+    present = {true for true, _ in pixels(label, logits)}
+    values = [
+        (hits[c] + 1e-6)
+        / (hits[c] + false_positives * alarms[c] + false_negatives * missed[c] + 1e-6)
+        for c in present
+    ]
+    return 1 - sum(values) / len(values)
+
+
+def jaccard_loss(is_wrong, is_class):
+    """1 - IoU of a class where the pixels `is_wrong` are wrong about it."""
+    intersection = sum(c and not w for w, c in zip(is_wrong, is_class))
+    union = sum(c or w for w, c in zip(is_wrong, is_class))
+    return 1 - intersection / union
+
+
+def lovasz(label, logits):
+    """The Lovasz extension as an integral: of the Jaccard loss of {errors > level}."""
+    found = pixels(label, logits)
+    values = []
+    for c in sorted({true for true, _ in found}):
+        is_class = [true == c for true, _ in found]
+        errors = [abs((true == c) - softmax(x)[c]) for true, x in found]
+        levels = [0.0, *sorted(errors)]
+        value = 0.0
+        for low, high in zip(levels, levels[1:]):
+            if high > low:
+                is_wrong = [error >= high for error in errors]
+                value += (high - low) * jaccard_loss(is_wrong, is_class)
+        values.append(value)
+    return sum(values) / len(values)
+
+
+def hard_pixels(label, logits, below, share):
+    probable = sorted(softmax(x)[true] for true, x in pixels(label, logits))
+    least = math.ceil(share * len(probable))
+    chosen = [p for k, p in enumerate(probable) if k < least or p < below]
+    return -sum(math.log(p) for p in chosen) / max(1, len(chosen))
 
 
 def error_penalty(label, logits, l1, l2):

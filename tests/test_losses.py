@@ -8,6 +8,7 @@ import oracles
 import pytest
 
 from keras_seg import losses, nets
+from keras_seg.config import LossSettings
 from keras_seg.errors import UsageError
 from keras_seg.nets import NETS
 
@@ -37,7 +38,37 @@ EVERY_LOSS = {
         losses.CrossEntropy(W1, "direct", "weights"),
         lambda t, x: oracles.cross_entropy(t, x, W1, "direct"),
     ),
+    "smoothed": (
+        losses.CrossEntropy(smoothing=0.2),
+        lambda t, x: oracles.cross_entropy(t, x, smoothing=0.2),
+    ),
+    "outer, smoothed": (
+        losses.CrossEntropy(W2, normalise="weights", smoothing=0.1),
+        lambda t, x: oracles.cross_entropy(t, x, W2, "outer", "weights", 0.1),
+    ),
+    "direct, smoothed": (
+        losses.CrossEntropy(W1, "direct", smoothing=0.1),
+        lambda t, x: oracles.cross_entropy(t, x, W1, "direct", smoothing=0.1),
+    ),
     "dice": (losses.Dice(), oracles.dice),
+    "tversky": (
+        losses.Tversky(0.2, 1.3),
+        lambda t, x: oracles.tversky(t, x, 0.2, 1.3),
+    ),
+    "lovasz": (losses.Lovasz(), oracles.lovasz),
+    "ohem by its bound": (
+        losses.HardPixels(0.4, 0.1),
+        lambda t, x: oracles.hard_pixels(t, x, 0.4, 0.1),
+    ),
+    "ohem by its share": (
+        losses.HardPixels(0.01, 0.45),
+        lambda t, x: oracles.hard_pixels(t, x, 0.01, 0.45),
+    ),
+    "ohem of all": (losses.HardPixels(1.0, 1.0), oracles.cross_entropy),
+    "sum": (
+        losses.Sum(losses.CrossEntropy(W1), losses.Dice(), 0.7),
+        lambda t, x: oracles.cross_entropy(t, x, W1) + 0.7 * oracles.dice(t, x),
+    ),
     "focal": (FOCAL, oracles.focal),
     "focal, small gamma": (
         losses.Focal(gamma=0.5, alpha=2),
@@ -202,6 +233,72 @@ def test_cross_entropy_and_its_gradient_are_pytorchs(normalise, weighted, seed):
     expected.backward()
     np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
     np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("weighted", [False, True])
+def test_smoothed_cross_entropy_is_pytorchs(weighted):
+    torch = pytest.importorskip("torch")
+    label, logits = random_batch(3, (9, 7), (9, 7), 5, absent=1)
+    weights = np.random.default_rng(3).uniform(0, 9, 5) if weighted else None
+    loss = losses.CrossEntropy(weights, normalise="weights", smoothing=0.15)
+    value, gradient = value_and_gradient(loss, label, logits)
+    x = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(
+        x.permute(0, 3, 1, 2),
+        torch.tensor(label.astype("int64")),
+        weight=torch.tensor(weights, dtype=torch.float32) if weighted else None,
+        ignore_index=255,
+        label_smoothing=0.15,
+    )
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_lovasz_by_hand():
+    """Class 0 at the pixels 0 and 1, class 1 at 2; p_0 = .6, .1, .3; one is ignored.
+
+    Errors of class 0: .4, .9, .3. From the top: pixel 1 (J = 1/2), 0 (J = 1), 2 (J =
+    1): .9/2 + .4/2 = .65. Of class 1, whose errors are the same: pixel 1 (J = 1/2), 0
+    (J = 2/3), 2 (J = 1): .9/2 + .4/6 + .3/3.
+    """
+    p = np.array([0.6, 0.1, 0.3, 0.5])
+    logits = np.log(np.stack([p, 1 - p], axis=-1)).reshape(1, 1, 4, 2)
+    label = np.array([0, 0, 1, 255]).reshape(1, 1, 4)
+    value = losses.Lovasz()(label, logits.astype("float32"))
+    expected = (0.65 + 0.45 + 0.4 / 6 + 0.1) / 2
+    np.testing.assert_allclose(float(value), expected, rtol=1e-5)
+
+
+def test_tversky_of_a_half_and_of_one_are_dice_and_jaccard():
+    label, logits = random_batch(8)
+    dice = float(losses.Tversky(0.5, 0.5)(label, logits))
+    np.testing.assert_allclose(dice, oracles.dice(label, logits), rtol=1e-5)
+    # A prediction that is sure: the Jaccard loss of counts
+    sure = 200 * np.eye(4, dtype="float32")[logits.argmax(-1)]
+    counts = oracles.confusion(label, logits.argmax(-1), 4)
+    truth, hits = counts.sum(1), np.diag(counts)
+    iou = hits / (truth + counts.sum(0) - hits)
+    value = float(losses.Tversky(1.0, 1.0)(label, sure))
+    np.testing.assert_allclose(value, 1 - iou.mean(), rtol=1e-4)
+
+
+def test_the_losses_of_settings():
+    settings = LossSettings(
+        name="ce", smoothing=0.1, plus="tversky", plus_weight=0.5, false_positives=0.4
+    )
+    found = losses.build(settings, None)
+    label, logits = random_batch(9)
+    expected = oracles.cross_entropy(label, logits, smoothing=0.1)
+    expected += 0.5 * oracles.tversky(label, logits, 0.4, 0.7)
+    np.testing.assert_allclose(float(found(label, logits)), expected, rtol=1e-5)
+    weighted = LossSettings(name="dice", plus="ce", weights="w1")
+    expected = oracles.dice(label, logits) + oracles.cross_entropy(label, logits, W1)
+    value = losses.build(weighted, np.array(W1))(label, logits)
+    np.testing.assert_allclose(float(value), expected, rtol=1e-5)
+    hard = losses.build(LossSettings(name="ohem", hard_below=0.2, hard_share=0.3), None)
+    assert (hard.below, hard.share) == (0.2, 0.3)
 
 
 @every_loss
@@ -469,6 +566,11 @@ def test_heads_of_heatmaps_have_the_joint_loss():
         losses.CrossEntropy(np.array(W1), "direct", "weights", ignore_id=0, name="l"),
         losses.Dice(ignore_id=7),
         losses.Focal(gamma=1.5, alpha=0.7, ignore_id=9),
+        losses.CrossEntropy(smoothing=0.3),
+        losses.HardPixels(0.5, 0.2, ignore_id=4),
+        losses.Lovasz(ignore_id=4),
+        losses.Tversky(0.1, 0.2, ignore_id=4),
+        losses.Sum(losses.CrossEntropy(W1, ignore_id=5), losses.Dice(ignore_id=5), 0.3),
         losses.WithErrorPenalty(losses.CrossEntropy(W2, ignore_id=3), 0.5, 0.25),
         losses.JointHeatmaps("mse", name="joints"),
     ],
@@ -539,6 +641,11 @@ def test_penalise_kernels():
         (lambda: losses.Focal(alpha=float("inf")), "alpha"),
         (lambda: losses.WithErrorPenalty(CE, l1=-0.5), "l1"),
         (lambda: losses.WithErrorPenalty("ce"), "ce"),
+        (lambda: losses.Sum(CE, "dice"), "dice"),
+        (lambda: losses.Sum(CE, losses.Dice(ignore_id=3)), "the id 3"),
+        (lambda: losses.CrossEntropy(smoothing=1.5), "smoothing"),
+        (lambda: losses.HardPixels(share=-1), "share"),
+        (lambda: losses.Tversky(false_negatives=-1), "false_negatives"),
         (lambda: losses.JointHeatmaps("l1"), "l1"),
         (lambda: losses.JointHeatmaps()(LOGITS[..., :2], LOGITS), "joint_heatmaps"),
         (lambda: CE(LABEL[..., None], LOGITS), "cross_entropy"),

@@ -231,7 +231,7 @@ class OptimizerSettings(Part):
     lr: float = setting(0.01, "initial learning rate", rule=POSITIVE)
     momentum: float = setting(0.9, "sgd only; not Nesterov", rule=BELOW_ONE)
     rho: float = setting(0.99, "rmsprop only", rule=BELOW_ONE)
-    epsilon: float = setting(1e-8, "rmsprop and adam", rule=POSITIVE)
+    epsilon: float = setting(1e-8, "rmsprop, adam and adamw", rule=POSITIVE)
     schedule: str = setting(
         "poly",
         "course of the learning rate",
@@ -245,18 +245,16 @@ class OptimizerSettings(Part):
     decay_rate: float = setting(
         0.1, "factor at each drop of step and exponential", rule=POSITIVE
     )
-    smoothing: float = setting(
+    # A share, so that it fits a run of any length
+    warmup: float = setting(
         0.0,
         "ce only: share of the truth that is spread over all classes",
         rule=UP_TO_ONE,
     )
-    hard_below: float = setting(
-        0.7, "ohem: pixels count whose true class is less probable", rule=PROBABILITY
-    )
-    hard_share: float = setting(
-        1 / 16,
-        "ohem: share of the pixels that counts at least, the hardest",
-        rule=UP_TO_ONE,
+    weight_decay: float = setting(
+        0.0,
+        "L2: this times a weight joins its gradient; adamw: this times the learning "
+        "rate is taken off the weight",
     )
     false_positives: float = setting(0.3, "tversky: weight of false positives")
     false_negatives: float = setting(0.7, "tversky: weight of false negatives")
@@ -336,6 +334,18 @@ class Config(Part):
 
         def __init__(self, **parts: Any): ...
 
+    clip_norm: float = setting(
+        0.0, "largest norm of all gradients together, L2 included; 0: any"
+    )
+    ema: float = setting(
+        0.0,
+        "what a step keeps of the moving average of the weights, which is then "
+        "validated, kept as the best and exported; 0: no average",
+        rule=BELOW_ONE,
+    )
+    encoder_lr: float = setting(
+        1.0, "factor on the learning rate of what pretrained weights fill"
+    )
     def __post_init__(self):
         super().__post_init__()
         start, every = self.optimizer.bn_start, self.validation.every

@@ -37,6 +37,13 @@ def settings(kind, **options):
         ("exponential", 2.5e-4, {"decay_rate": 0.96}, 1999, 2.5e-4),
         ("exponential", 2.5e-4, {"decay_rate": 0.96}, 2000, 2.4e-4),
         ("exponential", 2.5e-4, {"decay_rate": 0.96}, 39999, 2.5e-4 * 0.96**19),
+        # Of 100 steps: 8 rise, or 7.1 rounded up
+        ("constant", 0.4, {"warmup": 0.08}, 0, 0.05),
+        ("constant", 0.4, {"warmup": 0.08}, 6, 0.35),
+        ("constant", 0.4, {"warmup": 0.071}, 6, 0.35),
+        ("constant", 0.4, {"warmup": 0.08}, 7, 0.4),
+        ("constant", 0.4, {"warmup": 0.08}, 90, 0.4),
+        ("poly", 0.01, {"warmup": 0.99, "poly_power": 1.0}, 50, 0.005 * 51 / 99),
     ],
 )
 def test_value(kind, lr, options, step, expected):

@@ -32,6 +32,8 @@ class Net:
         reference: (height, width, number of classes) in that document.
         loss_weights: {head: weight} of the heads with the default knobs.
         smallest: input height and width must be at least this.
+        encoder: how the paths of the weights begin that a pretrained encoder fills, as
+            a regular expression; "" where no weights are known (`pretrained`).
         builder: the function in `module` (several networks may share a file).
         fixed: knobs that this line fixes.
     """
@@ -45,6 +47,7 @@ class Net:
         default_factory=lambda: MappingProxyType({"logits": 1.0})
     )
     smallest: int = 1
+    encoder: str = ""
     builder: str = "build"
     fixed: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -57,6 +60,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=32,
             preprocess="bgr_minus_mean",
             reference=(320, 320, 25),
+            encoder=r"conv(?!6_cls)",
             loss_weights=MappingProxyType(
                 {"logits": 1.0, "sub24_logits": 0.4, "sub4_logits": 0.16}
             ),
@@ -74,6 +78,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=1,
             preprocess="bgr_minus_mean",
             reference=(320, 320, 25),
+            encoder=r"enc\d_conv",
         ),
         "hourglass": Net(
             "hourglass",
@@ -92,6 +97,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=32,
             preprocess="unit",
             reference=(256, 256, 18),
+            encoder=r"enc\d_conv|fc\d",
         ),
         "unet": Net(
             "unet",
@@ -137,6 +143,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=32,
             preprocess="bgr_minus_mean",
             reference=(512, 1024, 34),
+            encoder=r"conv\d",
         ),
         "unet_slim": Net(
             "unet_slim",
@@ -151,6 +158,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=32,
             preprocess="imagenet",
             reference=(224, 224, 19),
+            encoder=r"enc\d_conv",
         ),
         "fcn_dilated_tanh": Net(
             "fcn_dilated_tanh",
@@ -166,6 +174,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
             stride=32,
             preprocess="imagenet",
             reference=(224, 224, 21),
+            encoder=r"(conv1|bn1|layer)",
         ),
         "unet_valid": Net(
             "unet_valid",

@@ -1,11 +1,12 @@
 """Learning rate schedules: functions of the optimizer's iterations and nothing else.
 
-All are Keras' own classes, so that a saved model or optimizer loads anywhere.
+All but the warm-up are Keras' own classes, so that a saved optimizer loads anywhere.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_seg.config import OptimizerSettings
 
@@ -22,7 +23,8 @@ def build(settings: OptimizerSettings, steps: int) -> "LearningRateSchedule":
     step            lr decay_rate^floor(s / decay_every)
     exponential     the same: BODY's code (0.96 every 2000 steps, a staircase)
 
-    Beyond `steps`, poly and cosine stay at their last value.
+    Beyond `steps`, poly and cosine stay at their last value. A warm-up multiplies all
+    of them by (s + 1) / w in its first w = ceil(warmup * steps) steps: a linear rise.
 
     `steps`, `decay_every` and s are optimizer steps. Keras passes the schedule of an
     optimizer with `gradient_accumulation_steps=n` batches instead, n per step:
@@ -32,7 +34,26 @@ def build(settings: OptimizerSettings, steps: int) -> "LearningRateSchedule":
         settings: `schedule` is a key of `SCHEDULES`.
         steps: length of the run in optimizer steps, >= 1.
     """
-    return SCHEDULES[settings.schedule](settings, steps)
+    schedule = SCHEDULES[settings.schedule](settings, steps)
+    rising = math.ceil(settings.warmup * steps)
+    return _warmed(schedule, rising) if rising else schedule
+
+
+def _warmed(schedule: "LearningRateSchedule", rising: int) -> "LearningRateSchedule":
+    """The schedule with a linear rise over its first `rising` steps."""
+    import keras
+    from keras import ops
+
+    class Warmed(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            rate: Any = schedule(step)
+            risen = (ops.cast(step, rate.dtype) + 1) / rising
+            return rate * ops.minimum(risen, 1.0)
+
+        def get_config(self):
+            return {"schedule": schedule, "rising": rising}
+
+    return Warmed()
 
 
 def _constant(settings: OptimizerSettings, steps: int):

@@ -28,6 +28,7 @@ POSITIVE: Rule = (lambda value: value > 0, "above 0")
 BELOW_ONE: Rule = (lambda value: value < 1, "below 1")
 UP_TO_ONE: Rule = (lambda value: value <= 1, "at most 1")
 PROBABILITY: Rule = (lambda value: 0 <= value <= 1, "a probability, 0 to 1")
+HALF_TURN: Rule = (lambda value: value <= 0.5, "at most half a turn, 0.5")
 SIZE: Rule = (lambda size: min(size) >= 1, "a height and a width of at least 1 px")
 ZOOM: Rule = (
     lambda zoom: 0 < zoom[0] <= zoom[1] < math.inf,
@@ -109,6 +110,12 @@ class DataSettings(Part):
         help="height and width that images are resized to, px", rule=SIZE
     )
     pad: bool = setting(False, "pad to the network's stride (label 255)")
+    crop: tuple[int, int] | None = setting(
+        None,
+        "height and width of training crops, px, at a random place after the zoom; "
+        "null: whole images. Validation is on whole images",
+        rule=SIZE,
+    )
     batch: int = setting(16, "images per batch", rule=AT_LEAST_ONE)
     joints: str = setting(
         "surreal",
@@ -122,7 +129,8 @@ class Augment(Part):
     """Random changes of a training sample, drawn from (seed, sample index) only.
 
     The geometric ones are composed into one affine map: the image is resampled
-    bilinearly and filled with 0, the label by nearest and filled with 255.
+    bilinearly and filled with 0, the label by nearest and filled with 255. Colours,
+    blur and noise follow, in this order.
     """
 
     prefix: ClassVar[str] = "augment."
@@ -135,13 +143,44 @@ class Augment(Part):
     )
     # BODY's "180 degrees flip" read literally
     flip180: float = setting(0.0, "probability of a half turn", rule=PROBABILITY)
-    # A crop or a pad to the training size follows, at a random place.
+    # A crop or a pad to `data.crop`, or to the size of the images, follows, at a random
+    # place.
     scale: tuple[float, float] = setting(
         (1.0, 1.0), "range of the uniform zoom factor", rule=ZOOM
     )
     rotate: float = setting(0.0, "degrees; uniform in [-rotate, rotate]")
     rotate_probability: float = setting(
         1.0, "share of the samples that are rotated", rule=PROBABILITY
+    )
+    # In each image of a street there are few cyclists: a crop at any place has none.
+    balance: float = setting(
+        0.0,
+        "share of the crops that are moved over a pixel of a class that is drawn from "
+        "those of the image, each as likely",
+        rule=PROBABILITY,
+    )
+    brightness: float = setting(0.0, "factor, uniform in 1 ± this", rule=UP_TO_ONE)
+    contrast: float = setting(
+        0.0,
+        "factor on the distance from the mean grey, uniform in 1 ± this",
+        rule=UP_TO_ONE,
+    )
+    saturation: float = setting(
+        0.0,
+        "factor on the distance from the pixel's grey, uniform in 1 ± this",
+        rule=UP_TO_ONE,
+    )
+    hue: float = setting(
+        0.0, "turns of the colour circle; uniform in [-hue, hue]", rule=HALF_TURN
+    )
+    jitter_probability: float = setting(
+        1.0,
+        "share of the samples whose brightness, contrast, saturation and hue change",
+        rule=PROBABILITY,
+    )
+    blur: float = setting(0.0, "std of a Gaussian blur, px; uniform in [0, blur]")
+    blur_probability: float = setting(
+        1.0, "share of the samples that are blurred", rule=PROBABILITY
     )
     noise: float = setting(0.0, "std of Gaussian pixel noise, grey levels of 0..255")
 
@@ -164,6 +203,9 @@ LOSSES: Mapping[str, Loss] = types.MappingProxyType(
         "ce": Loss("CrossEntropy", takes_weights=True),
         "dice": Loss("Dice"),
         "focal": Loss("Focal"),
+        "ohem": Loss("HardPixels"),
+        "lovasz": Loss("Lovasz"),
+        "tversky": Loss("Tversky"),
     }
 )
 
@@ -175,6 +217,12 @@ class LossSettings(Part):
     prefix: ClassVar[str] = "loss."
 
     name: str = setting("ce", "which loss", choices="keras_seg.config.LOSSES")
+    plus: str | None = setting(
+        None,
+        "a second loss that is added; null: none",
+        choices="keras_seg.config.LOSSES",
+    )
+    plus_weight: float = setting(1.0, "factor of that second loss")
     weights: str | tuple[float, ...] = setting(
         "none",
         "class weights: a scheme, or a number for each class",
@@ -196,6 +244,21 @@ class LossSettings(Part):
     )
     background_weight: float = setting(0.15, "voc07: the weight of class 0")
     direct_at_inference: bool = setting(False, "direct weights in prediction as well")
+    smoothing: float = setting(
+        0.0,
+        "ce only: share of the truth that is spread over all classes",
+        rule=UP_TO_ONE,
+    )
+    hard_below: float = setting(
+        0.7, "ohem: pixels count whose true class is less probable", rule=PROBABILITY
+    )
+    hard_share: float = setting(
+        1 / 16,
+        "ohem: share of the pixels that counts at least, the hardest",
+        rule=UP_TO_ONE,
+    )
+    false_positives: float = setting(0.3, "tversky: weight of false positives")
+    false_negatives: float = setting(0.7, "tversky: weight of false negatives")
     l1: float = setting(0.0, "penalty on |prediction - truth| (CLOTH)")
     l2: float = setting(0.0, "penalty on (prediction - truth)^2 (CLOTH)")
     joint_weight: float = setting(1.0, "factor of the hourglass' joint branch")
@@ -207,9 +270,16 @@ class LossSettings(Part):
             raise UsageError(
                 f"loss.weights is {self.weights!r}, but the loss {self.name!r} takes "
                 "no class weights; set it to none."
-        "ohem": Loss("HardPixels"),
-        "lovasz": Loss("Lovasz"),
-        "tversky": Loss("Tversky"),
+            )
+        if self.smoothing and "ce" not in used:
+            raise UsageError(
+                f"loss.smoothing is {self.smoothing:g}, but it smooths the labels of "
+                f"ce only, not of {self.name}; set it to 0."
+            )
+        if self.plus == self.name:
+            raise UsageError(
+                f"loss.plus is {self.plus!r}, which loss.name is already; set it to "
+                "another loss, or to null."
             )
 
 
@@ -221,12 +291,6 @@ class OptimizerSettings(Part):
 
     name: str = setting(
         "sgd", "which optimizer", choices="keras_seg.runs.optimizers.OPTIMIZERS"
-    plus: str | None = setting(
-        None,
-        "a second loss that is added; null: none",
-        choices="keras_seg.config.LOSSES",
-    )
-    plus_weight: float = setting(1.0, "factor of that second loss")
     )
     lr: float = setting(0.01, "initial learning rate", rule=POSITIVE)
     momentum: float = setting(0.9, "sgd only; not Nesterov", rule=BELOW_ONE)
@@ -248,17 +312,14 @@ class OptimizerSettings(Part):
     # A share, so that it fits a run of any length
     warmup: float = setting(
         0.0,
-        "ce only: share of the truth that is spread over all classes",
-        rule=UP_TO_ONE,
+        "share of the steps over which the learning rate rises to the schedule's",
+        rule=BELOW_ONE,
     )
     weight_decay: float = setting(
         0.0,
         "L2: this times a weight joins its gradient; adamw: this times the learning "
         "rate is taken off the weight",
     )
-    false_positives: float = setting(0.3, "tversky: weight of false positives")
-    false_negatives: float = setting(0.7, "tversky: weight of false negatives")
-    weight_decay: float = setting(0.0, "L2: this times a weight joins its gradient")
     decay_on: str = setting(
         "kernels",
         "what decays: convolution kernels (ICNet) or all weights",
@@ -269,19 +330,21 @@ class OptimizerSettings(Part):
     # mode until then, BODY's wording taken literally.
     bn_mode: str = setting(
         "affine", "what is fixed before bn_start", choices=("affine", "full")
-        if self.smoothing and "ce" not in used:
-            raise UsageError(
-                f"loss.smoothing is {self.smoothing:g}, but it smooths the labels of "
-                f"ce only, not of {self.name}; set it to 0."
-            )
-        if self.plus == self.name:
-            raise UsageError(
-                f"loss.plus is {self.plus!r}, which loss.name is already; set it to "
-                "another loss, or to null."
-            )
     )
     accumulate: int = setting(
         1, "batches whose gradients make one step", rule=AT_LEAST_ONE
+    )
+    clip_norm: float = setting(
+        0.0, "largest norm of all gradients together, L2 included; 0: any"
+    )
+    ema: float = setting(
+        0.0,
+        "what a step keeps of the moving average of the weights, which is then "
+        "validated, kept as the best and exported; 0: no average",
+        rule=BELOW_ONE,
+    )
+    encoder_lr: float = setting(
+        1.0, "factor on the learning rate of what pretrained weights fill"
     )
 
     def __post_init__(self):
@@ -334,20 +397,14 @@ class Config(Part):
 
         def __init__(self, **parts: Any): ...
 
-    clip_norm: float = setting(
-        0.0, "largest norm of all gradients together, L2 included; 0: any"
-    )
-    ema: float = setting(
-        0.0,
-        "what a step keeps of the moving average of the weights, which is then "
-        "validated, kept as the best and exported; 0: no average",
-        rule=BELOW_ONE,
-    )
-    encoder_lr: float = setting(
-        1.0, "factor on the learning rate of what pretrained weights fill"
-    )
     def __post_init__(self):
         super().__post_init__()
+        is_zoomed = self.augment.scale[1] > 1
+        if self.augment.balance and self.data.crop is None and not is_zoomed:
+            raise UsageError(
+                f"augment.balance is {self.augment.balance:g}, but nothing is cropped: "
+                "set data.crop, or augment.scale to more than 1."
+            )
         start, every = self.optimizer.bn_start, self.validation.every
         if self.optimizer.bn_mode == "full" and start % every:
             raise UsageError(

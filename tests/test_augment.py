@@ -1,15 +1,16 @@
-"""Random geometry: one resampling, checked against SciPy, step by step."""
+"""Random geometry and colours, checked against SciPy, Pillow and colorsys."""
 
+import colorsys
 import dataclasses
 
 import numpy as np
 import pytest
 import scipy.ndimage
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from keras_seg.config import Augment
 from keras_seg.data import augment
-from keras_seg.data.augment import Geometry
+from keras_seg.data.augment import Colour, Geometry
 
 GEOMETRIES = [
     Geometry(scale=1.3),
@@ -32,12 +33,12 @@ def make_sample(height=37, width=52, seed=0, block=6):
     return image, label, joints
 
 
-def source_places(geometry, height, width):
+def source_places(geometry, height, width, crop):
     """(x, y) in the sample of each pixel of the result: every part undone in turn."""
-    y, x = np.mgrid[:height, :width] + 0.5  # now the top left corner is (0, 0)
+    y, x = np.mgrid[: crop[0], : crop[1]] + 0.5  # now the top left corner is (0, 0)
     top, left = geometry.place
-    y = y - top * (height - geometry.scale * height)
-    x = x - left * (width - geometry.scale * width)
+    y = y - top * (crop[0] - geometry.scale * height)
+    x = x - left * (crop[1] - geometry.scale * width)
     y, x = y / geometry.scale - height / 2, x / geometry.scale - width / 2
     turn = np.exp(-1j * np.deg2rad(geometry.angle)) * (x - 1j * y)  # y points up
     x, y = turn.real, -turn.imag
@@ -48,11 +49,13 @@ def source_places(geometry, height, width):
     return x + width / 2 - 0.5, y + height / 2 - 0.5
 
 
+@pytest.mark.parametrize("crop", [None, (21, 45), (50, 30)], ids=str)
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_image_is_scipys_bilinear_map_and_label_the_nearest_pixel(geometry):
+def test_image_is_scipys_bilinear_map_and_label_the_nearest_pixel(geometry, crop):
     image, label, _ = make_sample()
-    moved, result, _ = augment.apply(geometry, image, label)
-    x, y = source_places(geometry, *label.shape)
+    moved, result, _ = augment.apply(geometry, image, label, crop=crop)
+    assert moved.shape == (*(crop or label.shape), 3)
+    x, y = source_places(geometry, *label.shape, crop or label.shape)
     for channel in range(3):
         expected = scipy.ndimage.map_coordinates(
             image[..., channel].astype(float), [y, x], order=1, mode="grid-constant"
@@ -68,16 +71,18 @@ def test_image_is_scipys_bilinear_map_and_label_the_nearest_pixel(geometry):
     np.testing.assert_array_equal(result[~is_tie], expected[~is_tie])
 
 
+@pytest.mark.parametrize("crop", [None, (45, 70)], ids=str)
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_joints_go_where_their_pixels_go(geometry):
+def test_joints_go_where_their_pixels_go(geometry, crop):
     spot = np.array([24.0, 17.0])  # x, y
     y, x = np.mgrid[:37, :52]
     blob = 255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 8)
     image = np.repeat(np.rint(blob).astype(np.uint8)[..., None], 3, axis=2)
     label = np.zeros((37, 52), np.uint8)
     joints = np.array([spot, [np.nan, np.nan]], dtype=np.float32)
-    result, _, moved = augment.apply(geometry, image, label, joints)
+    result, _, moved = augment.apply(geometry, image, label, joints, crop)
     weight = result[..., 0].astype(float)
+    y, x = np.mgrid[: weight.shape[0], : weight.shape[1]]
     centre = [(weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()]
     np.testing.assert_allclose(moved[0], centre, atol=0.25)
     assert np.isnan(moved[1]).all()
@@ -116,6 +121,33 @@ def test_mirror_and_half_turn_are_exact():
     mirrored = augment.apply(Geometry(mirror=True), image, label, joints)[2]
     np.testing.assert_allclose(mirrored[:, 0], 51 - joints[:, 0], rtol=1e-6)
     np.testing.assert_allclose(mirrored[:, 1], joints[:, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("place", [(0.0, 1.0), (0.3, 0.8), (0.51, 0.49)])
+def test_a_crop_without_zoom_is_exact(place):
+    image, label, joints = make_sample()
+    for mirror in (False, True):
+        geometry = Geometry(mirror=mirror, place=place)
+        found = augment.apply(geometry, image, label, joints, crop=(20, 31))
+        top, left = round(place[0] * 17), round(place[1] * 21)
+        turned = np.fliplr if mirror else np.copy
+        window = np.s_[top : top + 20, left : left + 31]
+        np.testing.assert_array_equal(found[0], turned(image)[window])
+        np.testing.assert_array_equal(found[1], turned(label)[window])
+        x = 51 - joints[:, 0] if mirror else joints[:, 0]
+        expected = np.stack([x - left, joints[:, 1] - top], axis=1)
+        np.testing.assert_allclose(found[2], expected, atol=1e-4)
+
+
+def test_a_crop_that_is_larger_is_filled():
+    image, label, _ = make_sample()
+    label[label == 255] = 9
+    moved, result, _ = augment.apply(Geometry(), image, label, crop=(41, 60))
+    window = np.s_[2:39, 4:56]
+    np.testing.assert_array_equal(result[window], label)
+    np.testing.assert_array_equal(moved[window], image)
+    assert (result != 255).sum() == label.size
+    assert moved.sum() == image.sum()
 
 
 def test_a_positive_angle_turns_counter_clockwise():
@@ -168,6 +200,7 @@ def test_the_sample_is_left_as_it_was():
     sample = make_sample()
     before = [array.tobytes() for array in sample]
     augment.apply(Geometry(scale=0.7, angle=20), *sample)
+    augment.apply_colour(Colour(1.2, 0.7, 1.1, 0.1, 0.5), sample[0])
     assert [array.tobytes() for array in sample] == before
 
 
@@ -228,3 +261,155 @@ def test_noise_has_its_deviation_and_stays_in_range():
     white = augment.add_noise(np.full((64, 96, 3), 255, np.uint8), 10.0, rng)
     assert white.min() > 190
     assert white.max() == 255
+
+
+# Crops over a class
+
+
+def rare_label():
+    """40 x 60, mostly class 1, some ignored, a spot of class 4 in a corner."""
+    label = np.ones((40, 60), np.uint8)
+    label[:, :10] = 255
+    label[37:39, 55:58] = 4
+    return label
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [Geometry(), Geometry(mirror=True, scale=1.5), Geometry(scale=0.8, half_turn=True)],
+    ids=str,
+)
+def test_a_crop_over_a_class_holds_each_class_of_the_image_as_often(geometry):
+    label, crop = rare_label(), (16, 20)
+    image = np.zeros((*label.shape, 3), np.uint8)
+    holds, places = [], []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        moved = augment.over_a_class(geometry, label, crop, rng)
+        assert dataclasses.replace(moved, place=geometry.place) == geometry
+        _, result, _ = augment.apply(moved, image, label, crop=crop)
+        holds.append((result == 4).any())
+        places.append(moved.place)
+    places = np.array(places)
+    assert places.min() >= 0
+    assert places.max() <= 1
+    # Two classes: half of the crops are made to hold the spot, few others do
+    assert 0.45 < np.mean(holds) < 0.62
+
+
+def test_the_pixel_of_the_class_is_anywhere_in_the_crop():
+    label = np.full((60, 90), 255, np.uint8)
+    label[30, 45] = 2
+    image = np.zeros((60, 90, 3), np.uint8)
+    found = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        geometry = augment.over_a_class(Geometry(), label, (20, 30), rng)
+        _, result, _ = augment.apply(geometry, image, label, crop=(20, 30))
+        found.append(np.argwhere(result == 2)[0])
+    rows, columns = np.array(found).T
+    assert {*rows} >= {*range(20)}
+    assert len({*columns}) > 25
+    assert abs(rows.mean() - 9.5) < 1.2
+    assert abs(columns.mean() - 14.5) < 1.8
+
+
+def test_where_nothing_is_labelled_or_cropped_the_place_stays():
+    rng = np.random.default_rng(0)
+    geometry = Geometry(place=(0.2, 0.7))
+    empty = np.full((40, 60), 255, np.uint8)
+    assert augment.over_a_class(geometry, empty, (8, 8), rng) == geometry
+    assert augment.over_a_class(geometry, rare_label(), None, rng) == geometry
+
+
+# Colours
+
+
+def photo(height=19, width=28, seed=4):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image[0, 0], image[0, 1], image[0, 2] = (0, 0, 0), (255, 255, 255), (90, 90, 90)
+    return image
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.4])
+@pytest.mark.parametrize(
+    ("part", "peer"),
+    [
+        ("brightness", ImageEnhance.Brightness),
+        ("contrast", ImageEnhance.Contrast),
+        ("saturation", ImageEnhance.Color),
+    ],
+)
+def test_brightness_contrast_and_saturation_are_pillows(part, peer, factor):
+    image = photo()
+    found = augment.apply_colour(Colour(**{part: factor}), image)
+    expected = np.asarray(peer(Image.fromarray(image)).enhance(factor))
+    assert found.dtype == np.uint8
+    # Pillow rounds the grey to whole levels, and cuts off fractions
+    np.testing.assert_allclose(found.astype(int), expected, atol=1)
+    assert (factor == 1) == np.array_equal(found, image)
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.07, 0.02, 0.3])
+def test_hue_is_colorsys_turned(turn):
+    image = photo()
+    found = augment.apply_colour(Colour(hue=turn), image)
+    for pixel, new in zip(image.reshape(-1, 3) / 255, found.reshape(-1, 3)):
+        hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+        expected = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
+        np.testing.assert_allclose(new, 255 * np.array(expected), atol=0.51)
+
+
+@pytest.mark.parametrize("deviation", [0.4, 1.0, 2.3])
+def test_blur_is_scipys_gaussian(deviation):
+    image = photo()
+    found = augment.apply_colour(Colour(blur=deviation), image)
+    sigma = (deviation, deviation, 0)
+    expected = scipy.ndimage.gaussian_filter(
+        image.astype(float), sigma, mode="mirror", truncate=4
+    )
+    np.testing.assert_allclose(found, expected, atol=1.6)
+    assert np.abs(found - expected).mean() < 0.5
+
+
+def test_the_parts_of_a_colour_follow_each_other():
+    whole = Colour(1.3, 0.7, 1.2, -0.1, 0.8)
+    image = photo()
+    in_turn = image
+    for name, value in dataclasses.asdict(whole).items():
+        in_turn = augment.apply_colour(Colour(**{name: value}), in_turn)
+    found = augment.apply_colour(whole, image).astype(int)
+    np.testing.assert_allclose(found, in_turn, atol=3)  # which is rounded five times
+    for changed in (Colour(contrast=0.7), Colour(brightness=1.3)):
+        assert np.abs(augment.apply_colour(changed, image) - found).mean() > 3
+
+
+def test_draws_of_colours_follow_the_settings():
+    def draw(**settings):
+        return [
+            augment.draw_colour(Augment(**settings), np.random.default_rng([3, i]))
+            for i in range(2000)
+        ]
+
+    assert set(draw()) == {Colour()}
+    settings = {"brightness": 0.4, "contrast": 0.2, "saturation": 1.0, "hue": 0.1}
+    found = draw(**settings, jitter_probability=0.5, blur=2.0, blur_probability=0.3)
+    table = np.array([dataclasses.astuple(colour) for colour in found])
+    unchanged = table == dataclasses.astuple(Colour())
+    assert (unchanged[:, :4].all(1) == unchanged[:, :4].any(1)).all()
+    assert unchanged[:, 0].mean() == pytest.approx(0.5, abs=0.045)
+    assert unchanged[:, 4].mean() == pytest.approx(0.7, abs=0.045)
+    jittered = table[~unchanged[:, 0]]
+    centre, strength = [1, 1, 1, 0], [0.4, 0.2, 1.0, 0.1]
+    for column in range(4):
+        found = (jittered[:, column] - centre[column]) / strength[column]
+        assert -1 <= found.min() < -0.98
+        assert 0.98 < found.max() <= 1
+        assert found.mean() == pytest.approx(0, abs=0.08)
+    assert abs(np.corrcoef(jittered[:, :4].T) - np.eye(4)).max() < 0.13
+    blurs = table[~unchanged[:, 4], 4]
+    assert 0 < blurs.min() < 0.03
+    assert 1.97 < blurs.max() <= 2
+    # Another part leaves the draws of the others as they were
+    assert [c.hue for c in draw(hue=0.1)] == [c.hue for c in draw(hue=0.1, blur=1.0)]

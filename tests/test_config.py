@@ -120,6 +120,10 @@ def test_settings_are_described_with_the_choices_of_their_tables():
         ("augment.noise=-1", "augment.noise is -1.0; it must be a finite number"),
         ("data.batch=0", "data.batch is 0; it must be at least 1"),
         ("augment.scale=[2, 1]", "a lowest and a highest factor"),
+        ("augment.hue=0.6", "augment.hue is 0.6; it must be at most half a turn"),
+        ("augment.contrast=1.1", "augment.contrast is 1.1; it must be at most 1"),
+        ("data.crop=[0,4]", "data.crop is .*; it must be a height and a width"),
+        ("optimizer.ema=1", "optimizer.ema is 1.0; it must be below 1"),
         ("augment.mirror=2", "augment.mirror is 2.0; it must be a probability"),
         ("augment.swap_lr=maybe", "augment.swap_lr is 'maybe'; it must be true or"),
         ("loss.weights=1,-2", "loss.weights is .* one finite number from 0 for each"),
@@ -143,6 +147,12 @@ def test_class_weights_are_a_scheme_or_numbers(text):
 def test_settings_that_contradict_each_other_are_named():
     with pytest.raises(UsageError, match="loss.weights is 'w1'.* 'dice' takes no cla"):
         with_settings("loss.name=dice", "loss.weights=w1")
+    with pytest.raises(UsageError, match="loss.smoothing is 0.1.* not of focal"):
+        with_settings("loss.name=focal", "loss.smoothing=0.1")
+    with pytest.raises(UsageError, match="loss.plus is 'dice', which loss.name is"):
+        with_settings("loss.name=dice", "loss.plus=dice")
+    with pytest.raises(UsageError, match="augment.balance is 0.5, but nothing is crop"):
+        with_settings("augment.balance=0.5")
     with pytest.raises(UsageError, match="bn_start is 3; .* multiple of validation.ev"):
         with_settings(
             "optimizer.bn_mode=full", "optimizer.bn_start=3", "validation.every=2"

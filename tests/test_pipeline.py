@@ -18,7 +18,18 @@ from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import Head, LabelSpec
 
 EVERYTHING = Augment(
-    mirror=0.5, swap_lr=True, scale=(0.5, 2.0), rotate=10, flip180=0.2, noise=3.0
+    mirror=0.5,
+    swap_lr=True,
+    scale=(0.5, 2.0),
+    rotate=10,
+    flip180=0.2,
+    balance=0.5,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.3,
+    hue=0.1,
+    blur=1.0,
+    noise=3.0,
 )
 
 
@@ -265,6 +276,31 @@ def test_heatmaps_of_part_centres_follow_the_augmented_label(tmp_path):
         assert (maps[..., 3:] == -1).all()
 
 
+def test_crops_are_for_training_and_padded_by_themselves(folder):
+    samples = Samples(folder, "train", (24, 40), padded_size=(16, 32))
+    feed_ = feed(samples, crop=(12, 30))
+    batches = feed_.training(5, Augment(mirror=0.5, balance=0.5), 0, 3)
+    for image, targets in batches:
+        label = targets["logits"]
+        assert image.shape == (3, 16, 32, 3)
+        assert (image[:, 12:] == 0).all()
+        assert (label[:, 12:] == 255).all()
+        assert (label[:, :, 30:] == 255).all()
+        assert (image[:, :12, :30] > 0).mean() > 0.9
+    # Each crop is a window of its image, mirrored or not
+    image, label, _ = pipeline.training_sample(
+        samples, 5, 3, Augment(mirror=0.5, balance=1.0), (12, 30)
+    )
+    whole = samples.plain(pipeline.sample_at(5, 3, 7))[0]
+    windows = [
+        turned[top : top + 12, left : left + 30]
+        for turned in (whole, whole[:, ::-1])
+        for top in range(13)
+        for left in range(11)
+    ]
+    assert sum(np.array_equal(image, window) for window in windows) == 1
+
+
 # The same bits, always
 
 
@@ -287,8 +323,10 @@ def test_tensorflow_gets_the_same_bits_as_numpy(tmp_path, workers):
     heads |= {"joints0_heatmaps": Head(target="heatmaps")}
     samples = Samples(folder, "train", (24, 40), padded_size=(32, 48))
     settings = {"heads": heads, "workers": workers}
+    crops = Samples(folder, "train", (24, 40), padded_size=(16, 32))
     for batches in (
         training(samples, 2, 6, **settings),
+        training(crops, 2, 6, **settings, crop=(12, 30)),
         evaluation(samples, **settings),
     ):
         assert_equal_batches(batches.dataset(), batches)

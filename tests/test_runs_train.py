@@ -77,15 +77,18 @@ def copied(interrupted, tmp_path):
 
 
 @contextmanager
-def at_step(step: int, act):
-    """Within this context, `act(run)` is called right after a step was counted."""
+def at_step(step: int | None, act):
+    """Within this context, `act(run)` is called right after a step was counted.
+
+    None is every step.
+    """
     from keras_seg.runs import loop
 
     count = loop.Steps.on_train_batch_end
 
     def counted(self, batch, logs=None):
         count(self, batch, logs)
-        if self.run.state.step == step:
+        if step in (None, self.run.state.step):
             act(self.run)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -482,3 +485,76 @@ def test_accumulated_steps_and_a_full_switch_are_resumed(shapes, tmp_path):
     biases = [n for n in at[4] if n.startswith("model/") and n.endswith("/bias")]
     assert all((at[4][name] != at[11][name]).any() for name in kernels)
     assert any((at[4][name] != 0).any() for name in biases)  # 0 before the first step
+
+
+RECIPE = TINY.changed(
+    data={"crop": (8, 12)},
+    augment={"balance": 0.5, "brightness": 0.4, "hue": 0.1, "blur": 1.0},
+    loss={"smoothing": 0.1, "plus": "dice"},
+    optimizer={"name": "adamw", "ema": 0.3, "clip_norm": 1.0, "warmup": 0.3}
+    | {"bn_start": 0},
+    validation={"every": 3, "samples": None},
+    steps=8,
+)
+
+
+def test_a_recipe_is_resumed_and_its_averages_are_scored_on_whole_images(
+    shapes, tmp_path
+):
+    trail = []
+
+    def record(run):
+        trail.append({v.path: np.array(v) for v in run.net.variables})
+
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    with at_step(None, record):
+        train(RECIPE, shapes, whole, OPTIONS)
+    with at_step(5, ask_to_stop), pytest.raises(InterruptedRunError):
+        train(RECIPE, shapes, run, OPTIONS)
+    train(RECIPE, shapes, run, OPTIONS)
+    assert_same_run(run, whole)
+    # The best weights are the averages, by hand; statistics are the run's
+    arrays, _ = run_folder.load_best(whole)
+    metrics = run_folder.read_metrics(whole)
+    expected = {path: value.copy() for path, value in trail[0].items()}
+    for step in range(metrics["step"]):
+        kept = min(0.3, step / (step + 9))
+        for path, value in trail[step].items():
+            share = 0 if "moving_" in path else kept
+            expected[path] = share * expected[path] + (1 - share) * value
+    assert len(arrays) == len(expected)
+    moved = 0
+    for name, array in arrays.items():
+        path = name.split("/", 2)[2]
+        np.testing.assert_allclose(array, expected[path], rtol=1e-4, atol=1e-6)
+        moved += not np.array_equal(array, trail[metrics["step"] - 1][path])
+    assert moved > 4
+    labels = [read_label(s.label) for s in open_prepared(shapes).samples("val")]
+    size = np.array(metrics["confusion"]).sum()
+    assert size == pytest.approx(
+        sum((label != 255).mean() * 12 * 20 for label in labels), rel=0.02
+    )
+    # Afterwards it is scored as it was
+    again = evaluate(whole, shapes, "val", 2)
+    assert again["confusion"] == metrics["confusion"]
+
+
+def test_a_run_from_before_a_setting_is_resumed(copied, uninterrupted, shapes):
+    """Its configuration lacks what came later, which has its default."""
+    later = {"augment": "blur", "data": "crop", "loss": "plus", "optimizer": "ema"}
+
+    def forget(identity):
+        for part, name in later.items():
+            del identity["config"][part][name]
+
+    for meta in copied.glob("checkpoints/*/meta.json"):
+        record = json.loads(meta.read_text())
+        forget(record["meta"]["identity"])
+        del record["record_sha256"]
+        record["record_sha256"] = storage.json_sha256(record)
+        meta.write_text(json.dumps(record))
+    identity = json.loads((copied / "config.json").read_text())
+    forget(identity)
+    (copied / "config.json").write_text(json.dumps(identity))
+    train(CONFIG, shapes, copied, OPTIONS)
+    assert_same_run(copied, uninterrupted)

@@ -43,7 +43,7 @@ CACHE_BYTES = 1 << 30  # of decoded samples a split keeps in memory, at most
 PREFETCHED = 2  # batches that are ready before they are asked for
 
 # The purposes of random generators: each (seed, index, purpose) has its own stream
-_ORDER, _GEOMETRY, _NOISE = range(3)
+_ORDER, _GEOMETRY, _NOISE, _COLOUR, _PLACE = range(5)
 
 Plain = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # image, label, joints
 
@@ -163,11 +163,24 @@ def _generator(seed: int, index: int, purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, purpose]))
 
 
-def training_sample(samples: Samples, seed: int, index: int, augment: Augment) -> Plain:
-    """Sample number `index` of a training run, augmented; as `Samples.plain`."""
+def training_sample(
+    samples: Samples,
+    seed: int,
+    index: int,
+    augment: Augment,
+    crop: tuple[int, int] | None = None,
+) -> Plain:
+    """Sample number `index` of a training run, augmented; as `Samples.plain`.
+
+    crop: (height, width) of the result; None is that of the samples.
+    """
     image, label, joints = samples.plain(sample_at(seed, index, len(samples)))
     geometry = augmentation.draw_geometry(augment, _generator(seed, index, _GEOMETRY))
-    image, label, joints = augmentation.apply(geometry, image, label, joints)
+    if augment.balance > 0:
+        place_source = _generator(seed, index, _PLACE)
+        if place_source.random() < augment.balance:
+            geometry = augmentation.over_a_class(geometry, label, crop, place_source)
+    image, label, joints = augmentation.apply(geometry, image, label, joints, crop)
     swaps = augment.swap_lr
     if swaps is None:
         swaps = bool(samples.labels.flip_pairs)
@@ -175,6 +188,9 @@ def training_sample(samples: Samples, seed: int, index: int, augment: Augment) -
         label = samples.labels.flip_table()[label]
         if joints is not None:
             joints = targets.mirrored_joints(joints)
+    colour = augmentation.draw_colour(augment, _generator(seed, index, _COLOUR))
+    if colour != augmentation.Colour():
+        image = augmentation.apply_colour(colour, image)
     if augment.noise > 0:
         noise_source = _generator(seed, index, _NOISE)
         image = augmentation.add_noise(image, augment.noise, noise_source)
@@ -196,6 +212,9 @@ class Feed:
     # augmented label.
     joints: str = "surreal"
     workers: int = 1  # batches made at a time; never changes a bit
+    # (height, width) of the training samples, None for whole images; `padded_size` of
+    # the samples is then that of the crops.
+    crop: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.preprocess not in preprocessing.PREPROCESS:
@@ -227,7 +246,10 @@ class Feed:
         def make(step: int) -> list[np.ndarray]:
             indices = range(step * self.batch, (step + 1) * self.batch)
             return self._arrays(
-                [training_sample(self.samples, seed, i, augment) for i in indices]
+                [
+                    training_sample(self.samples, seed, i, augment, self.crop)
+                    for i in indices
+                ]
             )
 
         return Batches(self, make, range(start_step, stop_step), self.batch)
@@ -267,7 +289,7 @@ class Feed:
     def _arrays(self, batch: Sequence[Plain]) -> list[np.ndarray]:
         """The image, and one target of each kind."""
         images, labels, joints = zip(*batch)
-        size, padded_size = self.samples.size, self.samples.padded_size
+        size, padded_size = labels[0].shape, self.samples.padded_size
         image = preprocessing.apply(self.preprocess, np.stack(images))
         label = np.stack(labels)
         if padded_size != size:

@@ -36,6 +36,11 @@ ops: Any = keras.ops  # Keras tensors have no static types
 class Network:
     """The network of a configuration, built with fresh weights.
 
+    Args:
+        config: the configuration.
+        num_classes: of the data.
+        size: (height, width) of its images without padding; None is `data.size`.
+
     Attributes:
         config: Config.
         net: keras.Model with every supervised head.
@@ -46,9 +51,11 @@ class Network:
         gflop: of predicting one image (`keras_seg.nets.flops`).
     """
 
-    def __init__(self, config: Config, num_classes: int):
+    def __init__(
+        self, config: Config, num_classes: int, size: tuple[int, int] | None = None
+    ):
         self.config = config
-        size = config.data.size
+        size = size or config.data.size
         if config.data.pad:
             size = nets.padded_size(config.net.name, size, **config.net.knobs)
         self.preprocess = config.net.preprocess or nets.get(config.net.name).preprocess

@@ -123,18 +123,24 @@ class Run:
         self.total = config.steps * config.optimizer.accumulate
         self.window = config.validation.every * config.optimizer.accumulate
 
-        self.network = evaluate.Network(config, prepared.labels.num_classes)
+        num_classes = prepared.labels.num_classes
+        self.network = evaluate.Network(config, num_classes, config.data.crop)
         self.net = self.network.net
+        # What is validated: the same network, unless it is trained on crops or its
+        # weights are averaged
+        self.scored = self.network
+        if config.data.crop is not None or config.optimizer.ema:
+            self.scored = evaluate.Network(config, num_classes)
         if options.init_weights:
             pretrained.load(self.net, config.net.name, options.init_weights)
         self.optimizer = optimizers.build(config, self.net.trainable_variables)
         arguments = self.network.compile_arguments(prepared)
         self.train_confusion = arguments["metrics"]["logits"]
         self.net.compile(optimizer=self.optimizer, jit_compile=False, **arguments)
-        self.scorer = evaluate.Scorer(self.network, prepared)
+        self.scorer = evaluate.Scorer(self.scored, prepared)
         self.train_samples = self.network.samples(prepared, "train")
         limit = config.validation.samples
-        self.val_samples = self.network.samples(prepared, "val", limit=limit)
+        self.val_samples = self.scored.samples(prepared, "val", limit=limit)
         self.feed = Feed(
             self.train_samples,
             config.data.batch,
@@ -142,6 +148,7 @@ class Run:
             self.network.heads,
             config.data.joints,
             options.workers,
+            config.data.crop,
         )
         # The metrics' sums of the window that a checkpoint fell into, until its first
         # step
@@ -247,7 +254,25 @@ class Run:
 
     def validate(self) -> evaluate.Scored:
         """Score the present weights on the images of validation."""
+        if self.scored is not self.network:
+            self._bring(self.weights())
         return self.scorer.score(self.val_samples, self.options.workers)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """What is validated, kept as the best and exported: the averages, if any."""
+        averages = {id(v): mean for v, mean in optimizers.averages(self.optimizer)}
+        arrays = checkpoint.named_arrays(self.net.variables, "model")
+        for name, variable in zip(arrays, self.net.variables):
+            if id(variable) in averages:
+                arrays[name] = np.asarray(averages[id(variable)].value)
+        return arrays
+
+    def _bring(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set the weights of the network that is validated."""
+        # By position: names of random generators count up from network to network.
+        variables = self.scored.net.variables
+        for variable, name in zip(variables, sorted(arrays), strict=True):
+            variable.assign(arrays[name])
 
     def history_row(
         self, logs: Mapping[str, float], validation: evaluate.Scored
@@ -269,7 +294,7 @@ class Run:
     def keep_best(self, row: Mapping[str, float]) -> None:
         """Keep the weights in best/ if no validation was better; the first always."""
         if row["val_miou"] > self.state.best_miou or self.state.best_step < 0:
-            arrays = checkpoint.named_arrays(self.net.variables, "model")
+            arrays = self.weights()
             self._check_finite(arrays)
             self.state.best_step = self.updates
             # No valid pixel to score leaves NaN, which nothing would exceed.
@@ -321,16 +346,18 @@ class Run:
         """Score the best weights on all of val, write the records."""
         arrays, _ = folder.load_best(self.out)
         checkpoint.assign(self.net.variables, arrays, "model")
-        samples = self.network.samples(self.prepared, "val")
+        if self.scored is not self.network:
+            self._bring(arrays)
+        samples = self.scored.samples(self.prepared, "val")
         best = self.scorer.score(samples, self.options.workers)
         result: dict[str, Any] = {
             "step": self.state.best_step,
             "steps": self.config.steps,
             "split": "val",
-            **evaluate.record(self.network, self.prepared, best),
+            **evaluate.record(self.scored, self.prepared, best),
         }
         evaluate.save_samples(
-            self.network, self.prepared, samples, self.out, SAMPLE_IMAGES
+            self.scored, self.prepared, samples, self.out, SAMPLE_IMAGES
         )
         curves = plots.run_curves(self.state.history)
         storage.write_file(self.out / "curves.png", plots.png(curves))
@@ -353,7 +380,7 @@ class Run:
         return {
             "train_seconds": self.state.seconds,
             "images_per_second": images / max(self.state.timed_seconds, 1e-9),
-            "ms_per_image": self.network.milliseconds_per_image(),
+            "ms_per_image": self.scored.milliseconds_per_image(),
         }
 
     @property

@@ -109,7 +109,8 @@ def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
 def check_size(config: Config) -> None:
     """UsageError where the network does not take its knobs or images of this size."""
     if not config.data.pad:
-        nets.check_size(config.net.name, config.data.size, **config.net.knobs)
+        for size in filter(None, (config.data.crop, config.data.size)):
+            nets.check_size(config.net.name, size, **config.net.knobs)
 
 
 def check_installed(tensorboard: bool = False) -> None:

@@ -12,7 +12,7 @@ import train
 
 from keras_seg import command_line
 from keras_seg.__main__ import VERBS, call
-from keras_seg.config import FORMAT_1, NetSettings, from_dict, settings
+from keras_seg.config import FORMAT_1, NetSettings, from_dict, settings, to_dict
 from keras_seg.data.augment import AUGMENTATIONS
 from keras_seg.data.surreal import LABELS
 from keras_seg.errors import UsageError
@@ -118,6 +118,70 @@ def test_what_is_set_overrides_the_files_value_and_nothing_else(
 ):
     found, _ = trained("--config", file, *words.split())
     assert found == from_dict(FILE).changed(**changes)
+
+
+RECIPE = """
+title = "Mine"
+["optimizer.lr"]
+value = 0.5
+reason = "It is a half."
+source = "me"
+["augment.scale"]
+value = [0.8, 1.2]
+reason = "As above."
+source = "me"
+["loss.weights"]
+value = "w2"
+reason = "As above."
+source = "me"
+"""
+
+
+def test_a_recipe_is_overridden_by_what_is_set_and_overrides_the_file(
+    trained, tmp_path
+):
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    (tmp_path / "file.json").write_text(json.dumps(FILE))
+    words = ["--config", tmp_path / "file.json", "--recipe", tmp_path / "mine.toml"]
+    found, given = trained(*words, "--lr", "0.25", "--set", "augment.mirror=0.1")
+    assert found == from_dict(FILE).changed(
+        optimizer={"lr": 0.25},
+        augment={"mirror": 0.1, "scale": (0.8, 1.2)},
+        loss={"weights": "w2"},
+    )
+    assert "recipe" not in given  # a run records plain settings
+
+
+@pytest.mark.parametrize("name", face.recipes())
+def test_every_recipe_is_plain_settings_with_a_reason_and_a_source_each(name, trained):
+    found, _ = trained("--net", "icnet", "--size", 64, 64, "--recipe", name)
+    plain, _ = trained("--net", "icnet", "--size", 64, 64)
+    assert found != plain
+    values = to_dict(found)
+    for path, line in face.read_recipe(name).items():
+        part, _, setting = path.partition(".")
+        assert values[part][setting] == line["value"]
+        assert min(len(line["reason"]), len(line["source"])) > 7, path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no recipe '.*recipe.toml'. Recipes: modern; or name a TOML file"),
+        ("a = [", "recipe.toml cannot be read"),
+        (RECIPE.replace('reason = "It is a half."', ""), "optimizer.lr of the recipe"),
+        (RECIPE.replace('"me"', '" "', 1), "optimizer.lr of the recipe"),
+        (RECIPE + 'note = "more"', "loss.weights of the recipe"),
+        ("optimizer = 3", "optimizer of the recipe .* a value, a reason"),
+        (RECIPE.replace("optimizer.lr", "optimizer.rate"), "no setting 'optimizer.rat"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(text, words, tmp_path):
+    file = tmp_path / "recipe.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        face.read_recipe(file)
 
 
 def test_options_of_the_network_may_be_named_without_or_before_it(trained, tmp_path):

@@ -27,13 +27,15 @@ def train(argv: list[str]) -> int:
 
     Every setting has a path, optimizer.lr, and --set PATH=VALUE sets it; --settings
     lists them all. --config FILE reads settings from a JSON file, such as a run's
-    config.json; what is given beside it overrides these settings and no others.
+    config.json; --recipe NAME overrides those of a recipe; what is given beside them
+    overrides these settings and no others.
     """
     args = _train_parser().parse_args(argv)
     from keras_seg.config import parse_setting
     from keras_seg.runs import face
 
     values = face.read_config(args.config)
+    face.set_recipe(values, args.recipe)
     if args.net is not None:
         face.set_part(values, "net", args.net)
     if args.size is not None:
@@ -95,6 +97,11 @@ def _train_parser() -> Parser:
         help="a setting, value in JSON or a bare word; may be repeated",
     )
     parser.add_argument("--config", type=Path, help="JSON file of settings")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="settings with their reasons: modern, or a TOML file",
+    )
     parser.add_argument(
         "--settings",
         action=Listing,

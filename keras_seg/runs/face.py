@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import numbers
+import tomllib
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -76,6 +77,7 @@ def train(
     epochs: int | None = None,
     batch: int | None = None,
     config: Config | Mapping[str, Any] | str | Path | None = None,
+    recipe: str | Path | None = None,
     **settings: Any,
 ) -> Run:
     """Train a run: start it, resume it, or return its result if it is finished.
@@ -90,6 +92,8 @@ def train(
         batch: images per batch; default 16.
         config: settings to start from; what is given beside it overrides it. A JSON
             file, such as another run's config.json, may be named.
+        recipe: a recipe of this package, "modern", or a TOML file of one; its settings
+            override those of `config`, and what is given beside it overrides them.
         **settings: other parts of the configuration, loss={"weights": "w1"}, seed=1
             (`keras_seg.config.Config`), and how the run is carried out, threads=2,
             init_weights="icnet.npz" (`keras_seg.runs.train.Options`).
@@ -103,6 +107,7 @@ def train(
     options = {field.name for field in dataclasses.fields(training.Options)}
     chosen = {name: settings.pop(name) for name in options & settings.keys()}
     values = read_config(config)
+    set_recipe(values, recipe)
     if not isinstance(net, str | Mapping | NetSettings | None):
         raise UsageError(
             f"net is a {type(net).__name__}; name a network, as net='icnet'. A model "
@@ -368,6 +373,57 @@ def read_config(
             raise UsageError(f"{file} holds no JSON object of settings.")
     is_of_a_run = isinstance(source.get("config"), Mapping)  # its config.json
     return config.nest(source["config"] if is_of_a_run else source)
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def recipes() -> list[str]:
+    """The names of the recipes of this package."""
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
+
+
+def read_recipe(name: str | Path) -> dict[str, dict[str, Any]]:
+    """{path of a setting: its value, reason and source} of a recipe.
+
+    Args:
+        name: of `recipes`, or a TOML file.
+
+    Raises:
+        UsageError: there is none, or it is no recipe; the line is named.
+    """
+    file = RECIPES / f"{name}.toml" if str(name) in recipes() else Path(name)
+    if not file.is_file():
+        known = ", ".join(recipes())
+        raise UsageError(
+            f"There is no recipe {str(name)!r}. Recipes: {known}; or name a TOML file."
+        )
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The recipe {file} cannot be read: {error}.") from None
+    content.pop("title", None)
+    for path, line in content.items():
+        told = isinstance(line, Mapping) and line.keys() == {
+            "value",
+            "reason",
+            "source",
+        }
+        texts = [line[key] for key in ("reason", "source")] if told else [""]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise UsageError(
+                f"{path} of the recipe {file} must have a value, a reason and a "
+                'source: ["optimizer.lr"], then value = 0.01 and so on.'
+            )
+        config.set_path({}, path, line["value"])
+    return content
+
+
+def set_recipe(values: dict[str, Any], name: str | Path | None) -> None:
+    """Override settings by those of a recipe; None changes nothing."""
+    if name is not None:
+        for path, line in read_recipe(name).items():
+            config.set_path(values, path, line["value"])
 
 
 def set_part(values: dict[str, Any], name: str, value: Any) -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_seg import command_line
-from keras_seg.ablation import estimate, executors, protocol, runner
+from keras_seg.ablation import estimate, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import ArmsFailedError, KerasSegError, UsageError
 from keras_seg.report import wording
+from keras_seg.runs import executors
 from keras_seg.runs import train as training
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout

@@ -27,13 +27,13 @@ import pytest
 from test_runs_train import TINY, assert_same_run
 
 from keras_seg import backend, command_line, storage, study
-from keras_seg.ablation import executors, task
+from keras_seg.ablation import task
 from keras_seg.config import Config, to_dict
 from keras_seg.errors import (
     StorageError,
     UsageError,
 )
-from keras_seg.runs import checkpoint
+from keras_seg.runs import checkpoint, executors
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 from keras_seg.runs.train import Options, train

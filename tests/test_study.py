@@ -9,12 +9,13 @@ import pytest
 
 from keras_seg import command_line
 from keras_seg import study as studies
-from keras_seg.ablation import estimate, executors
+from keras_seg.ablation import estimate
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
 from keras_seg.report import context, page
 from keras_seg.report.view import StageView
+from keras_seg.runs import executors
 from keras_seg.study import Request
 
 FACTS = DataFacts(image_size=(40, 48), train_images=6)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from keras_seg import storage
-from keras_seg.ablation import executors
 from keras_seg.ablation.protocol import Arm, ArmResult, Stage
 from keras_seg.command_line import note
 from keras_seg.config import to_dict
@@ -28,6 +27,7 @@ from keras_seg.errors import (
     LockedError,
     OutOfMemoryError,
 )
+from keras_seg.runs import executors
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 
@@ -50,7 +50,7 @@ class Execution:
         init_weights: file for the arms that start from pretrained weights; without
             one those that were not run yet are left out.
         tensorboard: let every arm keep a log for TensorBoard.
-        launch: starts the process of an arm (`keras_seg.ablation.executors`).
+        launch: starts the process of an arm (`keras_seg.runs.executors`).
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""Where the process of an arm runs: on this machine, or on a Ray cluster.
+"""Where a process runs, of an arm or a share of pictures: here, or on a Ray cluster.
 
 A launcher takes the arguments of `python` and returns a process with `wait()`, its
 exit code, and `terminate()`. An arm saves a checkpoint and stops once the process that

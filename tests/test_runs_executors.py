@@ -1,12 +1,12 @@
-"""Processes of arms, on this machine and on a Ray cluster of one machine."""
+"""Processes of arms and of shares of pictures, here and on a Ray cluster."""
 
 import signal
 import time
 
 import pytest
 
-from keras_seg.ablation import executors
 from keras_seg.errors import UsageError
+from keras_seg.runs import executors
 
 # An arm is `python ... --parent PID`: these leave that argument alone.
 FAILS = ["-c", "import sys; sys.exit(4)"]

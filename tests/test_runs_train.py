@@ -537,24 +537,3 @@ def test_a_recipe_is_resumed_and_its_averages_are_scored_on_whole_images(
     # Afterwards it is scored as it was
     again = evaluate(whole, shapes, "val", 2)
     assert again["confusion"] == metrics["confusion"]
-
-
-def test_a_run_from_before_a_setting_is_resumed(copied, uninterrupted, shapes):
-    """Its configuration lacks what came later, which has its default."""
-    later = {"augment": "blur", "data": "crop", "loss": "plus", "optimizer": "ema"}
-
-    def forget(identity):
-        for part, name in later.items():
-            del identity["config"][part][name]
-
-    for meta in copied.glob("checkpoints/*/meta.json"):
-        record = json.loads(meta.read_text())
-        forget(record["meta"]["identity"])
-        del record["record_sha256"]
-        record["record_sha256"] = storage.json_sha256(record)
-        meta.write_text(json.dumps(record))
-    identity = json.loads((copied / "config.json").read_text())
-    forget(identity)
-    (copied / "config.json").write_text(json.dumps(identity))
-    train(CONFIG, shapes, copied, OPTIONS)
-    assert_same_run(copied, uninterrupted)

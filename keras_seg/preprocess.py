@@ -18,6 +18,7 @@ STANDARDS: Mapping[str, tuple] = MappingProxyType(
         "rgb_255": (False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
         "unit": (False, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
         "imagenet": (False, IMAGENET_MEAN_RGB, IMAGENET_STD_RGB),
+        "signed_unit": (False, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
     }
 )
 
@@ -43,6 +44,11 @@ def imagenet(image: np.ndarray) -> np.ndarray:
     return _standardise(image, *STANDARDS["imagenet"])
 
 
+def signed_unit(image: np.ndarray) -> np.ndarray:
+    """RGB 0..255 [..., 3] to float32 RGB -0.99..1 (EfficientNet-Lite)."""
+    return _standardise(image, *STANDARDS["signed_unit"])
+
+
 def _standardise(image, is_reversed, mean, deviation):
     """(image - mean) / deviation, channel by channel.
 
@@ -64,7 +70,7 @@ def _standardise(image, is_reversed, mean, deviation):
 PREPROCESS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
     {
         function.__name__: function
-        for function in (bgr_minus_mean, rgb_255, unit, imagenet)
+        for function in (bgr_minus_mean, rgb_255, unit, imagenet, signed_unit)
     }
 )
 

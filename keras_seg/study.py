@@ -99,10 +99,9 @@ class Request:
         help="of each arm; default: the cores", type=positive_int, metavar="N"
     )
     out: Path = option(Path("runs"), "results are in OUT/STUDY/NET", type=Path)
-    init_weights: Path | None = option(
+    init_weights: str | None = option(
         help="for the arms that start from pretrained weights; see --list",
-        type=Path,
-        metavar="FILE",
+        metavar="FILE|imagenet",
     )
     winner: str | None = option(
         help="start from this arm of an earlier stage", metavar="[STAGE/]ARM"
@@ -364,8 +363,8 @@ def check_requirements(request: Request, parts: Sequence[Part]) -> None:
     training.check_installed(request.tensorboard)
     if request.executor == "ray":
         executors.require_ray()
-    if request.init_weights is not None:
-        training.sha256(request.init_weights)
+    if request.init_weights not in (None, training.IMAGENET):
+        training.sha256(Path(request.init_weights))
     if request.size is None and not request.settings:  # the studies' own fit
         return
     training.import_backend()  # as the networks would, but without its greetings

@@ -365,6 +365,39 @@ ROWS = {
             "DECODER": {4: (8, 0, 8), 3: (8, 1, 8), 2: (8, 0, 4), 1: (4, 0, 4)},
         },
     ),
+    "unet_lite0": Row(
+        reference=(352, 480),
+        num_classes=11,
+        # The encoder has 2,958,848: Lite0's published 4,652,008 without its last
+        # convolution (320 x 1280), that one's norm and the classifier (1281 x 1000).
+        trainable=2_958_848 + 9 * 351_600 + 4 * 620 + 21 * 11,
+        weights=2_958_848 + 39_456 + 9 * 351_600 + 8 * 620 + 21 * 11,
+        doubled=2_958_848 + 9 * 1_112_000 + 4 * 1240 + 41 * 11,
+        kernels="VarianceScaling",
+        norm=(0.99, 1e-3),
+        preprocess="signed_unit",
+        wide=(64, 96),
+        merges={
+            "block2_add": add(16, 24, 24),
+            "block4_add": add(8, 12, 40),
+            **{f"block{i}_add": add(4, 6, 80) for i in (6, 7)},
+            **{f"block{i}_add": add(4, 6, 112) for i in (9, 10)},
+            **{f"block{i}_add": add(2, 3, 192) for i in (12, 13, 14)},
+            "dec5_concat": concat(4, 6, 112, 320),
+            "dec4_concat": concat(8, 12, 40, 320),
+            "dec3_concat": concat(16, 24, 24, 160),
+            "dec2_concat": concat(32, 48, 16, 80),
+        },
+        small=(32, 64),
+        small_widths={
+            "STEM": 8,
+            "STAGES": (
+                *((1, 3, 1, 1, 8), (1, 3, 2, 2, 8), (2, 5, 2, 2, 8)),
+                *((1, 3, 2, 2, 8), (1, 5, 2, 2, 8)),
+            ),
+            "DECODER": (16, 8, 8, 8, 8),
+        },
+    ),
 }
 
 every_net = pytest.mark.parametrize("name", ROWS)

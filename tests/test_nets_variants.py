@@ -1,7 +1,10 @@
 """Networks with other knobs, widths and classes: their counts; wrong knobs."""
 
+import re
+
 import pytest
-from outlines import count, outline
+from outlines import check_frozen, count, narrow, outline
+from test_nets import ROWS
 
 from keras_seg import nets
 from keras_seg.errors import UsageError
@@ -48,6 +51,12 @@ COUNTS = [
         *(11_008_002 + 23_587_712 - 53_120, None),
     ),
     ("unet_valid", (224, 256), 21, {"skips": True}, 36_968_341, None),
+    # The encoder has 2,958,848 weights, of them as many gamma and beta as statistics
+    ("unet_lite0", (64, 96), 11, {"freeze": True}, 3_167_111, 6_167_895),
+    (
+        *("unet_lite0", (64, 96), 11, {"freeze_norm": True}),
+        *(2_958_848 - 39_456 + 3_167_111, 6_167_895),
+    ),
     ("fcn_attention", (64, 96), 21, {}, 29_625_363, None),
     ("fcn_attention", (64, 96), 19, {"skips": False}, 29_276_177, None),
     ("fcn_attention", (64, 96), 19, {"attention": False}, ATTENTION, None),
@@ -125,3 +134,15 @@ def test_counts(name, size, num_classes, knobs, trainable, weights):
 def test_wrong_knob_is_named(name, num_classes, knobs, message):
     with pytest.raises(UsageError, match=message):
         nets.build(name, (192, 192, 3), num_classes, **knobs)
+
+
+@pytest.mark.parametrize("knob", ["freeze", "freeze_norm"])
+def test_a_training_step_leaves_what_is_frozen(knob):
+    """The statistics of the encoder's batch norm too; the decoder learns."""
+    widths = ROWS["unet_lite0"].small_widths
+    model = narrow("unet_lite0", (32, 64), 3, widths, **{knob: True})
+    encoder = [w for w in model.weights if re.match(r"stem|block", w.path)]
+    assert len(encoder) > 20
+    frozen = [w for w in encoder if knob == "freeze" or "_bn/" in w.path]
+    learnt = model.get_layer("dec5_conv1_bn").moving_mean  # 0 before
+    check_frozen(model, frozen, learnt)

@@ -15,6 +15,7 @@ PIXEL = np.array([10, 200, 30], dtype=np.uint8)  # red, green, blue
         ("bgr_minus_mean", [30 - 103.939, 200 - 116.779, 10 - 123.68]),
         ("rgb_255", [10, 200, 30]),
         ("unit", [10 / 255, 200 / 255, 30 / 255]),
+        ("signed_unit", [-117 / 128, 73 / 128, -97 / 128]),
         (
             "imagenet",
             [

@@ -243,7 +243,8 @@ def _runnable(stage: Stage, config: Config, execution: Execution | None) -> list
         if arm.config.augment.swap_lr and not execution.prepared.labels.flip_pairs:
             continue
         if arm.pretrained:
-            weights = execution.init_weights_sha256 or _earlier_weights(arm, execution)
+            _, weights = execution.weights_of(arm.config.net.name)
+            weights = weights or _earlier_weights(arm, execution)
             if weights is None:
                 continue
             config = arm.config.changed(net={"init_weights_sha256": weights})

@@ -47,8 +47,8 @@ class Execution:
         isolate: one process per arm. False (scale smoke) runs them in this one.
         allow_inexact: let a run resume although the machine or a library changed.
         restart: train the arms of the stages that are asked for anew.
-        init_weights: file for the arms that start from pretrained weights; without
-            one those that were not run yet are left out.
+        init_weights: file for the arms that start from pretrained weights, or
+            "imagenet"; without one those that were not run yet are left out.
         tensorboard: let every arm keep a log for TensorBoard.
         launch: starts the process of an arm (`keras_seg.runs.executors`).
     """
@@ -61,14 +61,25 @@ class Execution:
     isolate: bool = True
     allow_inexact: bool = False
     restart: bool = False
-    init_weights: Path | None = None
+    init_weights: Path | str | None = None
     tensorboard: bool = False
     launch: Callable[[Sequence[str]], executors.Process] = executors.local
 
     @cached_property
-    def init_weights_sha256(self) -> str | None:
-        """Of the file of pretrained weights, read once; None without one."""
-        return None if self.init_weights is None else training.sha256(self.init_weights)
+    def _weights(self) -> dict[str, tuple[Path, str]]:
+        return {}  # {network: its file and the hash of that}, each read once
+
+    def weights_of(self, net: str) -> tuple[Path, str] | tuple[None, None]:
+        """The file of a network's pretrained weights and its SHA-256, if one is named.
+
+        UsageError where "imagenet" is, and there is none of the network.
+        """
+        if self.init_weights is None:
+            return None, None
+        if net not in self._weights:
+            file = training.weights_file(self.init_weights, net)
+            self._weights[net] = file, training.sha256(file)
+        return self._weights[net]
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for this process; LockedError where another one does."""
@@ -134,8 +145,9 @@ class Task:
     @property
     def init_weights(self) -> Path | None:
         """The file this run starts from, if it starts from one."""
-        starts_from_one = self.config.net.init_weights_sha256 is not None
-        return self.execution.init_weights if starts_from_one else None
+        if self.config.net.init_weights_sha256 is None:
+            return None
+        return self.execution.weights_of(self.config.net.name)[0]
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -184,6 +184,14 @@ NETS: Mapping[str, Net] = MappingProxyType(
             reference=(224, 224, 21),
             smallest=144,  # 1x1 at the bottom
         ),
+        "unet_lite0": Net(
+            "unet_lite0",
+            "EfficientNet-Lite0 (Tan and Le 2019) with U-Net's decoder",
+            stride=32,
+            preprocess="signed_unit",
+            reference=(352, 480, 11),
+            encoder=r"(stem|block\d)",
+        ),
     }
 )
 

@@ -15,7 +15,7 @@ from keras_seg.errors import UsageError
 from keras_seg.nets.layers import BilinearResize
 
 Tensor = keras.KerasTensor
-Initializer = str | keras.initializers.Initializer
+Initializer = str | Mapping[str, object] | keras.initializers.Initializer
 
 
 def conv(

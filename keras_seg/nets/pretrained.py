@@ -6,12 +6,13 @@
 | segnet, fcn, fcn_attention | keras.applications' VGG16, `.h5` or `.weights.h5` |
 | fcn_resnet50 | keras.applications' ResNet50, `.h5` or `.weights.h5` |
 | fcn_resnet34 | torchvision's resnet34 state dict, `.safetensors` or `.pth` |
+| unet_lite0 | EfficientNet-Lite0's state dict, as of the extra `pretrained` |
 
 VGG16's weights were trained on BGR minus the mean, 0 to 255. That is what `segnet` is
 fed; `fcn` and `fcn_attention` are fed it only with `--preprocess bgr_minus_mean`.
 
-No file is unpickled: a `.pth` is read with `weights_only=True` (which needs PyTorch),
-and for a pickled `.npy` the error states the command that converts it.
+No file is unpickled: a `.pth` is read as data (`keras_seg.nets.state_dict`), and for a
+pickled `.npy` the error states the command that converts it.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ import numpy as np
 
 from keras_seg import storage
 from keras_seg.errors import UsageError
+from keras_seg.nets import state_dict
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -185,6 +187,37 @@ def _resnet34(model, path, files):
     return sources
 
 
+LITE0_NAMES = {  # of the file, for each part of a block
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+
+
+def _lite0(model, path, files):
+    """Copies _blocks.3._bn1 of the file to block3_depthwise_bn, and so on."""
+    arrays = _read_torch(path)
+    sources = []
+    for weight in model.weights:
+        layer, parameter = weight.path.rsplit("/", 1)
+        unit, is_norm = layer.removesuffix("_bn"), layer.endswith("_bn")
+        block, _, kind = unit.partition("_")
+        if unit == "stem":
+            theirs = "_bn0" if is_norm else "_conv_stem"
+        elif block.startswith("block"):
+            names = LITE0_NAMES[kind]
+            theirs = f"_blocks.{block.removeprefix('block')}.{names[is_norm]}"
+        else:  # the decoder's
+            continue
+        key = f"{theirs}.{TORCH_NAMES[parameter]}"
+        array = arrays.get(key)
+        if array is not None and array.ndim == 4:  # OIHW, or C1HW of a depthwise one
+            order = (2, 3, 0, 1) if kind == "depthwise" else (2, 3, 1, 0)
+            array = array.transpose(order)
+        sources.append((weight, key, array))
+    return sources
+
+
 LOADERS = {
     "icnet": _icnet,
     "segnet": _vgg16,
@@ -192,6 +225,7 @@ LOADERS = {
     "fcn_attention": _vgg16,
     "fcn_resnet50": _resnet50,
     "fcn_resnet34": _resnet34,
+    "unet_lite0": _lite0,
 }
 
 
@@ -277,15 +311,8 @@ def _read_torch(path) -> Arrays:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        import torch
-    except ImportError:
-        raise UsageError(
-            f"Reading {path} needs PyTorch. Install it or use a .safetensors file."
-        ) from None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: tensor.numpy() for key, tensor in state.items()}
-    except Exception as error:  # torch raises many kinds for a file of another format
+        return state_dict.read(path)
+    except (ValueError, OSError) as error:
         raise _unreadable(path, "a PyTorch state dict", error) from None
 
 

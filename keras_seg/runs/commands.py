@@ -108,7 +108,11 @@ def _train_parser() -> Parser:
         const=settings_text,
         help="list all settings and exit",
     )
-    parser.add_argument("--init-weights", type=Path, help="file of pretrained weights")
+    parser.add_argument(
+        "--init-weights",
+        metavar="FILE|imagenet",
+        help="pretrained weights: a file, or those of ImageNet that are known",
+    )
     parser.add_argument(
         "--augment",
         type=lambda text: text.split(","),

@@ -96,7 +96,7 @@ def train(
             override those of `config`, and what is given beside it overrides them.
         **settings: other parts of the configuration, loss={"weights": "w1"}, seed=1
             (`keras_seg.config.Config`), and how the run is carried out, threads=2,
-            init_weights="icnet.npz" (`keras_seg.runs.train.Options`).
+            init_weights="icnet.npz" or "imagenet" (`keras_seg.runs.train.Options`).
 
     Raises:
         UsageError: a setting that does not exist or that the network or the data
@@ -128,7 +128,8 @@ def train(
             raise UsageError("Both steps and epochs are given; name one of the two.")
         values["steps"] = steps
     if chosen.get("init_weights") is not None:
-        chosen["init_weights"] = Path(chosen["init_weights"])
+        name = from_dict(values | {"steps": 1}).net.name
+        chosen["init_weights"] = training.weights_file(chosen["init_weights"], name)
         sha256 = training.sha256(chosen["init_weights"])
         set_part(values, "net", {"init_weights_sha256": sha256})
     _check_given(values, epochs)

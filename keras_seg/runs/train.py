@@ -125,6 +125,22 @@ def import_backend() -> None:
     backend.configure()
 
 
+IMAGENET = "imagenet"  # as a file of weights: those that are known for the network
+
+
+def weights_file(source: str | Path, net: str) -> Path:
+    """The file of pretrained weights that is named for a network, or by "imagenet".
+
+    UsageError where no weights of ImageNet are known for it, or they cannot be had
+    (`keras_seg.nets.imagenet`).
+    """
+    if source == IMAGENET:
+        from keras_seg.nets import imagenet
+
+        return imagenet.file(net)
+    return Path(source)
+
+
 def sha256(file: Path) -> str:
     """The SHA-256 of a file of weights, in hex; UsageError if it cannot be read."""
     try:

@@ -116,6 +116,12 @@ class DataSettings(Part):
         "null: whole images. Validation is on whole images",
         rule=SIZE,
     )
+    # Class weights are those of the whole split all the same.
+    samples: int | None = setting(
+        None,
+        "training images that are used, evenly spread over the split; null: all",
+        rule=AT_LEAST_ONE,
+    )
     batch: int = setting(16, "images per batch", rule=AT_LEAST_ONE)
     joints: str = setting(
         "surreal",

@@ -151,6 +151,18 @@ def test_limit_takes_the_first_samples(folder):
     assert len(Samples(folder, "train", (24, 40), limit=99)) == 7
 
 
+def test_spread_takes_samples_from_the_middle_of_equal_stretches(tmp_path):
+    joints = np.arange(7, dtype=np.float32)[:, None, None] * np.ones((1, 24, 2), "f4")
+    folder = make_folder(tmp_path, [(24, 40)] * 7, joints=joints)
+    samples = Samples(folder, "train", (24, 40), spread=3)
+    # Stretches of 7 / 3: the middles are at 1.17, 3.5 and 5.83
+    assert samples.ids == ("s1", "s3", "s5")
+    np.testing.assert_allclose(samples.joints[:, 0, 0], [1, 3, 5])
+    whole = Samples(folder, "train", (24, 40), spread=9)
+    assert whole.ids == tuple(f"s{k}" for k in range(7))
+    np.testing.assert_array_equal(samples.plain(1)[0], whole.plain(3)[0])
+
+
 def test_joints_move_with_the_resize(tmp_path):
     joints = np.full((1, 24, 2), 7, np.float32)
     joints[0, :5] = [[0, 0], [39, 23], [-1, 5], [3, 24], [19.5, 11.5]]

@@ -241,27 +241,33 @@ def apply_colour(colour: Colour, image: np.ndarray) -> np.ndarray:
     """
     x = image.astype(np.float32)
     if colour.brightness != 1:
-        x = _clipped(x, colour.brightness, 0.0)
+        x = _mixed(x, colour.brightness * _IDENTITY)
     if colour.contrast != 1:
         mean = float(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY).mean(dtype=np.float64))
-        x = _clipped(x, colour.contrast, (1 - colour.contrast) * mean)
+        offset = (1 - colour.contrast) * mean
+        x = _mixed(x, colour.contrast * _IDENTITY, offset)
     if colour.saturation != 1:
-        grey = cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None]
-        x = _clipped(x, colour.saturation, np.float32(1 - colour.saturation) * grey)
+        grey = (1 - colour.saturation) * _GREY
+        x = _mixed(x, colour.saturation * _IDENTITY + grey)
     if colour.hue:
         hsv = cv2.cvtColor(x / np.float32(255), cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0] + np.float32(360 * colour.hue)) % np.float32(360)
+        # OpenCV takes hues above 360 as well, but not below 0.
+        hsv[..., 0] += np.float32(360 * (colour.hue % 1))
         x = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * np.float32(255)
-    image = np.clip(np.rint(x, out=x), 0, 255, out=x).astype(np.uint8)
+    image = cv2.convertScaleAbs(x)  # rounded; none is below 0
     if colour.blur:
         image = cv2.GaussianBlur(image, (0, 0), colour.blur)
     return image
 
 
-def _clipped(x: np.ndarray, factor: float, offset: Any) -> np.ndarray:
-    """x factor + offset in place, clipped to 0..255."""
-    x *= np.float32(factor)
-    x += np.asarray(offset, np.float32)
+_IDENTITY = np.eye(3)
+_GREY = np.full((3, 3), (0.299, 0.587, 0.114))
+
+
+def _mixed(x: np.ndarray, matrix: np.ndarray, offset: float = 0.0) -> np.ndarray:
+    """The channels of x [H, W, 3] mixed by a matrix [3, 3], clipped to 0..255."""
+    rows = np.column_stack([matrix, np.full(3, offset)])
+    x = cv2.transform(x, rows.astype(np.float32))
     return np.clip(x, 0, 255, out=x)
 
 

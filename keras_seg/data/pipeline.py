@@ -57,6 +57,7 @@ class Samples:
             bottom and on the right, the image with 0 after normalisation, the label
             with 255.
         limit: None, or the number of samples used, the first ones of the split.
+        spread: None, or the number of samples used, evenly spread over the split.
         cache_bytes: memory for decoded samples; the others are decoded each time.
 
     Attributes:
@@ -77,15 +78,22 @@ class Samples:
         *,
         padded_size: tuple[int, int] | None = None,
         limit: int | None = None,
+        spread: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
-        self._files = list(prepared.samples(split))[:limit]
+        files = prepared.samples(split)
+        chosen = np.arange(len(files))[:limit]
+        if spread is not None and spread < len(files):
+            chosen = (2 * np.arange(spread) + 1) * len(files) // (2 * spread)
+        self._files = [files[k] for k in chosen]
         self.ids = tuple(sample.id for sample in self._files)
         self.labels = prepared.labels
         height, width = size
         self.size = height, width
         self.padded_size = padded_size or self.size
-        self.joints = self._resized_joints(prepared.joints(split), split)
+        joints = prepared.joints(split)
+        joints = None if joints is None else joints[chosen]
+        self.joints = self._resized_joints(joints, split)
         self.error: Exception | None = None
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_length = cache_bytes // (height * width * 4)
@@ -140,7 +148,7 @@ class Samples:
             )
         extents = np.array([(file.width, file.height) for file in self._files])
         extents = extents[:, None, :]  # [N, 1, 2]
-        joints = joints[: len(self._files)].astype(np.float64)
+        joints = joints.astype(np.float64)
         is_inside = (joints >= -0.5) & (joints < extents - 0.5)
         joints = (joints + 0.5) * (np.array(self.size[::-1]) / extents) - 0.5
         joints[~is_inside.all(axis=2)] = np.nan

@@ -80,7 +80,11 @@ class Network:
         ]
 
     def samples(
-        self, prepared: Prepared, split: str, limit: int | None = None
+        self,
+        prepared: Prepared,
+        split: str,
+        limit: int | None = None,
+        spread: int | None = None,
     ) -> Samples:
         """The images and labels of a split at the size the network takes."""
         return Samples(
@@ -89,6 +93,7 @@ class Network:
             self.config.data.size,
             padded_size=self.net.input_shape[1:3],
             limit=limit,
+            spread=spread,
         )
 
     def direct_weights(self, prepared: Prepared) -> np.ndarray | None:

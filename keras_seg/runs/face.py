@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import numbers
+import sys
 import tomllib
 import warnings
 import weakref
@@ -127,18 +128,18 @@ def train(
         if epochs is not None:
             raise UsageError("Both steps and epochs are given; name one of the two.")
         values["steps"] = steps
+    _check_given(values, epochs)
     if chosen.get("init_weights") is not None:
         name = from_dict(values | {"steps": 1}).net.name
         chosen["init_weights"] = training.weights_file(chosen["init_weights"], name)
         sha256 = training.sha256(chosen["init_weights"])
         set_part(values, "net", {"init_weights_sha256": sha256})
-    _check_given(values, epochs)
     prepared = _opened(data)
     if epochs is not None:
         epochs = _whole("epochs", epochs)
         wanted = from_dict(values | {"steps": 1})
         images = wanted.data.batch * wanted.optimizer.accumulate
-        count = len(prepared.samples("train"))
+        count = min(len(prepared.samples("train")), wanted.data.samples or sys.maxsize)
         values["steps"] = math.ceil(count / images) * epochs
     wanted = from_dict(values)
     nets.get(wanted.net.name)

@@ -138,7 +138,8 @@ class Run:
         self.train_confusion = arguments["metrics"]["logits"]
         self.net.compile(optimizer=self.optimizer, jit_compile=False, **arguments)
         self.scorer = evaluate.Scorer(self.scored, prepared)
-        self.train_samples = self.network.samples(prepared, "train")
+        count = config.data.samples
+        self.train_samples = self.network.samples(prepared, "train", spread=count)
         limit = config.validation.samples
         self.val_samples = self.scored.samples(prepared, "val", limit=limit)
         self.feed = Feed(

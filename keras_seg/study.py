@@ -314,15 +314,22 @@ def _stages(request: Request, study: Study) -> Iterator[tuple[str, Plan, list[St
 
 
 def _net(request: Request, study: Study) -> str:
-    """The plan that --net names; a study's only one needs no name."""
+    """The plan that --net names; the only one, also of the stage, needs no name."""
     plans, net = list(study.plans), request.net
     known = f"Networks of the study {study.name}: {', '.join(study.networks())}."
     if net in plans:
         return net
-    if net is None and len(plans) == 1:
-        return plans[0]
     if net is None:
-        raise UsageError(f"--net is missing. {known}")
+        names = {
+            net: [stage.name for stage in study.plans[net].stages] for net in plans
+        }
+        having = [net for net in plans if request.stage in names[net]]
+        if "networks" in plans and request.stage in (None, "all"):
+            having = ["networks"]
+        if len(plans) == 1 or len(having) == 1:
+            return (having or plans)[0]
+        of = f"--stage {request.stage} is of {' and '.join(having)}. " if having else ""
+        raise UsageError(f"--net is missing. {of}{known}")
     if net not in study.networks():
         raise UsageError(f"--net {net} is not in this study. {known}")
     if len(study.networks()) > 1:  # a plan that compares networks

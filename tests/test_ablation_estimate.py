@@ -24,6 +24,12 @@ def test_seconds_by_hand():
     found = estimate.seconds(BASE, 8, costs, speed=20.0)
     assert found == pytest.approx(20 + 91.2 / 12)
     assert math.isnan(estimate.seconds(BASE, 8, {}, speed=20.0))
+    # Half of each image in training: half of the steps' work
+    steps = estimate.seconds(BASE, 0, costs, speed=20.0) - 20
+    height, width = BASE.data.size
+    crops = BASE.changed(data={"crop": (height // 2, width)})
+    found = estimate.seconds(crops, 0, costs, speed=20.0)
+    assert found == pytest.approx(20 + steps / 2)
 
 
 def test_speed_of_this_machine():

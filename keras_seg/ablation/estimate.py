@@ -67,8 +67,10 @@ def seconds(
         costs: as `read_costs` gives them.
         speed: as `machine_speed` gives it.
     """
-    gflop = costs.get(cost_key(config), math.nan) * math.prod(config.data.size) / 1e6
-    trained = config.steps * config.optimizer.accumulate * config.data.batch
+    whole, crop = math.prod(config.data.size), config.data.crop
+    gflop = costs.get(cost_key(config), math.nan) * whole / 1e6
+    share = 1.0 if crop is None else math.prod(crop) / whole  # of an image, in a step
+    trained = share * config.steps * config.optimizer.accumulate * config.data.batch
     validations = math.ceil(config.steps / config.validation.every)
     # At every validation, and once more when the best weights are scored.
     scored = validations * min(val_images, config.validation.samples or val_images)

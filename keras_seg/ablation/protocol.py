@@ -344,8 +344,8 @@ class Study:
         title: heading of its report.
         datasets: names (meta.json) on which published numbers may stand beside ours.
         data: the document's data, for --plan and --list where none are prepared.
-        plans: {net: its stages}; a study whose stages compare networks has one plan,
-            named "networks".
+        plans: {net: its stages}; stages that compare networks are in a plan named
+            "networks".
         groups: {dataset: {group name: class ids}} for grouped accuracies.
         compare: {net: stage} whose winners --stage compare puts side by side.
         compare_source: document and section of that comparison.
@@ -364,12 +364,15 @@ class Study:
 
     def networks(self) -> list[str]:
         """The networks of its plans, those of the arms where a plan compares some."""
-        if set(self.plans) != {"networks"}:
-            return list(self.plans)
-        plan = self.plans["networks"]
-        base = plan.base("paper", self.data)
-        arms = [arm for stage in plan.stages for arm in stage.arms(base)]
-        return list(dict.fromkeys(arm.config.net.name for arm in arms))
+        found: list[str] = []
+        for name, plan in self.plans.items():
+            if name == "networks":
+                base = plan.base("paper", self.data)
+                arms = [arm for stage in plan.stages for arm in stage.arms(base)]
+                found += [arm.config.net.name for arm in arms]
+            else:
+                found.append(name)
+        return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

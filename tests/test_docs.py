@@ -17,6 +17,7 @@ from keras_seg import command_line, config, data, study
 from keras_seg.__main__ import VERBS, call
 from keras_seg.data import prepare
 from keras_seg.errors import INTERRUPTED_EXIT_CODES, KerasSegError
+from keras_seg.runs import face
 from keras_seg.synthetic import __main__ as synthetic
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +75,35 @@ def test_the_settings_page_is_up_to_date():
     assert SETTINGS.read_text() == settings_page(), (
         "run: python tests/test_docs.py > docs/reference/settings.md"
     )
+
+
+# The recipes
+
+RECIPES = ROOT / "docs" / "how-to" / "recipes.md"
+
+
+def recipe_table(name) -> str:
+    """The table of a recipe between its marks in docs/how-to/recipes.md."""
+    lines = ["| setting | value | why | source |", "| --- | --- | --- | --- |"]
+    for path, line in face.read_recipe(name).items():
+        value = json.dumps(line["value"])
+        lines.append(f"| `{path}` | `{value}` | {line['reason']} | {line['source']} |")
+    return "\n".join(lines)
+
+
+def with_recipes(text: str) -> str:
+    """The page with every table as its recipe has it: `test_docs.py recipes`."""
+    for name in face.recipes():
+        table = recipe_table(name).replace("\\", r"\\")
+        marks = rf"(<!-- recipe {name} -->\n).*?(<!-- /recipe -->)"
+        text, found = re.subn(marks, rf"\1{table}\n\2", text, flags=re.DOTALL)
+        assert found == 1, name
+    return text
+
+
+def test_the_page_has_every_recipe():
+    text = RECIPES.read_text()
+    assert text == with_recipes(text), "run: python tests/test_docs.py recipes"
 
 
 # Links and words
@@ -307,4 +337,7 @@ def test_the_dataset_of_the_example_passes_its_row(tmp_path, capsys, monkeypatch
 
 
 if __name__ == "__main__":
-    print(settings_page(), end="")
+    if sys.argv[1:] == ["recipes"]:
+        RECIPES.write_text(with_recipes(RECIPES.read_text()))
+    else:
+        print(settings_page(), end="")

@@ -17,7 +17,7 @@ from keras_seg import command_line, config, data, study
 from keras_seg.__main__ import VERBS, call
 from keras_seg.data import prepare
 from keras_seg.errors import INTERRUPTED_EXIT_CODES, KerasSegError
-from keras_seg.runs import face
+from keras_seg.runs import recipes
 from keras_seg.synthetic import __main__ as synthetic
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ RECIPES = ROOT / "docs" / "how-to" / "recipes.md"
 def recipe_table(name) -> str:
     """The table of a recipe between its marks in docs/how-to/recipes.md."""
     lines = ["| setting | value | why | source |", "| --- | --- | --- | --- |"]
-    for path, line in face.read_recipe(name).items():
+    for path, line in recipes.read(name).items():
         value = json.dumps(line["value"])
         lines.append(f"| `{path}` | `{value}` | {line['reason']} | {line['source']} |")
     return "\n".join(lines)
@@ -93,7 +93,7 @@ def recipe_table(name) -> str:
 
 def with_recipes(text: str) -> str:
     """The page with every table as its recipe has it: `test_docs.py recipes`."""
-    for name in face.recipes():
+    for name in recipes.names():
         table = recipe_table(name).replace("\\", r"\\")
         marks = rf"(<!-- recipe {name} -->\n).*?(<!-- /recipe -->)"
         text, found = re.subn(marks, rf"\1{table}\n\2", text, flags=re.DOTALL)

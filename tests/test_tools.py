@@ -17,7 +17,7 @@ from keras_seg.data.augment import AUGMENTATIONS
 from keras_seg.data.surreal import LABELS
 from keras_seg.errors import UsageError
 from keras_seg.nets import NETS
-from keras_seg.runs import face
+from keras_seg.runs import face, recipes
 from keras_seg.runs.commands import check_body_parts, print_groups
 
 
@@ -152,13 +152,13 @@ def test_a_recipe_is_overridden_by_what_is_set_and_overrides_the_file(
     assert "recipe" not in given  # a run records plain settings
 
 
-@pytest.mark.parametrize("name", face.recipes())
+@pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_plain_settings_with_a_reason_and_a_source_each(name, trained):
     found, _ = trained("--net", "icnet", "--size", 64, 64, "--recipe", name)
     plain, _ = trained("--net", "icnet", "--size", 64, 64)
     assert found != plain
     values = to_dict(found)
-    for path, line in face.read_recipe(name).items():
+    for path, line in recipes.read(name).items():
         part, _, setting = path.partition(".")
         assert values[part][setting] == line["value"]
         assert min(len(line["reason"]), len(line["source"])) > 7, path
@@ -181,7 +181,7 @@ def test_what_is_no_recipe_is_refused(text, words, tmp_path):
     if text is not None:
         file.write_text(text)
     with pytest.raises(UsageError, match=words):
-        face.read_recipe(file)
+        recipes.read(file)
 
 
 def test_options_of_the_network_may_be_named_without_or_before_it(trained, tmp_path):

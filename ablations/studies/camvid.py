@@ -33,7 +33,7 @@ from keras_seg.ablation.protocol import (
     with_settings,
 )
 from keras_seg.config import Config
-from keras_seg.runs.face import read_recipe
+from keras_seg.runs import recipes
 
 SEGNET_LR = 1e-3
 ADAM = {"name": "adam", "lr": 1e-3, "schedule": "poly", "poly_power": 0.9}
@@ -135,7 +135,7 @@ STAGES = (
 
 # A recipe and its parts
 
-MODERN = {path: line["value"] for path, line in read_recipe("modern").items()}
+MODERN = {path: line["value"] for path, line in recipes.read("modern").items()}
 # The settings of MODERN that belong together. Crops over a class need a zoom, so on
 # their own they are added to it.
 JITTER = ("brightness", "contrast", "saturation", "hue", "jitter_probability")

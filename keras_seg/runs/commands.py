@@ -32,10 +32,10 @@ def train(argv: list[str]) -> int:
     """
     args = _train_parser().parse_args(argv)
     from keras_seg.config import parse_setting
-    from keras_seg.runs import face
+    from keras_seg.runs import face, recipes
 
     values = face.read_config(args.config)
-    face.set_recipe(values, args.recipe)
+    recipes.apply(values, args.recipe)
     if args.net is not None:
         face.set_part(values, "net", args.net)
     if args.size is not None:
@@ -78,6 +78,8 @@ def augment_of(names: list[str], swap_lr: bool) -> dict[str, Any]:
 
 
 def _train_parser() -> Parser:
+    from keras_seg.runs import recipes
+
     parser = _parser("train", train)
     parser.usage = (
         "keras-seg train --net NET --data DIR --size H W --steps N --out RUN [options]"
@@ -100,7 +102,7 @@ def _train_parser() -> Parser:
     parser.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help="settings with their reasons: modern, or a TOML file",
+        help=f"settings with their reasons: {', '.join(recipes.names())}, or a file",
     )
     parser.add_argument(
         "--settings",

@@ -10,7 +10,6 @@ import json
 import math
 import numbers
 import sys
-import tomllib
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import UsageError
 from keras_seg.runs import export as exporting
 from keras_seg.runs import folder as run_folder
+from keras_seg.runs import recipes
 from keras_seg.runs import train as training
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def train(
     options = {field.name for field in dataclasses.fields(training.Options)}
     chosen = {name: settings.pop(name) for name in options & settings.keys()}
     values = read_config(config)
-    set_recipe(values, recipe)
+    recipes.apply(values, recipe)
     if not isinstance(net, str | Mapping | NetSettings | None):
         raise UsageError(
             f"net is a {type(net).__name__}; name a network, as net='icnet'. A model "
@@ -375,57 +375,6 @@ def read_config(
             raise UsageError(f"{file} holds no JSON object of settings.")
     is_of_a_run = isinstance(source.get("config"), Mapping)  # its config.json
     return config.nest(source["config"] if is_of_a_run else source)
-
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-
-
-def recipes() -> list[str]:
-    """The names of the recipes of this package."""
-    return sorted(file.stem for file in RECIPES.glob("*.toml"))
-
-
-def read_recipe(name: str | Path) -> dict[str, dict[str, Any]]:
-    """{path of a setting: its value, reason and source} of a recipe.
-
-    Args:
-        name: of `recipes`, or a TOML file.
-
-    Raises:
-        UsageError: there is none, or it is no recipe; the line is named.
-    """
-    file = RECIPES / f"{name}.toml" if str(name) in recipes() else Path(name)
-    if not file.is_file():
-        known = ", ".join(recipes())
-        raise UsageError(
-            f"There is no recipe {str(name)!r}. Recipes: {known}; or name a TOML file."
-        )
-    try:
-        content = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The recipe {file} cannot be read: {error}.") from None
-    content.pop("title", None)
-    for path, line in content.items():
-        told = isinstance(line, Mapping) and line.keys() == {
-            "value",
-            "reason",
-            "source",
-        }
-        texts = [line[key] for key in ("reason", "source")] if told else [""]
-        if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise UsageError(
-                f"{path} of the recipe {file} must have a value, a reason and a "
-                'source: ["optimizer.lr"], then value = 0.01 and so on.'
-            )
-        config.set_path({}, path, line["value"])
-    return content
-
-
-def set_recipe(values: dict[str, Any], name: str | Path | None) -> None:
-    """Override settings by those of a recipe; None changes nothing."""
-    if name is not None:
-        for path, line in read_recipe(name).items():
-            config.set_path(values, path, line["value"])
 
 
 def set_part(values: dict[str, Any], name: str, value: Any) -> None:

@@ -229,8 +229,9 @@ def test_commands_parse(page, parse):
             config.set_path({}, *config.parse_setting(setting))
         if getattr(options, "stage", None) and options.study in study.names():
             plans = study.load(options.study).plans
-            plan = plans[options.net] if options.net else next(iter(plans.values()))
-            known = {stage.name for stage in plan.stages} | {"all", "compare"}
+            asked = [plans[options.net]] if options.net else plans.values()
+            known = {stage.name for plan in asked for stage in plan.stages}
+            known |= {"all", "compare"}
             assert options.stage in known, words
 
 

@@ -178,7 +178,7 @@ class CrossEntropy(PixelLoss):
         return None if self.weights is None else len(self.weights)
 
     def of_pixels(self, label, valid, logits):
-        pixel_weight = valid
+        pixel_weight, weights = valid, None
         if self.weights is not None:
             weights = ops.convert_to_tensor(self.weights, "float32")
             if self.strategy == "direct":
@@ -188,7 +188,7 @@ class CrossEntropy(PixelLoss):
         total = ops.sum(pixel_weight * _log_loss(label, logits))
         if self.smoothing:
             spread = -ops.log_softmax(logits, axis=-1)  # [B, h, w, C]
-            if self.weights is not None and self.strategy == "outer":
+            if weights is not None and self.strategy == "outer":
                 spread = spread * weights
             total = (1 - self.smoothing) * total + self.smoothing * ops.sum(
                 valid * ops.mean(spread, axis=-1)

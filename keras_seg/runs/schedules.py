@@ -47,8 +47,8 @@ def _warmed(schedule: "LearningRateSchedule", rising: int) -> "LearningRateSched
     class Warmed(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
             rate: Any = schedule(step)
-            risen = (ops.cast(step, rate.dtype) + 1) / rising
-            return rate * ops.minimum(risen, 1.0)
+            done: Any = ops.cast(step, rate.dtype)
+            return rate * ops.minimum((done + 1) / rising, 1.0)
 
         def get_config(self):
             return {"schedule": schedule, "rising": rising}

@@ -41,6 +41,7 @@ SAVED_CLASSES: Mapping[str, str] = MappingProxyType(
         "StridedDilatedDeconv": "keras_seg.nets.fcn_dilated_tanh",
         **{loss.class_name: "keras_seg.losses" for loss in LOSSES.values()},
         "JointHeatmaps": "keras_seg.losses",
+        "Sum": "keras_seg.losses",
         "WithErrorPenalty": "keras_seg.losses",
         "ConfusionMatrix": "keras_seg.metrics",
     }

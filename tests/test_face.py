@@ -165,6 +165,8 @@ def test_a_finished_run_is_opened_by_the_same_call_and_by_its_config(run, shapes
     assert same == run
     with pytest.raises(UsageError, match="seed"):
         keras_seg.train(config=run.config, seed=4, **given)
+    with pytest.raises(UsageError, match=r"augment\.balance is 0\.5, but 0\.0"):
+        keras_seg.train(config=run.config, recipe="modern", **given)
     with pytest.raises(UsageError, match="size and steps must be given"):
         keras_seg.train(net="icnet", **given)
     with pytest.raises(UsageError, match="no setting 'los"):

@@ -9,6 +9,7 @@ import miniatures
 import numpy as np
 import pytest
 
+from keras_seg import preprocess
 from keras_seg.config import Augment
 from keras_seg.data import images, pipeline
 from keras_seg.data.pipeline import Feed, Samples
@@ -396,6 +397,20 @@ def test_batches_are_made_in_parallel_under_op_determinism(tmp_path):
     command = [sys.executable, "-c", script]
     result = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert (result.returncode, result.stdout) == (0, "met\n"), result.stderr
+
+
+def test_images_for_the_device_are_neither_normalised_nor_padded(folder):
+    samples = Samples(folder, "train", (24, 40), padded_size=(32, 48))
+    settings = {"stop": 3, "preprocess": "imagenet"}
+    raw = list(training(samples, normalise=False, **settings))
+    for (image, targets), (expected, same) in zip(raw, training(samples, **settings)):
+        assert image.dtype == np.uint8
+        assert image.shape == (3, 24, 40, 3)
+        found = np.zeros((3, 32, 48, 3), np.float32)
+        found[:, :24, :40] = preprocess.imagenet(image)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(targets["logits"], same["logits"])
+    assert_equal_batches(training(samples, normalise=False, **settings).dataset(), raw)
 
 
 # What goes wrong

@@ -157,8 +157,7 @@ def apply(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The sample after the geometry; the arguments are left as they are.
 
-    Mirror images, half turns and crops alone are exact: pixels change places (views
-    where nothing is cropped). An image
+    Mirror images, half turns and crops alone are exact: pixels change places. An image
     that shrinks is smoothed first, so that it looks like one that was resized with
     antialiasing, as the images of the validation are; BODY's code resizes without.
 
@@ -178,9 +177,12 @@ def apply(
     if joints is not None:
         joints = (joints @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
     if crop is None and _is_exact(geometry):
-        rows = slice(None, None, -1 if geometry.half_turn else 1)
-        columns = slice(None, None, -1 if geometry.half_turn != geometry.mirror else 1)
-        return image[rows, columns], label[rows, columns], joints
+        rows, columns = geometry.half_turn, geometry.half_turn != geometry.mirror
+        if rows or columns:
+            # 0 reverses the rows, 1 the columns, -1 both
+            axis = -1 if rows and columns else int(columns)
+            image, label = cv2.flip(image, axis), cv2.flip(label, axis)
+        return image, label, joints
 
     width, height = (crop or size)[::-1]
     if geometry.scale < 1:

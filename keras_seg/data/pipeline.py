@@ -223,6 +223,8 @@ class Feed:
     # (height, width) of the training samples, None for whole images; `padded_size` of
     # the samples is then that of the crops.
     crop: tuple[int, int] | None = None
+    # False leaves images uint8 and unpadded: the device does both, see `on_device`
+    normalise: bool = True
 
     def __post_init__(self):
         if self.preprocess not in preprocessing.PREPROCESS:
@@ -287,6 +289,8 @@ class Feed:
         """(dtype, shape without the batch) of the image and of each kind's target."""
         size = self.samples.padded_size
         signature: list[tuple[str, tuple[int, ...]]] = [("float32", (*size, 3))]
+        if not self.normalise:
+            signature = [("uint8", (*(self.crop or self.samples.size), 3))]
         for target, _, stride in self.kinds:
             if target == "heatmaps":
                 signature.append(("float32", (*_reduced(size, stride), targets.PARTS)))
@@ -298,10 +302,12 @@ class Feed:
         """The image, and one target of each kind."""
         images, labels, joints = zip(*batch)
         size, padded_size = labels[0].shape, self.samples.padded_size
-        image = preprocessing.apply(self.preprocess, np.stack(images))
-        label = np.stack(labels)
+        image, label = np.stack(images), np.stack(labels)
+        if self.normalise:
+            image = preprocessing.apply(self.preprocess, image)
+            if padded_size != size:
+                image = _padded(image, padded_size, 0)
         if padded_size != size:
-            image = _padded(image, padded_size, 0)
             label = _padded(label, padded_size, IGNORE_ID)
         kinds, num_classes = self.kinds, self.samples.labels.num_classes
         has_heatmaps = any(target == "heatmaps" for target, _, _ in kinds)
@@ -324,7 +330,8 @@ class Batches:
 
     A batch is (image float32 [N, H, W, 3], {head: target}). A target is uint8
     [N, H, W] (ids and 255) or float32 [N, h, w, 24] (heatmaps, -1 throughout where the
-    joint is not visible). [H, W] is `padded_size`; h and w are those of the head.
+    joint is not visible). [H, W] is `padded_size`; h and w are those of the head. Of a
+    feed that does not normalise, the image is uint8 RGB of the samples' `size`.
     """
 
     feed: Feed

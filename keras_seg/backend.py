@@ -52,9 +52,11 @@ def set_environment() -> None:
     """Set the variables that must be set before Keras and TensorFlow are imported.
 
     oneDNN is switched on (2.7 times faster ICNet training on processors where
-    TensorFlow leaves it off), the backend's own log lines are switched off. What is
-    set already is kept; where the module that reads a variable was imported before,
-    it is too late and nothing is set.
+    TensorFlow leaves it off), the backend's own log lines are switched off. On a GPU
+    memory is taken as it is needed, so that arms and other programs share it, and XLA
+    keeps to kernels that give the same bits each time. What is set already is kept;
+    where the module that reads a variable was imported before, it is too late and
+    nothing is set.
     """
     if "keras" not in sys.modules:  # not the backend of ~/.keras/keras.json
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -62,6 +64,16 @@ def set_environment() -> None:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    if name() == "jax" and "jax" not in sys.modules:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        flags = os.environ.get("XLA_FLAGS", "")
+        if _DETERMINISTIC.partition("=")[0] not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} {_DETERMINISTIC}".strip()
+
+
+# No sums by atomic additions, and no kernels chosen by how fast each was this time
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def configure() -> None:
@@ -124,12 +136,15 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
 
     Args:
         seed: of Python, NumPy and the backend.
-        threads: of TensorFlow's operations; None is the number of cores. The bits of
-            a run depend on it, so it is part of the fingerprint. In a process that has
-            used TensorFlow already it cannot be changed: a line on stderr says so.
+        threads: of the backend's operations on the CPU; None is the number of cores.
+            The bits of a run depend on it, so it is part of the fingerprint. In a
+            process that has used the backend already it cannot be changed: a line on
+            stderr says so.
         precision: "float32" or "mixed_bfloat16".
     """
     configure()
+    if name() == "jax":
+        _set_jax_threads(threads or _cores())
     import keras
 
     if name() == "tensorflow":
@@ -178,6 +193,27 @@ def _set_threads(wanted: int) -> None:
                 f"{found or 'own number of'} threads. For {wanted} threads, restart "
                 "the notebook's kernel (or the process) and train first."
             )
+
+
+def _set_jax_threads(wanted: int) -> None:
+    jax = importlib.import_module("jax")
+    bridge: Any = importlib.import_module("jax._src.xla_bridge")
+    if not bridge.backends_are_initialized():
+        os.environ["NPROC"] = str(wanted)  # read once, when XLA makes its threads
+    elif _jax_threads() != wanted and jax.default_backend() == "cpu":
+        _say_once(
+            "JAX was used before in this process and keeps its "
+            f"{_jax_threads()} threads. For {wanted} threads, restart the notebook's "
+            "kernel (or the process) and train first."
+        )
+
+
+def _jax_threads() -> int:
+    return int(os.environ.get("NPROC", _cores()))
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 @functools.cache
@@ -244,6 +280,12 @@ def fingerprint() -> dict[str, str | int]:
         values["gpus"] = ", ".join(names) or "none"
     else:
         values[backend] = _version(backend)
+    if backend == "jax":
+        devices = importlib.import_module("jax").devices()
+        kinds = [one.device_kind for one in devices if one.platform != "cpu"]
+        values["jaxlib"] = _version("jaxlib")
+        values["threads"] = _jax_threads()
+        values["gpus"] = ", ".join(kinds) or "none"
     return values
 
 
@@ -290,6 +332,7 @@ _SETS = re.compile("avx|amx|fma|sse4|bf16")  # what oneDNN chooses its kernels b
 _STEERING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE")
 _STEERING += ("DNNL_DEFAULT_FPMATH_MODE", "XLA_FLAGS", "TF_XLA_FLAGS")
 _STEERING += ("NVIDIA_TF32_OVERRIDE", "TF_DETERMINISTIC_OPS", "OMP_NUM_THREADS")
+_STEERING += ("JAX_DEFAULT_MATMUL_PRECISION",)
 
 
 # Saved networks

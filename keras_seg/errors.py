@@ -98,8 +98,11 @@ def memory_failure_named() -> Iterator[None]:
         ) from error
 
 
+_RUNTIME_ERRORS = ("ResourceExhaustedError", "XlaRuntimeError", "JaxRuntimeError")
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (
-        type(error).__name__ in ("ResourceExhaustedError", "XlaRuntimeError")
+        type(error).__name__ in _RUNTIME_ERRORS
         and ("OOM" in str(error) or "RESOURCE_EXHAUSTED" in str(error))
     )

@@ -323,8 +323,11 @@ def confusions(
 def _argmax(logits):
     """int32 [B, h, w]: the class of the largest logit, the lowest id of equal ones.
 
-    Keras' argmax takes five times as long with TensorFlow on a CPU.
+    Keras' argmax takes five times as long with TensorFlow on a CPU; JAX sorts for its
+    top_k.
     """
+    if keras.backend.backend() == "jax":
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
     return ops.top_k(logits, k=1)[1][..., 0]
 
 
@@ -333,11 +336,17 @@ def _occurrences(numbers, size: int):
 
     Integers, as the sum of floats depends on the order. bincount is up to 25 times as
     fast, but JAX cannot compile it, and TensorFlow refuses it on a GPU under op
-    determinism.
+    determinism. There, XLA would sort before it adds to one place after the other;
+    comparing with every number is one pass that stores nothing.
     """
-    if keras.backend.backend() == "tensorflow":
-        if not keras.distribution.list_devices("gpu"):
-            return ops.bincount(numbers, minlength=size)
+    backend = keras.backend.backend()
+    if backend == "tensorflow" and not keras.distribution.list_devices("gpu"):
+        return ops.bincount(numbers, minlength=size)
+    if backend == "jax" and keras.distribution.list_devices()[0].startswith("gpu"):
+        is_number = ops.equal(
+            numbers[:, None], ops.arange(size, dtype="int32")[:, None]
+        )
+        return ops.sum(ops.cast(is_number, "int32"), axis=-1)  # of [B, size, N]
     rows = ops.shape(numbers)[0]
     first = ops.reshape(ops.arange(rows, dtype="int32") * size, (-1, 1))
     numbers = ops.reshape(numbers + first, (-1,))

@@ -79,7 +79,7 @@ def run_stages(
         has_ended = all(result.state in FINAL_STATES for result in found.results)
         _write_winner(execution, found, has_ended)
         decides = found.winner is not None and has_ended
-        if stage.exports and decides and stopped_by is None:
+        if stage.exports and decides and stopped_by is None and export.is_possible():
             try:
                 _export(found, execution)
             except BaseException as error:

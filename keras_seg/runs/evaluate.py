@@ -1,8 +1,10 @@
 """A network with what belongs to it, and the one function that scores it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from keras_seg.config import Config
 from keras_seg.data.pipeline import Feed, Samples
 from keras_seg.data.prepared import Prepared, Sample, read_label
 from keras_seg.errors import DataError
+from keras_seg.labels import IGNORE_ID
 from keras_seg.nets import flops
 from keras_seg.runs import folder
 
@@ -128,12 +131,41 @@ class Network:
         """
         inputs = preprocess.apply(self.preprocess, images)
         height, width = images.shape[1:3]
-        pad = [(0, 0), (0, 0), (0, 0), (0, 0)]
-        pad[1] = (0, self.net.input_shape[1] - height)
-        pad[2] = (0, self.net.input_shape[2] - width)
-        logits = self.inference.predict_on_batch(np.pad(inputs, pad))["logits"]
+        inputs = np.pad(inputs, self._padding(height, width))
+        logits = self._infer(inputs)["logits"]
         logits = np.asarray(logits)[:, :height, :width]
         return logits if weights is None else logits * weights.astype("float32")
+
+    def _padding(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Of images [N, height, width, 3], to what the network takes."""
+        padded_height, padded_width = self.net.input_shape[1:3]
+        rows, columns = padded_height - height, padded_width - width
+        return [(0, 0), (0, rows), (0, columns), (0, 0)]
+
+    @cached_property
+    def _infer(self) -> Callable[[Any], Any]:
+        return forward(self.inference)
+
+    def on_device(self, batches: Iterable[tuple]) -> Iterator[tuple]:
+        """Batches whose images are uint8, with images as `net` takes them, on JAX.
+
+        The host sends a quarter of the bytes and is spared the arithmetic. The bits
+        are those of `preprocess.apply`.
+        """
+        import jax
+
+        is_reversed, *constants = preprocess.STANDARDS[self.preprocess]
+
+        @jax.jit
+        def standardise(image, mean, deviation):
+            image = image[..., ::-1] if is_reversed else image
+            image = (ops.cast(image, "float32") - mean) / deviation
+            return ops.pad(image, self._padding(*image.shape[1:3]))
+
+        # As arguments: a division by a constant may become a product, with other bits
+        constants = [np.array(values, np.float32) for values in constants]
+        for image, targets in batches:
+            yield standardise(image, *constants), targets
 
     def predict(
         self, images: np.ndarray, weights: np.ndarray | None = None
@@ -146,6 +178,10 @@ class Network:
         changed = any(layer.trainable == frozen for layer in self._batch_norms)
         for layer in self._batch_norms:
             layer.trainable = not frozen
+            if backend.name() == "jax":
+                # The optimizer there takes all of its variables in every step. It is
+                # given the gradient 0 for these (`optimizers`).
+                layer.gamma.trainable = layer.beta.trainable = True
         if changed:
             self.net.make_train_function(force=True)
 
@@ -156,13 +192,34 @@ class Network:
         """
         image = np.zeros((1, *self.net.input_shape[1:]), "float32")
         for _ in range(2):
-            self.inference.predict_on_batch(image)
+            self._infer(image)
         seconds: list[float] = []
         while len(seconds) < TIMED_IMAGES and sum(seconds) < TIMED_SECONDS:
             began = time.perf_counter()
-            np.asarray(self.inference.predict_on_batch(image)["logits"])
+            np.asarray(self._infer(image)["logits"])
             seconds.append(time.perf_counter() - began)
         return min(seconds) * 1000
+
+
+def forward(model: Any) -> Callable[[Any], Any]:
+    """The model's prediction of a batch, compiled, with the weights of each call."""
+    if backend.name() != "jax":
+        return model.predict_on_batch
+    import jax
+
+    # Keras' own assigns every weight anew after each call, and waits for the result
+    @jax.jit
+    def predict(weights, x):
+        return model.predict_step(weights, (x,))[0]
+
+    def predict_with_present_weights(x):
+        if not model.built:
+            with keras.StatelessScope():
+                model(x)
+        parts = model.trainable_variables, model.non_trainable_variables
+        return predict([[one.value for one in part] for part in parts], x)
+
+    return predict_with_present_weights
 
 
 def label_levels(config: Config, num_classes: int) -> list[tuple[int, ...] | None]:
@@ -219,6 +276,7 @@ class Scorer:
         # would be compiled again for every size.
         sizes = {(file.height, file.width) for file in files or ()}
         self._step: Any = _Step(network, prepared, counts_inside=len(sizes) <= 1)
+        self._predict = forward(self._step)
 
     def score(
         self,
@@ -240,16 +298,38 @@ class Scorer:
         if joints == "surreal" and samples.joints is None:
             heads = {k: head for k, head in heads.items() if head.target == "labels"}
         batch = self.network.config.validation.batch
-        feed = Feed(samples, batch, self.network.preprocess, heads, joints, workers)
+        is_jax = backend.name() == "jax"
+        feed = Feed(
+            samples,
+            batch,
+            self.network.preprocess,
+            heads,
+            joints,
+            workers,
+            normalise=not is_jax,
+        )
+        batches: Any = feed.evaluation()
+        if is_jax:
+            batches = self.network.on_device(_filled(batches, batch))
         loss: Any = keras.metrics.Mean()
         counts: list[np.ndarray] = []
-        for image, targets in feed.evaluation():
-            labels = self._labels(targets["logits"], len(counts))
+        pending: deque = deque()  # the device computes one batch while one is counted
+
+        def count() -> None:
+            found, labels = pending.popleft()
+            number = min(batch, len(samples) - len(counts))
+            loss.update_state(found["loss"], sample_weight=number)
+            counts.extend(self._counts(found, labels)[:number])
+            on_batch(number)
+
+        for step, (image, targets) in enumerate(batches):
+            labels = self._labels(targets["logits"], step * batch)
             inputs = [image, targets, *([labels] if self._step.counts_inside else [])]
-            found = self._step.predict_on_batch(inputs)
-            loss.update_state(found["loss"], sample_weight=len(image))
-            counts += list(self._counts(found, labels))
-            on_batch(len(image))
+            pending.append((self._predict(inputs), labels))
+            if len(pending) > is_jax:
+                count()
+        while pending:
+            count()
         return self._scored(samples, float(loss.result()), np.stack(counts))
 
     def _labels(self, targets: np.ndarray, first: int) -> Any:
@@ -259,12 +339,14 @@ class Scorer:
             return targets[:, :height, :width]
         files = self.files[first : first + len(targets)]
         labels = [read_label(file.label, file.label_sha256) for file in files]
-        return np.stack(labels) if self._step.counts_inside else labels
+        if not self._step.counts_inside:
+            return labels
+        return _more(np.stack(labels), len(targets) - len(labels), IGNORE_ID)
 
     def _counts(self, found, labels) -> np.ndarray:
         """int32 [B, C * C + 1], as `metrics.confusions` gives them."""
         if self._step.counts_inside:
-            return found["counts"]
+            return np.asarray(found["counts"])
         num_classes = self.prepared.labels.num_classes
         pairs = zip(labels, found["logits"])
         rows = [metrics.confusions(a[None], b[None], num_classes) for a, b in pairs]
@@ -280,6 +362,25 @@ class Scorer:
         images = [metrics.image_counts(matrix, scored) for matrix in matrices]
         per_image = folder.PerImage(samples.ids, *np.stack(images, axis=1))
         return Scored(loss, matrices.sum(axis=0), per_image)
+
+
+def _filled(batches: Iterable[tuple], size: int) -> Iterator[tuple]:
+    """The last batch filled up with images that do not count: one graph fits all."""
+    for image, targets in batches:
+        missing = size - len(image)
+        targets = {  # void pixels, and joints that are not visible
+            name: _more(target, missing, IGNORE_ID if target.ndim == 3 else -1)
+            for name, target in targets.items()
+        }
+        yield _more(image, missing, 0), targets
+
+
+def _more(array: np.ndarray, count: int, value: int) -> np.ndarray:
+    """The array [N, ...] with `count` further rows of a value."""
+    if count == 0:
+        return array
+    more = np.full((count, *array.shape[1:]), value, array.dtype)
+    return np.concatenate([array, more])
 
 
 class _Step(keras.Model):

@@ -118,6 +118,17 @@ def export(
     return out
 
 
+def is_possible() -> bool:
+    """Whether the backend can export; else a line on stderr says so."""
+    if backend.name() == "tensorflow":
+        return True
+    command_line.note(
+        f"The winner is not exported: KERAS_BACKEND is {backend.name()}. On a machine "
+        "with TensorFlow, KERAS_BACKEND=tensorflow keras-seg export RUN does it."
+    )
+    return False
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """export.json of an export.
 

@@ -12,7 +12,7 @@ import numbers
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -273,7 +273,7 @@ def batches(
     augment: Augment | Mapping[str, Any] | None = None,
     seed: int = 0,
     workers: int = 2,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | keras.utils.PyDataset":
     """A split as batches for `net.fit` and `net.evaluate`.
 
     "train" is shuffled anew each time that it is iterated, so in every epoch: an epoch
@@ -290,7 +290,8 @@ def batches(
         workers: batches made at a time.
 
     Returns:
-        tf.data.Dataset of (float32 images [B, H, W, 3], {head: its target}).
+        tf.data.Dataset of (float32 images [B, H, W, 3], {head: its target}); with
+        another backend than TensorFlow, a keras.utils.PyDataset of NumPy arrays.
     """
     built = _built(net)
     prepared = _opened(data)
@@ -315,31 +316,65 @@ def batches(
         joints="centroid" if samples.joints is None else "surreal",
         workers=workers,
     )
+    length = math.ceil(len(feed.samples) / feed.batch)
+
+    def epoch(number: int) -> pipeline.Batches:
+        if split != "train":
+            return feed.evaluation()
+        start = number * length
+        return feed.training(seed, changes, start, start + length)
+
+    if backend.name() != "tensorflow":
+        return _py_dataset(epoch, length)
     if split != "train":
         return feed.evaluation().dataset()
-    return _epochs(feed, seed, changes)
-
-
-def _epochs(feed: pipeline.Feed, seed: int, augment: Augment) -> "tf.data.Dataset":
-    """The training batches of one epoch; of the next one each time it is iterated."""
     import tensorflow as tf
 
     # Keras' remark that it does not shuffle a tf.data.Dataset: this one shuffles.
     warnings.filterwarnings("ignore", "`shuffle=True` was passed", UserWarning)
-    length = math.ceil(len(feed.samples) / feed.batch)
-    starts = itertools.count(0, length)
-
-    def epoch(start: int) -> pipeline.Batches:
-        return feed.training(seed, augment, start, start + length)
-
+    numbers = itertools.count()
     return (
         tf.data.Dataset.from_generator(
-            lambda: iter(epoch(next(starts))),
+            lambda: iter(epoch(next(numbers))),
             output_signature=epoch(0).dataset().element_spec,
         )
         .apply(tf.data.experimental.assert_cardinality(length))
         .prefetch(pipeline.PREFETCHED)
     )
+
+
+def _py_dataset(
+    epoch: Callable[[int], Iterable], length: int
+) -> "keras.utils.PyDataset":
+    """Epochs of `length` batches; `epoch` gives those of one, counted from 0."""
+    import keras
+
+    class Epochs(keras.utils.PyDataset):
+        """Batches in their own order, whichever index Keras asks for."""
+
+        number, given = 0, 0
+        stream: Iterator | None = None
+
+        def __len__(self):
+            return length
+
+        def __getitem__(self, index):
+            if self.stream is None:
+                self.stream, self.given = iter(epoch(self.number)), 0
+            self.given += 1
+            return next(self.stream)
+
+        def on_epoch_end(self):
+            if self.given == length:
+                self.number += 1
+            if self.given in (0, 1, length):  # 1: Keras has looked at the shapes
+                self.stream = None
+
+        def __iter__(self):
+            self.number += 1
+            return iter(epoch(self.number - 1))
+
+    return Epochs()
 
 
 def _built(net: "keras.Model") -> _Built:

@@ -8,10 +8,11 @@ metrics' partial sums. Batches are counted: with `optimizer.accumulate` > 1 an o
 step is that many.
 """
 
+import itertools
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ class Run:
         self.optimizer = optimizers.build(config, self.net.trainable_variables)
         arguments = self.network.compile_arguments(prepared)
         self.train_confusion = arguments["metrics"]["logits"]
-        self.net.compile(optimizer=self.optimizer, jit_compile=False, **arguments)
+        # TensorFlow's own kernels: XLA and op determinism exclude each other
+        compiles = backend.name() != "tensorflow"
+        self.net.compile(optimizer=self.optimizer, jit_compile=compiles, **arguments)
         self.scorer = evaluate.Scorer(self.scored, prepared)
         count = config.data.samples
         self.train_samples = self.network.samples(prepared, "train", spread=count)
@@ -150,7 +153,10 @@ class Run:
             config.data.joints,
             options.workers,
             config.data.crop,
+            normalise=backend.name() == "tensorflow",  # else the device does
         )
+        # On JAX: the batches of all windows to come
+        self.stream: Iterator | None = None
         # The metrics' sums of the window that a checkpoint fell into, until its first
         # step
         self.metric_arrays: Mapping[str, np.ndarray] | None = None
@@ -235,12 +241,12 @@ class Run:
         rules = self.config.optimizer
         if rules.bn_mode == "full":  # switches between windows: `Config` sees to it
             self.network.freeze_batch_norm(start < rules.bn_start * rules.accumulate)
-        seed, augment = self.config.seed, self.config.augment
+        asynchronous = PendingLogs(callbacks, add_history=True, model=self.net)
         try:
             fitted = self.net.fit(
-                self.feed.training(seed, augment, start, stop).dataset(),
+                self._batches(start, stop),
                 steps_per_epoch=stop - start,
-                callbacks=callbacks,
+                callbacks=asynchronous if backend.name() == "jax" else callbacks,
                 shuffle=False,  # the batches are in their order already
                 verbose=0,
             )
@@ -252,6 +258,16 @@ class Run:
         if not math.isfinite(logs["loss"]):
             raise self._diverged(f"The loss is {logs['loss']}")
         return logs
+
+    def _batches(self, start: int, stop: int) -> Any:
+        """The batches of a window, as `fit` takes them."""
+        seed, augment = self.config.seed, self.config.augment
+        if backend.name() == "tensorflow":
+            return self.feed.training(seed, augment, start, stop).dataset()
+        if self.stream is None:  # once, so that it loads while a window is validated
+            batches = self.feed.training(seed, augment, start, self.total)
+            self.stream = self.network.on_device(batches)
+        return (batch for batch in itertools.islice(self.stream, stop - start))
 
     def validate(self) -> evaluate.Scored:
         """Score the present weights on the images of validation."""
@@ -395,6 +411,14 @@ class Run:
         folder.log(self.out, line)
 
 
+class PendingLogs(keras.callbacks.CallbackList):
+    """Callbacks that get the logs of a step while the device may still compute it."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
+
+
 class Steps(keras.callbacks.Callback):
     """Counts steps and their time; sets partial metric sums after a resume."""
 
@@ -403,6 +427,7 @@ class Steps(keras.callbacks.Callback):
         self.run = run
         self.began = 0.0
         self.has_compiled = False
+        self.pending: Any = None  # the loss of the last step
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.run.metric_arrays is not None:  # Keras has just reset the metrics
@@ -413,6 +438,12 @@ class Steps(keras.callbacks.Callback):
         self.began = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
+        # JAX returns before a step is done: stay one step ahead, else memory fills with
+        # batches and the time measured is none.
+        if backend.name() == "jax":
+            before, self.pending = self.pending, (logs or {})["loss"]
+            if before is not None:
+                before.block_until_ready()
         state, seconds = self.run.state, time.monotonic() - self.began
         state.step += 1
         state.seconds += seconds

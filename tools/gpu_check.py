@@ -1,0 +1,751 @@
+"""Check and measure this code on a machine with a GPU, JAX, PyTorch and OpenCV.
+
+    KERAS_BACKEND=jax python tools/gpu_check.py --out FOLDER --budget 480
+
+Sections, each a process of its own, in this order while the budget lasts:
+
+runs         tools/train.py at the thesis' size: twice, and once killed and resumed; the
+             weights, the history and the scores have to be equal to the bit
+logits       of every network of the thesis, on the GPU and on the CPU
+loader       images a second from memory, with mirroring and scaling, by threads
+icnet, segnet_basic, hourglass
+             a training step and a prediction at the thesis' size, in bfloat16 and
+             float32, against a PyTorch twin (channels_last, compiled), in turns
+settings     what determinism costs: ICNet's step without it
+
+FOLDER gets gpu_check.md and gpu_check.json, written anew after every section, and a log
+of each. A section that fails or takes too long is named, and the others are done. The
+thesis' sizes need 60 GB on the GPU; `--small` rehearses all of it on a CPU in minutes.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from keras_seg import backend, command_line, storage  # noqa: E402
+
+CLASSES = 25
+NETS = ("icnet", "segnet_basic", "hourglass")
+PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
+CHAIN = 7 * 40_000  # steps of the thesis' chain of ICNet
+SECONDS = {"runs": 240, "logits": 90, "loader": 45, "settings": 90}  # at most
+NET_SECONDS = 150
+
+
+def main(argv: list[str]) -> int:
+    args = parse(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.section:
+        found = SECTIONS[args.section](args)
+        storage.write_json(args.out / f"{args.section}.json", found)
+        return 0
+    deadline = time.monotonic() + args.budget
+    report: dict[str, Any] = {"machine": {}, "sections": {}}
+    write(args.out, report)
+    for name in args.only or SECTIONS:
+        left = deadline - time.monotonic()
+        began = time.monotonic()
+        state = run_section(name, args, min(left, limit(name, args)))
+        place = args.out / f"{name}.json"
+        found = storage.read_json(place) if place.is_file() else {}
+        report["machine"] |= found.pop("machine", {})
+        seconds = round(time.monotonic() - began, 1)
+        report["sections"][name] = {"state": state, "seconds": seconds, **found}
+        write(args.out, report)
+        print(f"{name:14s} {seconds:6.1f} s  {state}", flush=True)
+    print((args.out / "gpu_check.md").read_text())
+    states = {section["state"] for section in report["sections"].values()}
+    return 0 if states == {"done"} else 1
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    positive = command_line.positive_int
+    parser = command_line.Parser(prog="gpu_check.py", description=__doc__)
+    parser.add_argument("--out", required=True, type=Path, help="folder of the results")
+    parser.add_argument("--budget", type=positive, default=480, help="seconds")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS)
+    parser.add_argument("--steps", type=positive, default=30, help="steps of a turn")
+    parser.add_argument("--turns", type=positive, default=3)
+    parser.add_argument("--workers", type=positive, default=max(1, cores() - 2))
+    parser.add_argument("--small", action="store_true", help="a rehearsal on a CPU")
+    parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def cores() -> int:
+    return os.cpu_count() or 1
+
+
+def limit(name: str, args: argparse.Namespace) -> float:
+    return SECONDS.get(name, NET_SECONDS) * (20 if args.small else 1)
+
+
+def run_section(name: str, args: argparse.Namespace, seconds: float) -> str:
+    """Run a section in a process; how it ended."""
+    if seconds < 5:
+        return "left out: the budget is used up"
+    words = [sys.executable, __file__, "--section", name, "--out", args.out]
+    words += ["--steps", args.steps, "--turns", args.turns, "--workers", args.workers]
+    words += ["--small"] if args.small else []
+    with open(args.out / f"{name}.log", "w") as log:
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # what it starts ends with it
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return f"stopped after {seconds:.0f} s"
+    return "done" if code == 0 else f"failed with exit code {code}: see {name}.log"
+
+
+# What is measured: the networks of the thesis at its size
+
+
+def configuration(name: str, precision: str, small: bool, **changes: Any) -> Any:
+    """Settings of `ablations/studies/body_parts.py` at scale paper."""
+    from keras_seg.config import Augment, Config
+
+    size, batch, knobs = {
+        "icnet": ((320, 320), 64, {}),
+        "segnet_basic": ((320, 320), 32, {}),
+        "hourglass": ((320, 320), 4, {}),
+    }[name]
+    if small:
+        size, batch = (64, 64), 2
+        if name == "hourglass":
+            knobs = {"features": 16, "stem": 8, "stacks": 2, "depth": 2}
+    config = Config(
+        net={"name": name, "knobs": knobs},
+        data={"size": size, "batch": batch},
+        augment=Augment(mirror=0.5, scale=(0.5, 2.0)),
+        optimizer={"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
+        validation={"every": 2 if small else 100, "batch": batch},
+        precision=PRECISIONS[precision],
+        steps=6 if small else 300,
+    )
+    return config.changed(**changes)
+
+
+def main_net(args: argparse.Namespace) -> str:
+    """The network of most measurements; a rehearsal takes what compiles fast."""
+    return "hourglass" if args.small else "icnet"
+
+
+def prepared_folder(out: Path, size: tuple[int, int], count: int) -> Path:
+    """A prepared folder of coloured patches with noise: CLASSES classes, learnable."""
+    import numpy as np
+
+    from keras_seg.data.writer import NewSample, Options, write_prepared
+    from keras_seg.labels import LabelSpec
+
+    rng = np.random.default_rng(0)
+    names = tuple(f"class{k}" for k in range(CLASSES))
+    palette = tuple(
+        tuple(colour) for colour in rng.integers(0, 220, (CLASSES, 3)).tolist()
+    )
+    labels = LabelSpec(names, palette)
+    samples = []
+    for number in range(count):
+        coarse = rng.integers(0, CLASSES, (size[0] // 32, size[1] // 32))
+        label = np.kron(coarse, np.ones((32, 32))).astype(np.uint8)
+        image = labels.colourise(label) + rng.integers(0, 30, (*size, 3), np.uint8)
+        split = "val" if number % 4 == 3 else "train"
+        samples.append(NewSample(split, f"s{number:04d}", image, label))
+    return write_prepared(
+        out, "patches", labels, samples, lambda s: [s], Options(workers=cores()), {}
+    )[0].folder
+
+
+def machine() -> dict[str, str]:
+    import jax
+    import torch
+
+    found = {key: str(value) for key, value in backend.fingerprint().items()}
+    found["cores"] = str(cores())
+    found["torch"] = torch.__version__
+    found["gpu"] = jax.devices()[0].device_kind
+    return found
+
+
+# Runs
+
+
+def runs(args: argparse.Namespace) -> dict[str, Any]:
+    """Two runs and a resumed one, through the command line; speed with the loader."""
+    config = configuration(main_net(args), "bfloat16", args.small)
+    data = args.out / "data"
+    if not data.is_dir():
+        prepared_folder(data, config.data.size, 16 if args.small else 400)
+    folder = args.out / "runs"
+    # What one run compiled, the run for the speed reads: it starts in no time
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(args.out / "compiled")}
+    processes = {
+        "first": train(config, data, folder / "first", args, cache),
+        "killed": train(config, data, folder / "killed", args),
+    }
+    wait_for_checkpoint(folder / "killed" / "checkpoints", processes["killed"])
+    processes["killed"].kill()
+    codes = [processes["first"].wait()]
+    codes.append(train(config, data, folder / "killed", args).wait())
+    began = time.monotonic()
+    codes.append(train(config, data, folder / "again", args, cache).wait())
+    seconds = time.monotonic() - began
+    if any(codes):
+        raise RuntimeError(f"exit codes {codes}")
+    from keras_seg.runs import folder as run_folder
+
+    timing = run_folder.read_timing(folder / "again")
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "images_per_second": timing["images_per_second"],
+        "batch": config.data.batch,
+        "steps": config.steps,
+        "train_seconds": timing["train_seconds"],
+        "seconds from start to end": seconds,
+        "ms_per_image": timing["ms_per_image"],
+    }
+    for name, what in (("killed", "killed and resumed"), ("again", "run again")):
+        found[what] = compared(folder / "first", folder / name)
+    return found
+
+
+def compared(one: Path, other: Path) -> str:
+    """Whether two runs have the same weights, history and scores."""
+    import numpy as np
+
+    from keras_seg.runs import folder as run_folder
+
+    first, second = (run_folder.load_best(run)[0] for run in (one, other))
+    differing = [
+        name for name in first if not np.array_equal(first[name], second[name])
+    ]
+    for file in ("history.csv", "metrics.json"):
+        if (one / file).read_bytes() != (other / file).read_bytes():
+            differing.append(file)
+    return f"differs in {differing[:3]}" if differing else "equal to the bit"
+
+
+def train(
+    config: Any,
+    data: Path,
+    out: Path,
+    args: argparse.Namespace,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen:
+    from keras_seg.config import to_dict
+
+    out.parent.mkdir(exist_ok=True)
+    settings = out.with_suffix(".json")
+    storage.write_json(settings, to_dict(config))
+    words = [sys.executable, ROOT / "tools" / "train.py", "--config", settings]
+    words += ["--data", data, "--out", out, "--workers", args.workers]
+    words += ["--checkpoint-every", config.steps // 4 + 1]
+    variables = os.environ | dict(environment or {})
+    return subprocess.Popen([str(word) for word in words], env=variables)
+
+
+def wait_for_checkpoint(folder: Path, process: Any) -> None:
+    while process.poll() is None and not list(folder.glob("step-*")):
+        time.sleep(0.02)
+
+
+# Logits
+
+
+def logits(args: argparse.Namespace) -> dict[str, Any]:
+    """The largest difference between GPU and CPU, as a share of the largest logit."""
+    import jax
+    import numpy as np
+
+    backend.start(0)
+    from keras_seg import nets
+
+    devices = {"cpu": jax.devices("cpu")[0], "gpu": jax.devices()[0]}
+    found: dict[str, Any] = {}
+    for name in NETS:
+        net = configuration(name, "float32", args.small).net
+        size = (64, 96) if args.small else (128, 192)
+        with jax.default_device(devices["cpu"]):
+            model = nets.build(name, (*size, 3), CLASSES, **net.knobs)
+            random_weights(model)
+        scale = {"hourglass": 1 / 255}.get(name, 1.0)
+        image = np.random.default_rng(1).uniform(0, 255, (2, *size, 3)) * scale
+        image = image.astype("float32")
+        weights = [[np.asarray(v.value) for v in part] for part in parts(model)]
+
+        def predict(device, precision, model=model, weights=weights, image=image):
+            with jax.default_matmul_precision(precision):
+                step = jax.jit(lambda w, x: model.predict_step(w, (x,))[0]["logits"])
+                return np.asarray(step(*jax.device_put((weights, image), device)))
+
+        expected = predict(devices["cpu"], "highest")
+        for precision in ("highest", "default"):
+            values = predict(devices["gpu"], precision)
+            error = np.abs(values - expected).max() / np.abs(expected).max()
+            norm = np.linalg.norm(values - expected) / np.linalg.norm(expected)
+            agree = float((values.argmax(-1) == expected.argmax(-1)).mean())
+            found[f"{name}, {precision} precision"] = {
+                "largest": float(error),
+                "norm": float(norm),
+                "same class": agree,
+            }
+    return found
+
+
+def parts(model: Any) -> tuple:
+    return model.trainable_variables, model.non_trainable_variables
+
+
+def random_weights(model: Any) -> None:
+    """Weights of a network in training: nothing at zero or one."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        kind = weight.path.rsplit("/", 1)[-1]
+        if kind in ("gamma", "moving_variance"):
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+        elif kind != "kernel" and weight.dtype == "float32":
+            weight.assign(rng.normal(0, 0.1, weight.shape))
+
+
+# The loader
+
+
+def loader(args: argparse.Namespace) -> dict[str, Any]:
+    """Images a second of batches of 64 from memory, uint8 as the device gets them."""
+    import numpy as np
+
+    from keras_seg.config import Augment
+    from keras_seg.data import pipeline
+    from keras_seg.data.prepared import open_prepared
+    from keras_seg.labels import Head
+
+    found: dict[str, Any] = {"cores": cores()}
+    data = args.out / "data"
+    if not data.is_dir():
+        prepared_folder(data, (64, 64) if args.small else (320, 320), 400)
+    prepared = open_prepared(data)
+    both = Augment(mirror=0.5, scale=(0.5, 2.0))
+    threads = [1, 2] if args.small else sorted({1, 4, 8, 12, cores() - 2, cores()})
+    sizes = [(64, 64)] if args.small else [(320, 320), (360, 480)]
+    for size in sizes:
+        samples = pipeline.Samples(prepared, "train", size)
+        began = time.monotonic()
+        for k in range(len(samples)):
+            samples.plain(k)
+        rate = len(samples) / (time.monotonic() - began)
+        found[f"{size[0]}x{size[1]} decoded, one thread"] = rate
+        for workers in threads:
+            feed = pipeline.Feed(
+                samples,
+                64,
+                "bgr_minus_mean",
+                {"logits": Head()},
+                workers=workers,
+                normalise=False,
+            )
+            count, seconds = 0, 1.0 if args.small else 3.0
+            stream = iter(feed.training(0, both, 0, 10**6))
+            for _ in range(workers + 4):
+                next(stream)
+            began = time.monotonic()
+            while time.monotonic() - began < seconds:
+                count += len(next(stream)[0])
+            rate = count / (time.monotonic() - began)
+            stream.close()
+            found[f"{size[0]}x{size[1]} mirror and scale, {workers} threads"] = rate
+    assert np.isfinite(rate)
+    return found
+
+
+# Networks against their twins
+
+
+def network(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    def measure(args: argparse.Namespace) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        place = args.out / f"{name}.json"
+        for precision in PRECISIONS:
+            found[precision] = compare(name, precision, args)
+            storage.write_json(place, found)  # what there is, if the time runs out
+        return found
+
+    return measure
+
+
+def compare(name: str, precision: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a step and of a prediction in turns, ours and PyTorch's."""
+    import numpy as np
+
+    config = configuration(name, precision, args.small)
+    steps = 2 if args.small else args.steps
+    if name != "icnet" and not args.small:
+        steps = max(5, steps // 3)
+    found: dict[str, Any] = {"batch": config.data.batch, "size": config.data.size}
+    made: dict[str, Any] = {}
+    backend.start(0, precision=config.precision)
+    from keras_seg.runs import evaluate
+
+    network = evaluate.Network(config, CLASSES)
+    weights = {one.path: np.array(one.value) for one in network.net.weights}
+
+    def make(who, maker, *parts):
+        try:
+            began = time.monotonic()
+            made[who] = maker(config, *parts)
+            found[f"{who} compiled in"] = time.monotonic() - began
+        except Exception as error:  # the other one is measured all the same
+            traceback.print_exc()
+            found[f"{who} failed"] = f"{type(error).__name__}: {str(error)[:200]}"
+
+    # They compile on the CPU: together that takes as long as the slower one
+    thread = threading.Thread(
+        target=make, args=("pytorch", Theirs, weights, not args.small)
+    )
+    thread.start()
+    make("keras_seg", Ours, network)
+    thread.join()
+    for what in ("train", "predict"):
+        seconds: dict[str, list[float]] = {who: [] for who in made}
+        for turn in range(args.turns):
+            for who in sorted(made, reverse=turn % 2 == 1):
+                seconds[who].append(getattr(made[who], what)(steps))
+        for who, values in seconds.items():
+            images = [config.data.batch / value for value in values]
+            found[f"{who} {what}"] = {
+                "images_per_second": statistics.median(images),
+                "least": min(images),
+                "most": max(images),
+            }
+        if len(made) == 2:
+            ratios = [b / a for a, b in zip(seconds["keras_seg"], seconds["pytorch"])]
+            found[f"ratio {what}"] = statistics.median(ratios)
+    for who, one in made.items():
+        found[f"{who} memory GB"] = one.memory() / 1e9
+    return found
+
+
+class Ours:
+    """The network as a run trains it: `model.fit` on a batch that stays the same."""
+
+    def __init__(self, config: Any, network: Any):
+        import jax
+        import keras
+        import numpy as np
+
+        from keras_seg import losses
+        from keras_seg.runs import evaluate, loop, optimizers
+
+        self.jax, self.loop, self.network = jax, loop, network
+        net = self.net = network.net
+
+        weights = {key: head.loss_weight for key, head in self.network.heads.items()}
+        arguments = losses.compile_arguments(net, loss_weights=weights)
+        optimizer = optimizers.build(config, net.trainable_variables)
+        net.compile(optimizer=optimizer, jit_compile=True, **arguments)
+        rng = np.random.default_rng(0)
+        shape = (config.data.batch, *config.data.size)
+        image = rng.integers(0, 255, (*shape, 3), np.uint8)
+        label = rng.integers(0, CLASSES, shape).astype(np.uint8)
+        ((image, targets),) = self.network.on_device(
+            [(image, {head: label for head in self.network.heads})]
+        )
+        self.batch = jax.device_put((image, targets))
+        self.infer = evaluate.forward(self.network.inference)
+        self.keras = keras
+        self.train(2)
+        self.predict(2)
+
+    def train(self, steps: int) -> float:
+        """Seconds of a step."""
+        times = []
+        loop = self.loop
+
+        class Times(self.keras.callbacks.Callback):
+            before = None
+
+            def on_train_batch_end(self, batch, logs=None):
+                loss = logs["loss"]
+                if self.before is not None:
+                    self.before.block_until_ready()
+                self.before = loss
+                times.append(time.perf_counter())
+
+        callbacks = loop.PendingLogs([Times()], add_history=True, model=self.net)
+        batches = (self.batch for _ in range(steps + 2))
+        self.net.fit(
+            batches,
+            steps_per_epoch=steps + 2,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+        return (times[-1] - times[1]) / max(1, len(times) - 2)
+
+    def predict(self, steps: int) -> float:
+        wait = self.jax.block_until_ready
+        wait(self.infer(self.batch[0]))
+        began = time.perf_counter()
+        for _ in range(steps):
+            wait(self.infer(self.batch[0])["logits"])
+        return (time.perf_counter() - began) / steps
+
+    def memory(self) -> int:
+        statistics = self.jax.devices()[0].memory_stats() or {}
+        return statistics.get("peak_bytes_in_use", 0)
+
+
+class Theirs:
+    """The twin of tests/peers_nets.py, as a PyTorch user would train it."""
+
+    def __init__(self, config: Any, weights: Mapping[str, Any], compiles: bool):
+        import torch
+
+        sys.path.insert(0, str(ROOT / "tests"))
+        import numpy as np
+        import peers_nets
+
+        self.torch = torch
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.backends.cuda.matmul.allow_tf32 = True  # as XLA and cuDNN do
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        self.is_mixed = config.precision != "float32"
+        rng = np.random.default_rng(0)
+        kind = {"icnet": "ICNet", "segnet_basic": "SegNetBasic"}
+        twin = getattr(peers_nets, kind.get(config.net.name, "Hourglass"))
+        self.module = module(torch, twin, config, weights).to(self.device)
+        shape = (config.data.batch, *config.data.size)
+        image = rng.normal(0, 50, (shape[0], 3, *shape[1:])).astype("float32")
+        self.image = torch.tensor(image).to(self.device)
+        self.image = self.image.contiguous(memory_format=torch.channels_last)
+        label = torch.tensor(rng.integers(0, CLASSES, shape)).to(self.device)
+        self.label = label
+        self.optimizer = torch.optim.SGD(
+            self.module.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4
+        )
+        functional = torch.nn.functional
+        size = tuple(config.data.size)
+
+        def loss(image, label):
+            total = 0
+            for logits in self.module(image).values():
+                label_there = functional.interpolate(
+                    label[:, None].float(), logits.shape[2:], mode="nearest"
+                )[:, 0].long()
+                total = total + functional.cross_entropy(logits.float(), label_there)
+            return total
+
+        def infer(image):
+            logits = self.module(image)["logits"].float()
+            return functional.interpolate(logits, size, mode="bilinear")
+
+        compiled = torch.compile if compiles else lambda function: function
+        self.loss, self.infer = compiled(loss), compiled(infer)
+        self.train(2)
+        self.predict(2)
+
+    def mixed(self):
+        return self.torch.autocast(
+            self.device, dtype=self.torch.bfloat16, enabled=self.is_mixed
+        )
+
+    def wait(self):
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def train(self, steps: int) -> float:
+        self.module.train()
+        for step in range(steps + 1):
+            if step == 1:
+                self.wait()
+                began = time.perf_counter()
+            self.optimizer.zero_grad(set_to_none=True)
+            with self.mixed():
+                loss = self.loss(self.image, self.label)
+            loss.backward()
+            self.optimizer.step()
+        self.wait()
+        return (time.perf_counter() - began) / steps
+
+    def predict(self, steps: int) -> float:
+        self.module.train(False)
+        with self.torch.no_grad(), self.mixed():
+            self.infer(self.image)
+            self.wait()
+            began = time.perf_counter()
+            for _ in range(steps):
+                self.infer(self.image)
+                self.wait()
+        return (time.perf_counter() - began) / steps
+
+    def memory(self) -> int:
+        if self.device != "cuda":
+            return 0
+        return self.torch.cuda.max_memory_allocated()
+
+
+def module(torch: Any, twin: Any, config: Any, weights: Mapping[str, Any]) -> Any:
+    """The twin with parameters of PyTorch's layout, channels last, that it trains."""
+
+    class Net(torch.nn.Module, twin):
+        STACKS = config.net.knobs.get("stacks", 4)
+        DEPTH = config.net.knobs.get("depth", 4)
+
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.names = set()
+            for path, array in weights.items():
+                value = torch.tensor(array)
+                name = path.replace("/", "__")
+                self.names.add(name)
+                if value.ndim == 4:
+                    value = value.permute(3, 2, 0, 1)  # [out, in, k, k]
+                    value = value.contiguous(memory_format=torch.channels_last)
+                if path.rsplit("/", 1)[-1].startswith("moving"):
+                    self.register_buffer(name, value)
+                else:
+                    self.register_parameter(name, torch.nn.Parameter(value))
+
+        def has(self, name):
+            return f"{name}__kernel" in self.names
+
+        def weight(self, name, parameter):
+            found = getattr(self, f"{name}__{parameter}", None)
+            if parameter == "kernel" and found is not None and found.ndim == 4:
+                return found.permute(2, 3, 1, 0)  # the twin permutes it back
+            return found
+
+        def norm(self, name, x):
+            names = ("moving_mean", "moving_variance", "gamma", "beta")
+            weights = [self.weight(name, parameter) for parameter in names]
+            return torch.nn.functional.batch_norm(
+                x, *weights, self.training, momentum=0.05, eps=self.EPSILON
+            )
+
+    return Net()
+
+
+# What determinism costs
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """ICNet's step in bfloat16 under other flags of XLA, each in its process."""
+    if os.environ.get("GPU_CHECK_FLAGS") is not None:
+        config = configuration(main_net(args), "bfloat16", args.small)
+        backend.start(0, precision=config.precision)
+        from keras_seg.runs import evaluate
+
+        ours = Ours(config, evaluate.Network(config, CLASSES))
+        steps = 2 if args.small else args.steps
+        values = [ours.train(steps) for _ in range(args.turns)]
+        return {"seconds": statistics.median(values), "memory": ours.memory()}
+    flags = {
+        "deterministic": "--xla_gpu_deterministic_ops=true",
+        "no atomics, fastest kernels": "--xla_gpu_deterministic_ops=false "
+        "--xla_gpu_exclude_nondeterministic_ops=true",
+        "as XLA comes": "--xla_gpu_deterministic_ops=false",
+    }
+    found: dict[str, Any] = {}
+    for name, value in flags.items():
+        out = args.out / "settings" / name.replace(" ", "_").replace(",", "")
+        words = [sys.executable, __file__, "--section", "settings", "--out", out]
+        words += ["--steps", args.steps, "--turns", args.turns]
+        words += ["--small"] if args.small else []
+        environment = os.environ | {"XLA_FLAGS": value, "GPU_CHECK_FLAGS": "1"}
+        code = subprocess.run([str(word) for word in words], env=environment).returncode
+        place = out / "settings.json"
+        found[name] = storage.read_json(place) if code == 0 else f"exit code {code}"
+        storage.write_json(args.out / "settings.json", found)
+    return found
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "runs": runs,
+    "icnet": network("icnet"),
+    "loader": loader,
+    "settings": settings,
+    "logits": logits,
+    "segnet_basic": network("segnet_basic"),
+    "hourglass": network("hourglass"),
+}
+
+
+# The report
+
+
+def write(out: Path, report: dict[str, Any]) -> None:
+    storage.write_json(out / "gpu_check.json", report)
+    (out / "gpu_check.md").write_text(markdown(report))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    found, sections = report["machine"], report["sections"]
+    lines = [f"# GPU check: {found.get('gpu', 'unknown device')}", ""]
+    lines += [f"* {key}: {value}" for key, value in found.items()]
+    for name, section in sections.items():
+        lines += ["", f"## {name}: {section['state']} ({section['seconds']} s)", ""]
+        if name in NETS:
+            lines += network_table(section)
+        else:
+            rows = [(k, v) for k, v in section.items() if k not in ("state", "seconds")]
+            lines += [f"* {key}: {shown(value)}" for key, value in rows]
+    rate = sections.get("runs", {}).get("images_per_second")
+    if rate:
+        hours = CHAIN * 64 / rate / 3600
+        lines += ["", f"The thesis' chain of ICNet, {CHAIN} steps of 64 images at "]
+        lines[-1] += f"320x320, would take {hours:.1f} h of training at this rate."
+    return "\n".join(lines) + "\n"
+
+
+def network_table(section: dict[str, Any]) -> list[str]:
+    lines = ["| | keras_seg | PyTorch | ratio | GB, ours | GB, PyTorch |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for precision in PRECISIONS:
+        found = section.get(precision, {})
+        for what in ("train", "predict"):
+            cells = [f"{what}, {precision}"]
+            for who in ("keras_seg", "pytorch"):
+                one = found.get(f"{who} {what}")
+                text = found.get(f"{who} failed", "-")
+                if one:
+                    text = f"{one['images_per_second']:.0f} images/s "
+                    text += f"({one['least']:.0f} to {one['most']:.0f})"
+                cells.append(text)
+            cells.append(shown(found.get(f"ratio {what}", "-")))
+            cells += [
+                shown(found.get(f"{who} memory GB", "-"))
+                for who in ("keras_seg", "pytorch")
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(one)}" for key, one in value.items())
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

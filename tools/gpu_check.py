@@ -606,7 +606,7 @@ class Theirs:
 def module(torch: Any, twin: Any, config: Any, weights: Mapping[str, Any]) -> Any:
     """The twin with parameters of PyTorch's layout, channels last, that it trains."""
 
-    class Net(torch.nn.Module, twin):
+    class Net(twin, torch.nn.Module):
         STACKS = config.net.knobs.get("stacks", 4)
         DEPTH = config.net.knobs.get("depth", 4)
 

@@ -154,6 +154,8 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
         tf.config.experimental.enable_op_determinism()
         _add_in_order()
         tf.get_logger().setLevel("ERROR")
+    if name() == "jax":
+        _pool_without_scatter()
     keras.utils.clear_session()  # same variable names, whatever was built before
     keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
     keras.config.set_image_data_format("channels_last")
@@ -214,6 +216,65 @@ def _jax_threads() -> int:
 
 def _cores() -> int:
     return os.cpu_count() or 1
+
+
+def _pool_without_scatter() -> None:
+    """Give JAX's max pooling a gradient that XLA computes without a scatter.
+
+    XLA's own adds each value to the place of its maximum. On a GPU the order of atomic
+    additions is another each time, and the deterministic kind sorts all of them first.
+    Here each place of the window is a strided slice, whose gradient is a padding.
+    """
+    jax = importlib.import_module("jax")
+    nn: Any = importlib.import_module("keras.src.backend.jax.nn")
+    native = getattr(nn.max_pool, "native", nn.max_pool)
+
+    def max_pool(inputs, pool_size, strides=None, padding="valid", data_format=None):
+        if inputs.ndim != 4 or data_format not in (None, "channels_last"):
+            return native(inputs, pool_size, strides, padding, data_format)
+        window = (pool_size, pool_size) if isinstance(pool_size, int) else pool_size
+        steps = window if strides is None else strides
+        steps = (steps, steps) if isinstance(steps, int) else steps
+        options = (window, steps, padding, data_format)
+
+        def first_maximum(x, maximum):
+            sides = jax.lax.padtype_to_pads(
+                x.shape[1:3], window, steps, padding.upper()
+            )
+            lowest = jax.numpy.array(-jax.numpy.inf, x.dtype)
+            x = jax.lax.pad(
+                x, lowest, [(0, 0, 0), *((*s, 0) for s in sides), (0, 0, 0)]
+            )
+            rows, columns = maximum.shape[1:3]
+            places = [
+                x[:, i : i + (rows - 1) * steps[0] + 1 : steps[0]][
+                    :, :, j : j + (columns - 1) * steps[1] + 1 : steps[1]
+                ]
+                for i in range(window[0])
+                for j in range(window[1])
+            ]
+            found = places.pop()
+            for place in reversed(places):
+                found = jax.numpy.where(place == maximum, place, found)
+            return found
+
+        @jax.custom_vjp
+        def pool(x):
+            return native(x, *options)
+
+        def forward(x):
+            maximum = native(x, *options)
+            return maximum, (x, maximum)
+
+        def backward(kept, gradient):
+            x, maximum = kept
+            return jax.vjp(lambda x: first_maximum(x, maximum), x)[1](gradient)
+
+        pool.defvjp(forward, backward)
+        return pool(inputs)
+
+    vars(max_pool)["native"] = native
+    nn.max_pool = max_pool
 
 
 @functools.cache

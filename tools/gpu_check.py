@@ -2,24 +2,30 @@
 
     KERAS_BACKEND=jax python tools/gpu_check.py --out FOLDER --budget 480
 
-Sections, each a process of its own, in this order while the budget lasts:
+Sections, each a process of its own, in groups that run side by side while the budget
+lasts:
 
-runs         tools/train.py at the thesis' size: twice, and once killed and resumed; the
-             weights, the history and the scores have to be equal to the bit
-logits       of every network of the thesis, on the GPU and on the CPU
-loader       images a second from memory, with mirroring and scaling, by threads
+runs           tools/train.py at the thesis' size, twice, and once killed and resumed;
+               the weights, the history and the scores have to be equal to the bit
+logits         of every network of the thesis, on the GPU and on the CPU
+loader         images a second from memory, with mirroring and scaling, by threads
 icnet, segnet_basic, hourglass
-             a training step and a prediction at the thesis' size, in bfloat16 and
-             float32, against a PyTorch twin (channels_last, compiled), in turns
-settings     what determinism costs: ICNet's step without it
+               a training step and a prediction at the thesis' size, in bfloat16 and
+               float32, in turns with a PyTorch twin in bfloat16 (channels_last,
+               compiled)
+settings       what determinism costs: ICNet's step under other flags of XLA
 
-FOLDER gets gpu_check.md and gpu_check.json, written anew after every section, and a log
-of each. A section that fails or takes too long is named, and the others are done. The
-thesis' sizes need 60 GB on the GPU; `--small` rehearses all of it on a CPU in minutes.
+Networks compile side by side; only one measures at a time. FOLDER gets gpu_check.md and
+gpu_check.json, written anew after every section, and a log of each; what other calls
+left there of other sections is kept. A section that fails or takes too long is named,
+and the others are done. The thesis' sizes need 70 GB on the GPU; `--small` rehearses
+all of it on a CPU in minutes.
 """
 
 import argparse
+import fcntl
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -27,12 +33,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from keras_seg import backend, command_line, storage  # noqa: E402
 
@@ -40,8 +48,10 @@ CLASSES = 25
 NETS = ("icnet", "segnet_basic", "hourglass")
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 CHAIN = 7 * 40_000  # steps of the thesis' chain of ICNet
-SECONDS = {"runs": 240, "logits": 90, "loader": 45, "settings": 90}  # at most
-NET_SECONDS = 150
+GROUPS = (("runs", "logits"), ("loader",), ("icnet", "segnet_basic"))
+GROUPS += (("hourglass", "settings"),)
+SECONDS = {"loader": 60}  # at most; of the others
+OTHER_SECONDS = 270
 
 
 def main(argv: list[str]) -> int:
@@ -52,22 +62,48 @@ def main(argv: list[str]) -> int:
         storage.write_json(args.out / f"{args.section}.json", found)
         return 0
     deadline = time.monotonic() + args.budget
-    report: dict[str, Any] = {"machine": {}, "sections": {}}
-    write(args.out, report)
-    for name in args.only or SECTIONS:
-        left = deadline - time.monotonic()
+    place = args.out / "gpu_check.json"
+    report = storage.read_json(place) if place.is_file() else {}
+    for name in ("machine", "sections"):
+        report.setdefault(name, {})
+    lock = threading.Lock()
+
+    def run(name: str) -> None:
         began = time.monotonic()
-        state = run_section(name, args, min(left, limit(name, args)))
-        place = args.out / f"{name}.json"
-        found = storage.read_json(place) if place.is_file() else {}
-        report["machine"] |= found.pop("machine", {})
+        state = run_section(name, args, deadline)
         seconds = round(time.monotonic() - began, 1)
-        report["sections"][name] = {"state": state, "seconds": seconds, **found}
-        write(args.out, report)
-        print(f"{name:14s} {seconds:6.1f} s  {state}", flush=True)
+        with lock:
+            keep(args.out, report, name, state, seconds)
+            print(f"{name:14s} {seconds:6.1f} s  {state}", flush=True)
+
+    asked = args.only or SECTIONS
+    for group in GROUPS:
+        threads = [threading.Thread(target=run, args=(n,)) for n in group if n in asked]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     print((args.out / "gpu_check.md").read_text())
-    states = {section["state"] for section in report["sections"].values()}
+    states = {report["sections"][name]["state"] for name in asked}
     return 0 if states == {"done"} else 1
+
+
+def keep(out: Path, report: dict, name: str, state: str, seconds: float) -> None:
+    """Put what a section left into the report, and write it."""
+    place = out / f"{name}.json"
+    found = storage.read_json(place) if place.is_file() else {}
+    report["machine"] |= found.pop("machine", {})
+    report["sections"][name] = {"state": state, "seconds": seconds, **found}
+    storage.write_json(out / "gpu_check.json", report)
+    (out / "gpu_check.md").write_text(markdown(report))
+
+
+@contextmanager
+def device(out: Path) -> Iterator[None]:
+    """Hold the GPU for a measurement: the other processes wait or compile."""
+    with open(out / "device.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -88,12 +124,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def limit(name: str, args: argparse.Namespace) -> float:
-    return SECONDS.get(name, NET_SECONDS) * (20 if args.small else 1)
-
-
-def run_section(name: str, args: argparse.Namespace, seconds: float) -> str:
+def run_section(name: str, args: argparse.Namespace, deadline: float) -> str:
     """Run a section in a process; how it ended."""
+    most = SECONDS.get(name, OTHER_SECONDS) * (20 if args.small else 1)
+    seconds = min(most, deadline - time.monotonic())
+    (args.out / f"{name}.json").unlink(missing_ok=True)
     if seconds < 5:
         return "left out: the budget is used up"
     words = [sys.executable, __file__, "--section", name, "--out", args.out]
@@ -194,6 +229,7 @@ def runs(args: argparse.Namespace) -> dict[str, Any]:
     if not data.is_dir():
         prepared_folder(data, config.data.size, 16 if args.small else 400)
     folder = args.out / "runs"
+    shutil.rmtree(folder, ignore_errors=True)
     # What one run compiled, the run for the speed reads: it starts in no time
     cache = {"JAX_COMPILATION_CACHE_DIR": str(args.out / "compiled")}
     processes = {
@@ -202,8 +238,9 @@ def runs(args: argparse.Namespace) -> dict[str, Any]:
     }
     wait_for_checkpoint(folder / "killed" / "checkpoints", processes["killed"])
     processes["killed"].kill()
-    codes = [processes["first"].wait()]
-    codes.append(train(config, data, folder / "killed", args).wait())
+    processes["killed"].wait()
+    processes["resumed"] = train(config, data, folder / "killed", args)
+    codes = [processes[name].wait() for name in ("first", "resumed")]
     began = time.monotonic()
     codes.append(train(config, data, folder / "again", args, cache).wait())
     seconds = time.monotonic() - began
@@ -381,72 +418,88 @@ def loader(args: argparse.Namespace) -> dict[str, Any]:
 
 def network(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
     def measure(args: argparse.Namespace) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        place = args.out / f"{name}.json"
-        for precision in PRECISIONS:
-            found[precision] = compare(name, precision, args)
-            storage.write_json(place, found)  # what there is, if the time runs out
-        return found
+        return compare(name, args)
 
     return measure
 
 
-def compare(name: str, precision: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a step and of a prediction in turns, ours and PyTorch's."""
-    import numpy as np
-
-    config = configuration(name, precision, args.small)
-    steps = 2 if args.small else args.steps
-    if name != "icnet" and not args.small:
-        steps = max(5, steps // 3)
+def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Ours in bfloat16 and in float32, in turns with PyTorch's in bfloat16."""
+    config = configuration(name, "bfloat16", args.small)
     found: dict[str, Any] = {"batch": config.data.batch, "size": config.data.size}
+    place = args.out / f"{name}.json"
     made: dict[str, Any] = {}
-    backend.start(0, precision=config.precision)
-    from keras_seg.runs import evaluate
-
-    network = evaluate.Network(config, CLASSES)
-    weights = {one.path: np.array(one.value) for one in network.net.weights}
 
     def make(who, maker, *parts):
         try:
             began = time.monotonic()
-            made[who] = maker(config, *parts)
+            made[who] = maker(*parts)
             found[f"{who} compiled in"] = time.monotonic() - began
         except Exception as error:  # the other one is measured all the same
             traceback.print_exc()
             found[f"{who} failed"] = f"{type(error).__name__}: {str(error)[:200]}"
 
+    network, weights = built(config)
     # They compile on the CPU: together that takes as long as the slower one
-    thread = threading.Thread(
-        target=make, args=("pytorch", Theirs, weights, not args.small)
-    )
+    parts = (Theirs, config, weights, not args.small)
+    thread = threading.Thread(target=make, args=("pytorch bfloat16", *parts))
     thread.start()
-    make("keras_seg", Ours, network)
+    make("bfloat16", Ours, config, network)
     thread.join()
-    for what in ("train", "predict"):
-        seconds: dict[str, list[float]] = {who: [] for who in made}
-        for turn in range(args.turns):
-            for who in sorted(made, reverse=turn % 2 == 1):
-                seconds[who].append(getattr(made[who], what)(steps))
-        for who, values in seconds.items():
-            images = [config.data.batch / value for value in values]
-            found[f"{who} {what}"] = {
-                "images_per_second": statistics.median(images),
-                "least": min(images),
-                "most": max(images),
-            }
-        if len(made) == 2:
-            ratios = [b / a for a, b in zip(seconds["keras_seg"], seconds["pytorch"])]
-            found[f"ratio {what}"] = statistics.median(ratios)
-    for who, one in made.items():
-        found[f"{who} memory GB"] = one.memory() / 1e9
+    measure(made, found, args)
+    storage.write_json(place, found)  # what there is, if the time runs out
+    config = configuration(name, "float32", args.small)
+    make("float32", Ours, config, built(config)[0])
+    if made.pop("bfloat16", None) is not None:
+        measure(made, found, args)
     return found
+
+
+def built(config: Any) -> tuple[Any, dict[str, Any]]:
+    """The network of a run, and its weights by path."""
+    import numpy as np
+
+    backend.start(0, precision=config.precision)
+    from keras_seg.runs import evaluate
+
+    network = evaluate.Network(config, CLASSES)
+    return network, {one.path: np.array(one.value) for one in network.net.weights}
+
+
+def measure(made: Mapping[str, Any], found: dict, args: argparse.Namespace) -> None:
+    """Steps and predictions of each in turns, as images a second."""
+    size, batch = found["size"], found["batch"]
+    steps = 2 if args.small else max(5, args.steps * batch // 64)
+    with device(args.out):
+        for what in ("train", "predict"):
+            rates: dict[str, list[float]] = {who: [] for who in made}
+            for turn in range(args.turns):
+                for who in sorted(made, reverse=turn % 2 == 1):
+                    rates[who].append(batch / getattr(made[who], what)(steps))
+            for who, values in rates.items():
+                found.setdefault(f"{who} {what}", summary(values))
+            for who in rates.keys() - {"pytorch bfloat16"}:
+                pairs = zip(rates[who], rates.get("pytorch bfloat16", []))
+                ratios = [ours / theirs for ours, theirs in pairs]
+                if ratios:
+                    found[f"{who} {what} ratio"] = summary(ratios)
+    for who, one in made.items():
+        found.setdefault(f"{who} GB", one.memory() / 1e9)
+    print(size, batch, steps, flush=True)
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": statistics.median(values),
+        "least": min(values),
+        "most": max(values),
+    }
 
 
 class Ours:
     """The network as a run trains it: `model.fit` on a batch that stays the same."""
 
-    def __init__(self, config: Any, network: Any):
+    def __init__(self, config: Any, network: Any, predicts: bool = True):
         import jax
         import keras
         import numpy as np
@@ -472,7 +525,8 @@ class Ours:
         self.infer = evaluate.forward(self.network.inference)
         self.keras = keras
         self.train(2)
-        self.predict(2)
+        if predicts:
+            self.predict(2)
 
     def train(self, steps: int) -> float:
         """Seconds of a step."""
@@ -647,32 +701,35 @@ def module(torch: Any, twin: Any, config: Any, weights: Mapping[str, Any]) -> An
 # What determinism costs
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """ICNet's step in bfloat16 under other flags of XLA, each in its process."""
-    if os.environ.get("GPU_CHECK_FLAGS") is not None:
-        config = configuration(main_net(args), "bfloat16", args.small)
-        backend.start(0, precision=config.precision)
-        from keras_seg.runs import evaluate
+FLAGS = {
+    "deterministic": "--xla_gpu_deterministic_ops=true",
+    "without atomics, fastest kernels": "--xla_gpu_deterministic_ops=false "
+    "--xla_gpu_exclude_nondeterministic_ops=true",
+    "as XLA comes": "--xla_gpu_deterministic_ops=false",
+}
 
-        ours = Ours(config, evaluate.Network(config, CLASSES))
-        steps = 2 if args.small else args.steps
-        values = [ours.train(steps) for _ in range(args.turns)]
-        return {"seconds": statistics.median(values), "memory": ours.memory()}
-    flags = {
-        "deterministic": "--xla_gpu_deterministic_ops=true",
-        "no atomics, fastest kernels": "--xla_gpu_deterministic_ops=false "
-        "--xla_gpu_exclude_nondeterministic_ops=true",
-        "as XLA comes": "--xla_gpu_deterministic_ops=false",
-    }
-    found: dict[str, Any] = {}
-    for name, value in flags.items():
-        out = args.out / "settings" / name.replace(" ", "_").replace(",", "")
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The main network's step in bfloat16 under other flags of XLA."""
+    if "GPU_CHECK_FLAGS" in os.environ:  # one of the processes below
+        config = configuration(main_net(args), "bfloat16", args.small)
+        ours = Ours(config, built(config)[0], predicts=False)
+        with device(args.out.parent):
+            steps = 2 if args.small else args.steps
+            rates = [config.data.batch / ours.train(steps) for _ in range(args.turns)]
+        return {"images_per_second": summary(rates), "GB": ours.memory() / 1e9}
+    processes = {}
+    for name, flags in FLAGS.items():
+        out = args.out / name.replace(" ", "_").replace(",", "")
         words = [sys.executable, __file__, "--section", "settings", "--out", out]
         words += ["--steps", args.steps, "--turns", args.turns]
         words += ["--small"] if args.small else []
-        environment = os.environ | {"XLA_FLAGS": value, "GPU_CHECK_FLAGS": "1"}
-        code = subprocess.run([str(word) for word in words], env=environment).returncode
-        place = out / "settings.json"
+        variables = os.environ | {"XLA_FLAGS": flags, "GPU_CHECK_FLAGS": "1"}
+        process = subprocess.Popen([str(word) for word in words], env=variables)
+        processes[name] = process, out / "settings.json"
+    found: dict[str, Any] = {}
+    for name, (process, place) in processes.items():
+        code = process.wait()
         found[name] = storage.read_json(place) if code == 0 else f"exit code {code}"
         storage.write_json(args.out / "settings.json", found)
     return found
@@ -690,11 +747,6 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 # The report
-
-
-def write(out: Path, report: dict[str, Any]) -> None:
-    storage.write_json(out / "gpu_check.json", report)
-    (out / "gpu_check.md").write_text(markdown(report))
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -717,31 +769,27 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def network_table(section: dict[str, Any]) -> list[str]:
-    lines = ["| | keras_seg | PyTorch | ratio | GB, ours | GB, PyTorch |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for precision in PRECISIONS:
-        found = section.get(precision, {})
-        for what in ("train", "predict"):
-            cells = [f"{what}, {precision}"]
-            for who in ("keras_seg", "pytorch"):
-                one = found.get(f"{who} {what}")
-                text = found.get(f"{who} failed", "-")
-                if one:
-                    text = f"{one['images_per_second']:.0f} images/s "
-                    text += f"({one['least']:.0f} to {one['most']:.0f})"
-                cells.append(text)
-            cells.append(shown(found.get(f"ratio {what}", "-")))
-            cells += [
-                shown(found.get(f"{who} memory GB", "-"))
-                for who in ("keras_seg", "pytorch")
-            ]
+    lines = ["| | images/s | against PyTorch, bfloat16 | GB |"]
+    lines += ["| --- | --- | --- | --- |"]
+    for what in ("train", "predict"):
+        for who in ("pytorch bfloat16", "bfloat16", "float32"):
+            rate = section.get(f"{who} {what}", section.get(f"{who} failed", "-"))
+            ratio = section.get(f"{who} {what} ratio", "-")
+            memory = section.get(f"{who} GB", "-")
+            label = who if who.startswith("py") else f"keras_seg {who}"
+            cells = [f"{what}, {label}", shown(rate), shown(ratio), shown(memory)]
             lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [f"* {k}: {shown(v)}" for k, v in section.items() if "compiled" in k]
     return lines
 
 
 def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict) and "median" in value:
+        numbers = (value["median"], value["least"], value["most"])
+        return "{} ({} to {})".format(*map(shown, numbers))
     if isinstance(value, dict):
         return ", ".join(f"{key} {shown(one)}" for key, one in value.items())
     return str(value)

@@ -342,7 +342,7 @@ def _occurrences(numbers, size: int):
     backend = keras.backend.backend()
     if backend == "tensorflow" and not keras.distribution.list_devices("gpu"):
         return ops.bincount(numbers, minlength=size)
-    if backend == "jax" and keras.distribution.list_devices()[0].startswith("gpu"):
+    if backend == "jax" and not keras.distribution.list_devices()[0].startswith("cpu"):
         is_number = ops.equal(
             numbers[:, None], ops.arange(size, dtype="int32")[:, None]
         )

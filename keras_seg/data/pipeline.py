@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from keras_seg import preprocess as preprocessing
@@ -227,6 +228,8 @@ class Feed:
     normalise: bool = True
 
     def __post_init__(self):
+        if self.workers > 1:
+            cv2.setNumThreads(1)  # OpenCV's own would only be in the way of these
         if self.preprocess not in preprocessing.PREPROCESS:
             known = ", ".join(preprocessing.PREPROCESS)
             raise UsageError(f"Unknown preprocess '{self.preprocess}'. Known: {known}.")

@@ -163,7 +163,7 @@ class Network:
             return ops.pad(image, self._padding(*image.shape[1:3]))
 
         # As arguments: a division by a constant may become a product, with other bits
-        constants = [np.array(values, np.float32) for values in constants]
+        constants = jax.device_put([np.array(one, np.float32) for one in constants])
         for image, targets in batches:
             yield standardise(image, *constants), targets
 

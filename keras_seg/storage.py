@@ -113,6 +113,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             its own size and MAX_UNPACKED.
     """
     limit = max(path.stat().st_size, MAX_UNPACKED)
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no regular file")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -143,6 +145,8 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         else:
             raise ValueError(f"{member.filename}: format version {version}")
         shape, _, dtype = header
+        if dtype.itemsize == 0:  # any number of them would take no room
+            raise ValueError(f"{member.filename}: values of no size")
         if dtype.hasobject:
             raise ValueError(f"{member.filename}: Python objects")
         if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():

@@ -4,6 +4,7 @@ Hypothesis changes good files, by bytes or by values; its choices are the same i
 run. `make test-all` tries many more of them.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -23,8 +24,9 @@ from scipy.io import savemat
 from keras_seg import config, storage
 from keras_seg.ablation import task
 from keras_seg.data import images, matlab, prepared
+from keras_seg.data.verify import verify
 from keras_seg.data.writer import NewSample, Options, write_prepared
-from keras_seg.errors import KerasSegError
+from keras_seg.errors import KerasSegError, UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
@@ -187,6 +189,7 @@ def make_prepared(name: str) -> Callable[[Path], Path]:
         ]
         out = folder / "prepared"
         write_prepared(out, "tiny", labels, items, lambda i: [i], Options(), {})
+        (out / "SHA256SUMS").unlink()  # it would notice every change
         return out / name
 
     return make
@@ -195,6 +198,9 @@ def make_prepared(name: str) -> Callable[[Path], Path]:
 def read_prepared(path: Path) -> None:
     folder = next(p for p in path.parents if p.name == "prepared")
     found = prepared.open_prepared(folder)
+    verify(folder, 1)
+    with contextlib.suppress(UsageError):  # it may be of another request now
+        write_prepared(folder, "tiny", found.labels, [], list, Options(), {})
     for split in found.splits:
         found.counts(split)
         found.joints(split)

@@ -132,6 +132,32 @@ def test_truncated_image_is_code_3_and_publishes_nothing(split, run, raw, tmp_pa
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "out"]
 
 
+@pytest.mark.parametrize("inside", ["", "prepared", "images/prepared"])
+def test_a_prepared_folder_is_never_inside_of_the_raw_one(inside, run, tmp_path):
+    miniatures.folder(tmp_path / "raw")
+    (tmp_path / "link").symlink_to("raw")
+    before = sorted(tmp_path.rglob("*"))
+    places = "--src", tmp_path / "raw", "--out", tmp_path / "link" / inside
+    code, _, (error,) = run("folder", *places, "--classes", "a,b,c")
+    assert code == 2
+    assert f"is inside --src {tmp_path / 'raw'}" in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_list_that_is_a_pipe_is_code_3(run, raw, tmp_path):
+    (raw / "val.txt").unlink()
+    os.mkfifo(raw / "val.txt")
+    code, _, (error,) = run("camvid", "--src", raw, "--out", tmp_path / "out")
+    assert (code, f"{raw / 'val.txt'} is a pipe or a device" in error) == (3, True)
+
+
+def test_class_names_are_printable(run, tmp_path):
+    miniatures.folder(tmp_path / "raw")
+    places = "--src", tmp_path / "raw", "--out", tmp_path / "out"
+    code, _, (error,) = run("folder", *places, "--classes", "a,b\x1b[31m,c")
+    assert (code, "class name 'b\\x1b[31m'" in error) == (2, True)
+
+
 def test_verify_lists_and_leaves_with_3(run, out):
     damaged = sorted((out / "images" / "train").iterdir())[1:3]
     for path in damaged:

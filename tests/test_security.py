@@ -14,8 +14,11 @@ import re
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -26,6 +29,7 @@ import pytest
 from PIL import Image
 
 from keras_seg import storage, study
+from keras_seg.data import raw
 from keras_seg.runs import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +78,7 @@ def npz_files(canary: Path) -> dict[str, bytes]:
     return {
         "claims 4 TB": archive(member((1 << 40,), bytes(16))),
         "claims an overflow": archive(member((1 << 40, 1 << 40), b"")),
+        "claims 2^40 values of no size": archive(member((1 << 40,), b"", "|S0")),
         "claims a negative size": archive(member((-1,), b"")),
         "unpacks to 4 GB": changed(packed, 24, struct.pack("<I", (1 << 32) - 2)),
         "unpacks to more than it says": changed(packed, 24, struct.pack("<I", 1000)),
@@ -107,7 +112,22 @@ def jpeg(width: int, height: int) -> bytes:
     return bytes(content)
 
 
-IMAGES = {"png": png(40_000, 40_000), "jpg": jpeg(65_000, 65_000)}
+def jpeg_of_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each costs as much as all."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + scan * count + content[-2:]
+
+
+IMAGES = {
+    "huge.png": png(40_000, 40_000),
+    "huge.jpg": jpeg(65_000, 65_000),
+    "scans.jpg": jpeg_of_scans(3_000),
+    "line.png": png(64_000_000, 1),
+    "column.png": png(1, 64_000_000 // 500),
+}
 
 
 def mat(dims: tuple[int, int], data: bytes, compress: bool) -> bytes:
@@ -140,7 +160,7 @@ READERS = """
 import json, resource, sys, time
 from pathlib import Path
 from keras_seg.runs import checkpoint, folder as run_folder
-from keras_seg.data import images, matlab, prepared
+from keras_seg.data import images, matlab, prepared, raw
 from keras_seg.nets import pretrained
 
 class Model:
@@ -156,6 +176,8 @@ readers = {
     "mat": lambda path: matlab.read_mat(path, "segm_1").sum(),
     "metrics": run_folder.read_metrics,
     "meta": prepared.read_meta,
+    "manifest": lambda path: prepared._read_manifest(path.parent),
+    "list": raw.read_list,
 }
 memory = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -187,11 +209,21 @@ def write_corpus(folder: Path) -> list[tuple[str, str]]:
     for name in ("meta.json", "metrics.json"):
         (nested / name).write_text("[" * 200_000)
     corpus += [(reader, nested) for reader in ("checkpoint", "metrics", "meta")]
-    for suffix, content in IMAGES.items():
-        path = folder / f"bomb.{suffix}"
+    for name, content in IMAGES.items():
+        path = folder / name
         path.write_bytes(content)
-        for reader in ("image", "label", "raw image", "raw label"):
-            corpus.append((reader, path))
+        readers = ("raw image", "raw label", "image", "label")
+        corpus += [(reader, path) for reader in readers]
+    os.mkfifo(folder / "pipe")
+    for name in ("pipe.png", "manifest.csv", "pipe.npz", "zero.png"):
+        (folder / name).symlink_to("/dev/zero" if name == "zero.png" else "pipe")
+    (folder / "piped").mkdir()
+    (folder / "piped" / "meta.json").symlink_to(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
+    corpus += [("list", folder / "pipe"), ("list", folder / "zero")]
+    corpus += [("meta", folder / "piped"), ("manifest", folder / "manifest.csv")]
+    corpus += [("mat", folder / "pipe"), ("npz", folder / "pipe.npz")]
+    corpus += [(r, folder / f) for r in readers for f in ("pipe.png", "zero.png")]
     for name, content in mat_files().items():
         (folder / f"{name}.mat").write_bytes(content)
         corpus.append(("mat", folder / f"{name}.mat"))
@@ -219,6 +251,62 @@ def test_harmful_files_are_refused_by_a_named_error_at_once(tmp_path):
         assert outcome.split(":")[0] in kinds, (reader, path, outcome)
         assert "MemoryError" not in outcome, (reader, path)
         assert seconds < SECONDS, (reader, path)
+
+
+PREPARE = """
+import json, resource, sys
+from keras_seg import command_line
+from keras_seg.data import prepare
+
+code = command_line.run(prepare.main)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))
+"""
+
+
+@pytest.mark.slow
+def test_the_largest_pairs_are_prepared_in_bounded_time_and_memory(tmp_path):
+    """Noise, which no encoder is fast at; three at once for as many workers."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (8_000, 8_000, 4), np.uint8)
+    for number in range(3):
+        for kind in ("images", "labels"):
+            (tmp_path / "raw" / kind).mkdir(parents=True, exist_ok=True)
+        image, mask = Image.fromarray(noise), Image.fromarray(noise[..., 0] % 2)
+        image.save(tmp_path / f"raw/images/{number}.png", compress_level=1)
+        mask.save(tmp_path / f"raw/labels/{number}.png", compress_level=1)
+    words = ["folder", "--src", "raw", "--out", "out", "--classes", "a,b"]
+    words += ["--workers", "3"]
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    code, seconds, memory = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, done.stderr
+    assert seconds < 3 * SECONDS
+    assert memory < MEMORY
+
+
+def test_pixels_in_work_are_bounded():
+    budget, held, most = raw._PixelBudget(100), [0], []
+    lock = threading.Lock()
+
+    def work(pixels):
+        with budget.spent(pixels):
+            with lock:
+                held[0] += min(pixels, 100)
+                most.append(held[0])
+            time.sleep(0.001)
+            with lock:
+                held[0] -= min(pixels, 100)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [60, 30, 30, 30, 200, 1, 50, 50, 50] * 5))
+    assert max(most) <= 100
+    assert len([n for n in most if n > 60]) > 3  # several at a time
 
 
 def test_the_corpus_is_as_harmful_as_it_claims(tmp_path):

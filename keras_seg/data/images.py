@@ -22,11 +22,17 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from keras_seg.data import files
 from keras_seg.errors import DataError
 from keras_seg.labels import IGNORE_ID
 
 MAX_PIXELS = 64_000_000
-_MAX_FILE_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA without compression
+MAX_SIDE = 65_500  # pixels; OpenCV writes no longer JPEG
+MAX_SCANS = 100  # of a JPEG: each is a pass over all pixels; usual are 10
+_MAX_PIECES = 1_000_000  # chunks or segments of a file
+MAX_FILE_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA without compression
+
+_BLOCK = 1 << 20  # values worked on at a time, where that takes memory
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -78,6 +84,15 @@ def read_raw_image(path: Path) -> RawImage:
     return RawImage(np.ascontiguousarray(_rgb(upright)), file.format, content)
 
 
+def count_pixels(path: Path) -> int:
+    """Width times height that an image's header claims; `MAX_PIXELS` without one."""
+    try:
+        with Image.open(path) as image:
+            return min(image.width * image.height, MAX_PIXELS)
+    except Exception:  # it is read and named later
+        return MAX_PIXELS
+
+
 def read_raw_label(
     path: Path, colours: Mapping[tuple[int, int, int], int] | None = None
 ) -> np.ndarray:
@@ -100,7 +115,8 @@ def read_raw_label(
     image = _decode(file)
     if image.mode == "L":
         # Pillow stretches 2- and 4-bit grey levels to 0..255.
-        return np.array(image) // (255 // (2**file.bit_depth - 1))
+        step = 255 // (2**file.bit_depth - 1)
+        return np.array(image) if step == 1 else np.array(image) // step
     if image.mode == "1":
         return np.array(image).astype(np.uint8)
     if image.mode == "P" and colours is None:
@@ -114,8 +130,11 @@ def read_raw_label(
         )
     rgb = np.array(image.convert("RGB"))
     label = np.array(image) if image.mode == "P" else np.zeros(rgb.shape[:2], np.uint8)
-    named = label != IGNORE_ID
-    label[named] = _ids_of_colours(rgb[named], colours, path)
+    rows = max(1, _BLOCK // label.shape[1])
+    for start in range(0, len(label), rows):
+        part = label[start : start + rows]
+        named = part != IGNORE_ID
+        part[named] = _ids_of_colours(rgb[start : start + rows][named], colours, path)
     return label
 
 
@@ -126,13 +145,22 @@ def map_ids(label: np.ndarray, ids: Mapping[int, int], path: Path) -> np.ndarray
     """
     table = np.full(256, -1, np.int16)
     table[list(ids)] = list(ids.values())
-    counts = np.bincount(label.ravel(), minlength=256)
+    counts = count_values(label)
     for value in np.flatnonzero(counts * (table < 0)):
         raise DataError(
             f"{path} has class id {value} in {counts[value]} pixels. Its ids must be "
             f"{_listed(sorted(ids))}."
         )
     return cv2.LUT(label, table.astype(np.uint8))
+
+
+def count_values(array: np.ndarray) -> np.ndarray:
+    """int64 [256]: how often each value is in an array of uint8."""
+    counts = np.zeros(256, np.int64)
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):  # bincount makes 8 bytes of each value
+        counts += np.bincount(flat[start : start + _BLOCK], minlength=256)
+    return counts
 
 
 def _listed(ids: Sequence[int]) -> str:
@@ -200,15 +228,9 @@ def _encode(extension: str, array: np.ndarray, parameters: list[int]) -> bytes:
 
 
 def _load(path: Path) -> _File:
-    try:
-        size = path.stat().st_size
-        content = path.read_bytes() if 0 < size <= _MAX_FILE_BYTES else b""
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    if size == 0:
+    content = files.read_bytes(path, MAX_FILE_BYTES)
+    if not content:
         raise DataError(f"{path} is an empty file.")
-    if size > _MAX_FILE_BYTES:
-        raise DataError(f"{path} has {size} bytes; {_MAX_FILE_BYTES} are allowed.")
     if content.startswith(_PNG_SIGNATURE):
         return _walk_png(path, content)
     if content.startswith(_JPEG_SIGNATURE):
@@ -219,7 +241,7 @@ def _load(path: Path) -> _File:
 def _walk_png(path: Path, content: bytes) -> _File:
     """Check every chunk's checksum up to IEND."""
     position, bit_depth = len(_PNG_SIGNATURE), None
-    while True:
+    for _ in range(_MAX_PIECES):
         if position + 12 > len(content):
             raise _truncated(path, content)
         length, kind = struct.unpack_from(">I4s", content, position)
@@ -237,12 +259,13 @@ def _walk_png(path: Path, content: bytes) -> _File:
         if kind == b"IEND":
             return _File(path, content[:end], "png", bit_depth)
         position = end
+    raise DataError(f"{path} has more than {_MAX_PIECES} chunks.")
 
 
 def _walk_jpeg(path: Path, content: bytes) -> _File:
     """Follow the markers up to the end of the image."""
-    position, bit_depth = 2, 8
-    while True:
+    position, bit_depth, scans = 2, 8, 0
+    for _ in range(_MAX_PIECES):
         if position + 2 > len(content):
             raise _truncated(path, content)
         if content[position] != 0xFF:
@@ -265,10 +288,14 @@ def _walk_jpeg(path: Path, content: bytes) -> _File:
                 _check_pixels(path, width, height)
             position += 2 + length
             if marker == 0xDA:  # start of scan: entropy-coded data follow
+                scans += 1
+                if scans > MAX_SCANS:
+                    raise DataError(f"{path} has more than {MAX_SCANS} scans.")
                 following = _JPEG_NEXT_MARKER.search(content, position)
                 if following is None:
                     raise _truncated(path, content)
                 position = following.start()
+    raise DataError(f"{path} has more than {_MAX_PIECES} segments.")
 
 
 def _truncated(path: Path, content: bytes) -> DataError:
@@ -276,9 +303,10 @@ def _truncated(path: Path, content: bytes) -> DataError:
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise DataError(
-            f"{path} has {width} x {height} pixels; {MAX_PIXELS} are allowed."
+            f"{path} has {width} x {height} pixels; {MAX_PIXELS} are allowed, "
+            f"{MAX_SIDE} on a side."
         )
 
 
@@ -307,7 +335,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return np.stack([grey] * 3, axis=-1)
     if image.mode == "P":  # by way of RGBA: transparent palettes
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _ids_of_colours(rgb, colours, path):

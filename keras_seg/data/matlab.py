@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from keras_seg.data import files
 from keras_seg.errors import DataError
 
 MAX_BYTES = 512_000_000  # of a file, and of a variable after decompression
@@ -49,13 +50,7 @@ class MatFile:
 
 def open_mat(path: Path) -> MatFile:
     """Read a file; DataError where it is damaged, no MATLAB 5 file, or too large."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{path} has {size} bytes; {MAX_BYTES} are allowed.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    content = files.read_bytes(path, MAX_BYTES)
     _check_sizes(path, content)
     return MatFile(path, content)
 

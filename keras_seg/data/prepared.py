@@ -28,7 +28,14 @@ import numpy as np
 from PIL import Image
 
 from keras_seg import storage
-from keras_seg.data.images import MAX_PIXELS
+from keras_seg.data import files
+from keras_seg.data.images import (
+    MAX_FILE_BYTES,
+    MAX_PIXELS,
+    MAX_SCANS,
+    MAX_SIDE,
+    count_values,
+)
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID, LabelSpec
 
@@ -49,6 +56,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _META_KEYS = {
     **{"dataset": str, "classes": list, "palette": list, "flip_pairs": list},
     **{"image_size": list | None, "splits": dict, "joints": dict, "request": dict},
+    "rejected": list,
 }
 _PER_CLASS = ("pixels", "images", "presence_pixels")  # counts of a split
 _AGAIN = "Prepare the folder again with keras-seg prepare."
@@ -235,10 +243,7 @@ def read_label(path: Path, sha256: str | None = None) -> np.ndarray:
 
 
 def _read(path: Path, flags: int, sha256: str | None) -> np.ndarray:
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    content = files.read_bytes(Path(path), MAX_FILE_BYTES)
     # OpenCV makes up what a truncated JPEG lacks. What we write ends with its marker.
     if not content.endswith(_END_OF_FILE[Path(path).suffix]):
         raise damaged(path, f"truncated at {len(content)} bytes")
@@ -258,8 +263,11 @@ def _check_pixels(path: Path, content: bytes) -> None:
             width, height = image.size
     except Exception as error:  # Pillow raises many kinds on damaged files
         raise damaged(path, error) from None
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise damaged(path, f"{width} x {height} pixels; {MAX_PIXELS} are allowed")
+    # Each scan is a pass over all pixels. Those that are no markers are few.
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
+        raise damaged(path, f"more than {MAX_SCANS} scans")
 
 
 def damaged(path: Path, reason: object) -> DataError:
@@ -277,10 +285,9 @@ def changed(path: Path, record: str) -> DataError:
 
 def _check_sums(folder: Path) -> None:
     """DataError where meta.json or the manifest is not what SHA256SUMS says."""
-    try:
-        lines = (folder / SUMS).read_text("utf-8").splitlines()
-    except OSError:  # a folder from before it was written
+    if not (folder / SUMS).exists():  # a folder from before it was written
         return
+    lines = files.read_text(folder / SUMS).splitlines()
     recorded = {
         name: digest for digest, _, name in (ln.partition("  ") for ln in lines)
     }
@@ -306,7 +313,7 @@ def label_pixels(label: np.ndarray, num_classes: int, place: object) -> np.ndarr
 
     DataError where there is another value; it names `place`.
     """
-    pixels = np.bincount(label.ravel(), minlength=256)
+    pixels = count_values(label)
     for value in np.flatnonzero(pixels[num_classes:IGNORE_ID]) + num_classes:
         raise DataError(
             f"{place} has class id {value} in {pixels[value]} pixels. Its ids must be "
@@ -369,13 +376,15 @@ def hash_manifest(
 def read_meta(folder: Path) -> dict[str, Any]:
     """meta.json of a prepared folder; DataError where it is missing or damaged."""
     path = folder / META
-    try:
-        meta = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise DataError(
             f"{path} is missing. A folder that keras-seg prepare made has one."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
+        )
+    try:
+        meta = json.loads(files.read_bytes(path, files.MAX_TEXT_BYTES))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
         raise damaged(path, error) from None
     version = meta.get("format_version") if isinstance(meta, dict) else None
     if version != FORMAT_VERSION:
@@ -384,6 +393,13 @@ def read_meta(folder: Path) -> dict[str, Any]:
     for key, kind in _META_KEYS.items():
         if key not in meta or not isinstance(meta[key], kind):
             raise damaged(path, f"field {key}")
+    for name in (meta["dataset"], *meta["splits"]):
+        if not is_safe_id(name):
+            raise damaged(path, f"the name {name!r}")
+    for split, digest in meta["joints"].items():
+        known = split in meta["splits"] and isinstance(digest, str)
+        if not (known and _SHA256.fullmatch(digest)):
+            raise damaged(path, f"joints.{split} is not the SHA-256 of a split's")
     num_classes = len(meta["classes"])
     for split, counts in meta["splits"].items():
         for key in _PER_CLASS:
@@ -435,10 +451,11 @@ def _label_spec(path: Path, meta: Mapping[str, Any]) -> LabelSpec:
 
 def _read_manifest(folder: Path) -> dict[str, tuple[Sample, ...]]:
     path = folder / MANIFEST
+    content = files.read_bytes(path, files.MAX_TEXT_BYTES)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, ValueError, csv.Error) as error:
+        text = io.StringIO(content.decode("utf-8"), newline="")
+        rows = list(csv.reader(text, strict=True))
+    except (ValueError, csv.Error) as error:
         raise damaged(path, error) from None
     fields = tuple(rows[0]) if rows else ()
     if fields not in (MANIFEST_FIELDS, _OLDER_FIELDS):

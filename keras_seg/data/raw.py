@@ -1,8 +1,10 @@
 """What the datasets of image and mask files share: pairs, splits, conversion."""
 
 import random
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -10,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from keras_seg import storage
-from keras_seg.data import Option, images
+from keras_seg.data import Option, files, images
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import AnyItem, NewSample, Options, write_prepared
 from keras_seg.errors import DataError, UsageError
@@ -48,11 +50,8 @@ def source_folder(src: str | Path) -> Path:
 
 def read_list(path: Path) -> list[str]:
     """The stripped lines of a list file that are not empty; DataError without any."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in files.read_text(path).splitlines()]
+    lines = [line for line in lines if line]
     if not lines:
         raise DataError(f"{path} lists no samples: split {path.stem} is empty.")
     return lines
@@ -234,6 +233,32 @@ def _fingerprint(src: Path, pairs: Sequence[RawPair]) -> str:
     return storage.json_sha256(lines)
 
 
+class _PixelBudget:
+    """Lets pixels be converted at a time up to a number, or one image beyond it."""
+
+    def __init__(self, pixels: int):
+        self._free, self._total = pixels, pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def spent(self, pixels: int) -> Iterator[None]:
+        """Wait until so many pixels are free, and hold them in the block."""
+        pixels = min(pixels, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._free)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+# A pixel takes about 20 bytes in work: whatever the workers, below 2 GB.
+_BUDGET = _PixelBudget(images.MAX_PIXELS)
+
+
 def _convert(
     root: Path,
     read_mask: Callable[[Path], np.ndarray],
@@ -241,11 +266,22 @@ def _convert(
     size: tuple[int, int] | None,
     square: bool,
     pair: RawPair,
-) -> list[NewSample]:
+) -> Iterator[NewSample]:
     if pair.error is not None:
         raise pair.error
     for path in (pair.image, pair.label):
         check_file(path, root)
+    with _BUDGET.spent(images.count_pixels(pair.image)):
+        yield _sample(read_mask, ids, size, square, pair)  # it is encoded meanwhile
+
+
+def _sample(
+    read_mask: Callable[[Path], np.ndarray],
+    ids: Mapping[int, int],
+    size: tuple[int, int] | None,
+    square: bool,
+    pair: RawPair,
+) -> NewSample:
     raw = images.read_raw_image(pair.image)
     label = images.map_ids(read_mask(pair.label), ids, pair.label)
     image, content = raw.pixels, raw.content
@@ -261,7 +297,7 @@ def _convert(
     if image is raw.pixels and content is not None:
         image = content  # byte for byte
     sample = NewSample(pair.split, pair.id, image, label, raw.format)
-    return [replace(sample, sequence=pair.sequence)]
+    return replace(sample, sequence=pair.sequence)
 
 
 def _size(array: np.ndarray) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_seg import storage
 from keras_seg.command_line import Progress
+from keras_seg.data import files
 from keras_seg.data.prepared import (
     MANIFEST,
     META,
@@ -55,7 +56,7 @@ def verify(folder: str | Path, workers: int = os.cpu_count() or 1) -> list[DataE
 def _check_sums(prepared: Prepared) -> Iterator[DataError]:
     path = prepared.folder / SUMS
     try:
-        recorded = path.read_bytes().decode("utf-8")
+        recorded = files.read_text(path)
         lines = sum_lines(prepared.folder, prepared.meta["joints"])
     except (OSError, ValueError) as error:
         yield DataError(f"{path} or a file it lists cannot be read: {error}.")

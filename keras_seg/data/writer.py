@@ -211,8 +211,7 @@ def _check_rejected_file(path: Path) -> None:
         if file.read(len(header)) != header or path.is_symlink():
             raise UsageError(
                 f"{path} is in the way: bad items are listed in a file of that name, "
-                "and that one was not made by keras_seg. Move it, or name another "
-                "--out."
+                "which keras_seg did not make. Move it, or name another --out."
             )
 
 

@@ -374,7 +374,17 @@ class ValidationSettings(Part):
     samples: int | None = setting(
         None, "images of these validations; null: all", rule=AT_LEAST_ONE
     )
+    choice: str = setting(
+        "spread",
+        "which these are: spread over the split and its sequences, or the first",
+        choices=("spread", "first"),
+    )
     batch: int = setting(16, "images per batch in evaluation", rule=AT_LEAST_ONE)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.samples is None:  # all: equal settings are equal runs
+            object.__setattr__(self, "choice", "spread")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,20 +146,47 @@ def test_samples_are_kept_in_memory_up_to_the_limit(folder):
         some.plain(2)
 
 
-def test_limit_takes_the_first_samples(folder):
+def test_a_limit_takes_samples_from_all_over_the_split(folder):
     samples = Samples(folder, "train", (24, 40), limit=2)
-    assert (len(samples), samples.ids) == (2, ("s0", "s1"))
-    assert len(Samples(folder, "train", (24, 40), limit=99)) == 7
+    assert (len(samples), samples.ids) == (2, ("s1", "s5"))  # of 7, two strides of 3.5
+    first = Samples(folder, "train", (24, 40), limit=2, choice="first")
+    assert first.ids == ("s0", "s1")
+    for choice in ("spread", "first"):
+        every = Samples(folder, "train", (24, 40), limit=99, choice=choice)
+        assert len(every) == 7
+
+
+@pytest.mark.parametrize("limit", [3, 6, 9])
+def test_a_limit_takes_its_share_of_every_sequence(limit, tmp_path):
+    """Of interleaved videos of 6, 4 and 2 frames; joints are those of the frames."""
+    videos = "abacabbaacab"
+    assert [videos.count(name) for name in "abc"] == [6, 4, 2]
+    labels = LabelSpec(("x", "y"), ((0, 0, 0), (9, 9, 9)))
+    image, label = np.zeros((4, 6, 3), np.uint8), np.eye(4, 6).astype(np.uint8)
+    items = [
+        NewSample(split, f"{k:02d}", image, label, "png", np.full((24, 2), k / 4), name)
+        for split in ("train", "val")
+        for k, name in enumerate(videos)
+    ]
+    prepared = miniatures.publish(tmp_path / "videos", "videos", labels, items)
+    samples = Samples(prepared, "val", (4, 6), limit=limit)
+    chosen = [int(name) for name in samples.ids]
+    assert chosen == sorted(set(chosen))
+    for name, frames in zip("abc", (6, 4, 2)):  # rounded up or down
+        assert abs(sum(videos[k] == name for k in chosen) - limit * frames / 12) < 1
+    visible = [k for k in chosen if k / 4 < 3.5]  # others are below the image
+    found = samples.joints[[chosen.index(k) for k in visible], 0, 0]
+    np.testing.assert_array_equal(found, [k / 4 for k in visible])
 
 
 def test_spread_takes_samples_from_the_middle_of_equal_stretches(tmp_path):
     joints = np.arange(7, dtype=np.float32)[:, None, None] * np.ones((1, 24, 2), "f4")
     folder = make_folder(tmp_path, [(24, 40)] * 7, joints=joints)
-    samples = Samples(folder, "train", (24, 40), spread=3)
+    samples = Samples(folder, "train", (24, 40), limit=3)
     # Stretches of 7 / 3: the middles are at 1.17, 3.5 and 5.83
     assert samples.ids == ("s1", "s3", "s5")
     np.testing.assert_allclose(samples.joints[:, 0, 0], [1, 3, 5])
-    whole = Samples(folder, "train", (24, 40), spread=9)
+    whole = Samples(folder, "train", (24, 40), limit=9)
     assert whole.ids == tuple(f"s{k}" for k in range(7))
     np.testing.assert_array_equal(samples.plain(1)[0], whole.plain(3)[0])
 

@@ -163,7 +163,10 @@ def test_the_counts_per_image_belong_to_the_scores(uninterrupted, shapes, tmp_pa
     run = tmp_path / "run"
     shutil.copytree(uninterrupted, run)
     as_format_1(run)
-    assert train(CONFIG, shapes, run, OPTIONS) == run_folder.read_metrics(run)
+    with pytest.raises(UsageError, match="validation.choice is 'spread', but 'first'"):
+        train(CONFIG, shapes, run, OPTIONS)
+    as_it_was = CONFIG.changed(validation={"choice": "first"})
+    assert train(as_it_was, shapes, run, OPTIONS) == run_folder.read_metrics(run)
     prepared = open_prepared(shapes)
     evaluate(run, shapes, "val", 2)
     evaluate(run, shapes, "train", 2, full_size=True)

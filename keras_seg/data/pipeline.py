@@ -57,8 +57,8 @@ class Samples:
         padded_size: None, or the (height, width) that batches are padded to at the
             bottom and on the right, the image with 0 after normalisation, the label
             with 255.
-        limit: None, or the number of samples used, the first ones of the split.
-        spread: None, or the number of samples used, evenly spread over the split.
+        limit: None, or the number of samples used.
+        choice: which ones: "spread" over the split and its sequences, or the "first".
         cache_bytes: memory for decoded samples; the others are decoded each time.
 
     Attributes:
@@ -79,14 +79,12 @@ class Samples:
         *,
         padded_size: tuple[int, int] | None = None,
         limit: int | None = None,
-        spread: int | None = None,
+        choice: str = "spread",
         cache_bytes: int = CACHE_BYTES,
     ):
-        files = prepared.samples(split)
-        chosen = np.arange(len(files))[:limit]
-        if spread is not None and spread < len(files):
-            chosen = (2 * np.arange(spread) + 1) * len(files) // (2 * spread)
-        self._files = [files[k] for k in chosen]
+        every = prepared.samples(split)
+        chosen = _chosen(every, limit, choice)
+        self._files = [every[position] for position in chosen]
         self.ids = tuple(sample.id for sample in self._files)
         self.labels = prepared.labels
         height, width = size
@@ -154,6 +152,24 @@ class Samples:
         joints = (joints + 0.5) * (np.array(self.size[::-1]) / extents) - 0.5
         joints[~is_inside.all(axis=2)] = np.nan
         return joints.astype(np.float32)
+
+
+def _chosen(samples: Sequence[Sample], limit: int | None, choice: str) -> list[int]:
+    """The positions of at most `limit` samples, ascending.
+
+    "spread" goes through the sequences one after the other in equal strides: each gets
+    its share of the choice, rounded, spread over its frames. An image that stands
+    alone is a sequence of its own.
+    """
+    count = len(samples)
+    if limit is None or limit >= count:
+        return list(range(count))
+    if choice == "first":
+        return list(range(limit))
+    ordered = sorted(
+        range(count), key=lambda k: (samples[k].sequence or samples[k].id, k)
+    )
+    return sorted(ordered[(2 * k + 1) * count // (2 * limit)] for k in range(limit))
 
 
 def sample_at(seed: int, index: int, count: int) -> int:

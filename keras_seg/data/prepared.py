@@ -213,10 +213,10 @@ def foreign_entries(folder: Path) -> list[str]:
     known |= {parent for path in known for parent in path.parents}
     known |= {folder / name for name in FILES}
     found, top = [], set(storage.contents(folder))
-    for place, folders, files in os.walk(folder):
+    for place, folders, names in os.walk(folder):
         if Path(place) == folder:
             folders[:] = top.intersection(folders)
-        for name in (*folders, *files):
+        for name in (*folders, *names):
             path = Path(place, name)
             is_link = path.is_symlink()
             if path not in known or is_link or path.is_dir() != (name in folders):

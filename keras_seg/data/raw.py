@@ -82,9 +82,9 @@ def pairs_of_folders(images: Path, masks: Path, split: str = "") -> list[RawPair
             error = DataError(f"{mask} has no image of its name in {images}.")
         elif not found[1]:
             error = DataError(f"{image} has no mask of its name in {masks}.")
-        for files in found:
-            if len(files) > 1:
-                error = DataError(f"{files[1]} has the same name as {files[0].name}.")
+        for same in found:
+            if len(same) > 1:
+                error = DataError(f"{same[1]} has the same name as {same[0].name}.")
         pairs.append(RawPair(split, name.replace("/", "_"), image, mask, error))
     if not pairs:
         what = f": split {split} is empty" if split else ""

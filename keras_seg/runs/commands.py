@@ -159,6 +159,7 @@ SHORT_FORMS: Mapping[str, str] = MappingProxyType(
         "optimizer.name": "optimizer",
         "validation.every": "val-every",
         "validation.samples": "val-samples",
+        "validation.choice": "val-choice",
         "validation.batch": "val-batch",
     }
 )

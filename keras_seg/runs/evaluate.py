@@ -87,7 +87,7 @@ class Network:
         prepared: Prepared,
         split: str,
         limit: int | None = None,
-        spread: int | None = None,
+        choice: str = "spread",
     ) -> Samples:
         """The images and labels of a split at the size the network takes."""
         return Samples(
@@ -96,7 +96,7 @@ class Network:
             self.config.data.size,
             padded_size=self.net.input_shape[1:3],
             limit=limit,
-            spread=spread,
+            choice=choice,
         )
 
     def direct_weights(self, prepared: Prepared) -> np.ndarray | None:

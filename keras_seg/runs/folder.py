@@ -104,6 +104,10 @@ def current_identity(found: Mapping[str, Any], place: Path) -> dict[str, Any]:
     with storage.damage_named(place, "It is no configuration."):
         config = to_dict(from_dict(found["config"]))  # with settings added since
         config["augment"]["swap_lr"] = bool(config["augment"]["swap_lr"])
+        validation = config["validation"]
+        written = found["config"].get("validation", {})
+        if validation["samples"] is not None and "choice" not in written:
+            validation["choice"] = "first"  # before there was a choice
     return {**found, "format": FORMAT_VERSION, "config": config}
 
 

@@ -141,10 +141,13 @@ class Run:
         compiles = backend.name() != "tensorflow"
         self.net.compile(optimizer=self.optimizer, jit_compile=compiles, **arguments)
         self.scorer = evaluate.Scorer(self.scored, prepared)
-        count = config.data.samples
-        self.train_samples = self.network.samples(prepared, "train", spread=count)
-        limit = config.validation.samples
-        self.val_samples = self.scored.samples(prepared, "val", limit=limit)
+        self.train_samples = self.network.samples(
+            prepared, "train", config.data.samples
+        )
+        validation = config.validation
+        self.val_samples = self.scored.samples(
+            prepared, "val", validation.samples, validation.choice
+        )
         self.feed = Feed(
             self.train_samples,
             config.data.batch,

@@ -377,6 +377,27 @@ def test_what_is_no_state_dict_is_a_value_error(what, zipped, tmp_path):
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_flipped_bit_is_a_value_error_or_other_numbers(zipped, tmp_path):
+    """Never an unforeseen error, nor more numbers than a file of this size has."""
+    torch = pytest.importorskip("torch")
+    path, flipped = tmp_path / "state.pth", tmp_path / "flipped.pth"
+    state = {"conv.weight": torch.rand(2, 3), "conv.bias": torch.rand(2)}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for place in rng.permutation(8 * len(content))[:400].tolist():
+        byte = content[place // 8] ^ (1 << place % 8)
+        flipped.write_bytes(
+            content[: place // 8] + bytes([byte]) + content[place // 8 + 1 :]
+        )
+        try:
+            found = state_dict.read(flipped)
+        except ValueError:
+            continue
+        assert all(array.size <= len(content) for array in found.values())
+
+
+@pytest.mark.peers
 def test_pth_that_runs_a_program_is_refused_and_runs_nothing(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "resnet34.pth"

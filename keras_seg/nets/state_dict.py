@@ -13,6 +13,7 @@ import io
 import math
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,20 +64,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
-    with path.open("rb") as file:
-        try:
-            is_zip = zipfile.is_zipfile(file)
-            file.seek(0)
-            if is_zip:
-                state, storages = _read_zip(file)
-            else:
-                state, storages = _read_single(file)
-        except (
-            # Of a damaged file
-            *(IndexError, KeyError, TypeError, AttributeError, EOFError),
-            *(OverflowError, RecursionError, zipfile.BadZipFile, NotImplementedError),
-        ) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+    # In memory: of a file, Python would make room for as many bytes as a length claims
+    file = io.BytesIO(path.read_bytes())
+    try:
+        is_zip = zipfile.is_zipfile(file)
+        file.seek(0)
+        state, storages = _read_zip(file) if is_zip else _read_single(file)
+    except _DAMAGED as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     if not isinstance(state, dict) or not state:
         raise ValueError("it holds no state dict")
     arrays = {}
@@ -85,6 +80,13 @@ def read(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"its entry {name!r} is no array")
         arrays[name] = _array(name, tensor, storages)
     return arrays
+
+
+_DAMAGED = (
+    *(IndexError, KeyError, TypeError, AttributeError, EOFError, OverflowError),
+    *(zipfile.BadZipFile, RuntimeError, OSError),  # of zipfile; OSError: a wrong place
+    *(zlib.error, NotImplementedError),
+)
 
 
 def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:

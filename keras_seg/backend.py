@@ -323,7 +323,7 @@ def fingerprint() -> dict[str, str | int]:
         "numpy": _version("numpy"),
         "opencv": _version("opencv-python-headless") or _version("opencv-python"),
         "pillow": _version("pillow"),
-        "cpu": _processor(),
+        "cpu": processor(),
         "variables": " ".join(
             f"{key}={os.environ[key]}" for key in _STEERING if key in os.environ
         ),
@@ -373,7 +373,7 @@ def _version(distribution: str) -> str:
         return ""
 
 
-def _processor() -> str:
+def processor() -> str:
     """Model and instruction sets: different processors share a name ("AMD EPYC")."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -9,9 +9,11 @@ Standard library only, so that `--help` and wrong use answer at once. A script i
 """
 
 import argparse
+import contextlib
 import errno
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -97,6 +99,17 @@ def install_hint(extra: str) -> str:
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     return _whole_number(text, 1)
+
+
+def time_span(text: str) -> float:
+    """Seconds of a time like 90s, 45m, 2h or 1h30m."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", text.strip())
+    hours, minutes, seconds = (
+        int(n or 0) for n in (parts.groups() if parts else [0] * 3)
+    )
+    if not hours + minutes + seconds:
+        raise UsageError(f"--budget {text!r} is no time; write 90s, 45m or 2h.")
+    return 3600.0 * hours + 60 * minutes + seconds
 
 
 def natural_int(text: str) -> int:
@@ -211,6 +224,13 @@ def note(text: str) -> None:
     """Print a line to stderr; on a terminal it replaces an unfinished progress line."""
     clear = "\r\x1b[K" if _is_terminal(sys.stderr) else ""
     _write(sys.stderr, f"{clear}{text.rstrip()}\n")
+
+
+def note_at_once(text: str) -> None:
+    """As `note`, from a signal handler: nothing that may be in the middle of a line."""
+    clear = "\r\x1b[K" if _is_terminal(sys.stderr) else ""
+    with contextlib.suppress(OSError):  # the terminal went away
+        os.write(2, f"{clear}{text}\n".encode())
 
 
 class Line:

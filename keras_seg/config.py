@@ -380,6 +380,11 @@ class ValidationSettings(Part):
         choices=("spread", "first"),
     )
     batch: int = setting(16, "images per batch in evaluation", rule=AT_LEAST_ONE)
+    patience: int | None = setting(
+        None,
+        "validations without a better one after which a run stops; null: never",
+        rule=AT_LEAST_ONE,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -402,6 +407,10 @@ class Config(Part):
     optimizer: OptimizerSettings = setting(OptimizerSettings, "the optimizer")
     validation: ValidationSettings = setting(ValidationSettings, "the validation")
     steps: int = setting(help="optimizer steps", rule=AT_LEAST_ONE)
+    # The schedule up to each of them is that of a run of so many steps.
+    extended: tuple[int, ...] = setting(
+        (), "steps at which the run had ended before it was extended"
+    )
     seed: int = setting(
         0, "of weights, data order, augmentation and dropout", rule=SEED
     )
@@ -426,6 +435,12 @@ class Config(Part):
             raise UsageError(
                 f"optimizer.bn_start is {start}; with bn_mode full it must be a "
                 f"multiple of validation.every, {every}."
+            )
+        ends = (0, *self.extended, self.steps)
+        if any(end <= before for before, end in zip(ends, ends[1:])):
+            raise UsageError(
+                f"extended is {list(self.extended)}; it must ascend from 1 and end "
+                f"below steps, {self.steps}."
             )
 
     def changed(self, **parts: Any) -> "Config":
@@ -542,7 +557,7 @@ def set_path(values: dict[str, Any], path: str, value: Any) -> None:
     part, _, name = path.partition(".")
     if path == "net":
         values["net"] = {"name": value}
-    elif not name and part in ("steps", "seed", "precision"):
+    elif not name and part in ("steps", "extended", "seed", "precision"):
         values[part] = value
     elif name and part in _parts():
         known = [spec.name for spec in dataclasses.fields(_parts()[part])]
@@ -630,7 +645,8 @@ def _check(spec: dataclasses.Field, value: Any, path: str) -> None:
     if value is None:
         return
     choices = _choices(spec)
-    if choices and not isinstance(value, tuple) and value not in choices:
+    is_name = isinstance(value, str)
+    if choices and is_name and value not in choices:
         raise UsageError(f"{path} is {value!r}; it must be one of {_list(choices)}.")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and not 0 <= value < math.inf:

@@ -211,17 +211,17 @@ def bodies(out: Path, counts=(("train", 6), ("val", 4), ("test", 3))) -> Path:
     return publish(out, "bodies", LABELS, samples).folder
 
 
-def shapes(out: Path, counts=(("train", 10), ("val", 6), ("test", 3))) -> Path:
+def shapes(
+    out: Path, counts=(("train", 10), ("val", 6), ("test", 3)), classes=4
+) -> Path:
     """A prepared folder whose classes are told by their colour; 24 x 40 px.
 
-    Classes: ground, left, right (a left/right pair) and a last one that is absent.
-    Some pixels are void.
+    Classes: ground, left, right (a left/right pair) and others that are absent. Some
+    pixels are void.
     """
-    labels = LabelSpec(
-        ("ground", "left", "right", "absent"),
-        ((0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200)),
-        flip_pairs=((1, 2),),
-    )
+    names = ("ground", "left", "right", "absent", "absent too")
+    colours = ((0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200), (9, 9, 9))
+    labels = LabelSpec(names[:classes], colours[:classes], flip_pairs=((1, 2),))
     rng = np.random.default_rng(7)
     samples = []
     for split, count in counts:

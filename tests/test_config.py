@@ -129,6 +129,9 @@ def test_settings_are_described_with_the_choices_of_their_tables():
         ("loss.weights=1,-2", "loss.weights is .* one finite number from 0 for each"),
         ("loss.weights=0,0", "loss.weights is .* not all of them 0"),
         ("loss.weights=1,w1", "loss.weights is '1,w1'; it must be one of none, w1"),
+        ("validation.patience=0", "patience is 0; it must be at least 1"),
+        ("extended=2,2", r"extended is \[2, 2\]; it must ascend .* below steps, 3"),
+        ("extended=[3]", r"extended is \[3\]; it must ascend .* below steps, 3"),
     ],
 )
 def test_wrong_settings_are_named(text, words):

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from outlines import check_frozen, count, narrow, outline, output_shape
 
-from keras_seg import nets
-
 STRIDES = (2, 2, 2, 2, 2, 1)  # of fcn_strided_prelu's encoder
 
 
@@ -72,16 +70,6 @@ def test_frozen_resnet50_keeps_weights_and_statistics():
     bottom = keras.Model(model.input, model.get_layer("deconv6").input)
     image = np.random.default_rng(0).normal(0, 50, (2, 32, 64, 3)).astype("float32")
     np.testing.assert_array_equal(bottom(image, training=True), encoder(image))
-
-
-def test_random_weights_in_a_frozen_resnet50_are_warned_of(caplog):
-    with keras.StatelessScope(initialize_variables=False):
-        nets.build("fcn_resnet50", (32, 64, 3), 3)
-        assert "frozen encoder has random weights" in caplog.text
-        caplog.clear()
-        nets.build("fcn_resnet50", (32, 64, 3), 3, freeze=False)
-    keras.backend.clear_session()
-    assert caplog.text == ""
 
 
 def test_unet_slim_layer_sizes():

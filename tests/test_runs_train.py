@@ -119,9 +119,9 @@ def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     listed = (
         "config.json environment.json labels.json history.csv timing.csv metrics.json "
     )
-    listed += "per_image.npz best curves.png samples.png log.txt"
+    listed += "per_image.npz predictions.npz best curves.png samples.png log.txt"
     assert names >= set(listed.split())
-    assert "checkpoints" not in names
+    assert checkpoint.steps(uninterrupted / "checkpoints") == [11]  # its last state
     assert not [name for name in names if name.startswith(".tmp")]
     history = run_folder.read_history(uninterrupted)
     assert [row["step"] for row in history] == [4, 8, 11]  # the last one is shorter

@@ -9,7 +9,6 @@ The encoder is that of keras.applications, with its preprocessing (BGR minus mea
 Decoder as in `fcn_strided`: biases, batch norm 0.9, 1e-5, Glorot uniform kernels.
 """
 
-import logging
 from functools import partial
 
 import keras
@@ -24,8 +23,6 @@ _deconv = partial(
     blocks.deconv, padding=1, output_padding=1, use_bias=True, initializer=INIT
 )
 
-log = logging.getLogger(__name__)
-
 
 def build(
     input_shape: tuple[int, int, int],
@@ -39,6 +36,7 @@ def build(
     Args:
         filter_scale: factor on the decoder's widths; the encoder keeps its own.
         freeze: train the decoder only; the encoder's batch norm keeps its statistics.
+            Its weights are random until ImageNet's are loaded.
 
     Returns:
         keras.Model of image float32 (BGR minus mean) to
@@ -58,9 +56,4 @@ def build(
         x = blocks.bn_relu(x, f"deconv{i}", **NORM)
     logits = blocks.head(x, num_classes, "conv_final", initializer=INIT)
     model = keras.Model(image, {"logits": logits}, name="fcn_resnet50")
-    if freeze:
-        log.warning(
-            "fcn_resnet50: the frozen encoder has random weights. Load ImageNet's "
-            "with --init-weights."
-        )
     return model

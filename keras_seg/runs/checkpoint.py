@@ -16,8 +16,9 @@ import numpy as np
 
 from keras_seg import storage
 from keras_seg.command_line import note
-from keras_seg.errors import StorageError
+from keras_seg.errors import StorageError, UsageError
 
+ARRAYS = "arrays.npz"
 FORMAT_VERSION = 2  # 1 had no hash of meta.json; it is read
 
 
@@ -48,11 +49,11 @@ def save(
     size = sum(array.nbytes for array in arrays.values())
     with storage.new_folder(final, size) as new:
         named: dict[str, Any] = _named(arrays)
-        np.savez(new / "arrays.npz", **named)
+        np.savez(new / ARRAYS, **named)
         record = {
             "format": FORMAT_VERSION,
             "step": step,
-            "sha256": storage.sha256(new / "arrays.npz"),
+            "sha256": storage.sha256(new / ARRAYS),
             "meta": meta,
         }
         record["record_sha256"] = storage.json_sha256(json.loads(json.dumps(record)))
@@ -74,6 +75,11 @@ def drop_after(folder: Path, step: int) -> None:
     keep_only(folder, [each for each in steps(folder) if each <= step])
 
 
+def keep_last(folder: Path) -> None:
+    """Remove all checkpoints but the newest."""
+    keep_only(folder, steps(folder)[-1:])
+
+
 def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Read one checkpoint folder; `save`'s arrays and meta.
 
@@ -88,9 +94,9 @@ def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:
             expected = record.pop("record_sha256")
             if storage.json_sha256(record) != expected:
                 raise ValueError("its SHA-256 differs from that in meta.json")
-        if storage.sha256(checkpoint / "arrays.npz") != record["sha256"]:
+        if storage.sha256(checkpoint / ARRAYS) != record["sha256"]:
             raise ValueError("SHA-256 of arrays.npz differs from meta.json")
-        arrays = storage.read_arrays(checkpoint / "arrays.npz")
+        arrays = storage.read_arrays(checkpoint / ARRAYS)
         return {_unnamed(name): a for name, a in arrays.items()}, record["meta"]
     except (OSError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -158,6 +164,55 @@ def assign(variables: Sequence, arrays: Mapping[str, np.ndarray], group: str) ->
             f"The checkpoint is of another network: it has {len(mine)} arrays of the "
             f"{group}, not {len(variables)}."
         )
+
+
+def assign_by_name(
+    variables: Sequence,
+    arrays: Mapping[str, np.ndarray],
+    classes: tuple[int, int],
+    place: Path,
+) -> list[str]:
+    """Set weights from `named_arrays` of a model that may be of other classes.
+
+    Args:
+        variables: a model's weights.
+        arrays: of the other model.
+        classes: the number of classes of the other model, and of this one.
+        place: where the arrays are from.
+
+    Returns:
+        Paths of the weights that depend on the number of classes, where that differs:
+        they keep their initial values.
+
+    Raises:
+        UsageError: another weight is missing or has another shape; it is named, and
+            nothing was set.
+    """
+    found = {name.split("/", 2)[2]: array for name, array in arrays.items()}
+    values, fresh = [], []
+    for variable in variables:
+        array, shape = found.get(variable.path), tuple(variable.shape)
+        if array is not None and array.shape == shape:
+            values.append((variable, array))
+        elif array is not None and _differs_by(array.shape, shape, classes):
+            fresh.append(variable.path)
+        else:
+            what = "is missing" if array is None else f"has the shape {array.shape}"
+            raise UsageError(
+                f"The weights in {place} are of another network, width or option: "
+                f"{variable.path} {what}, not {shape}."
+            )
+    for variable, array in values:
+        variable.assign(array)
+    return fresh
+
+
+def _differs_by(
+    old: Sequence[int], new: Sequence[int], classes: tuple[int, int]
+) -> bool:
+    """Whether shapes are equal but for the number of classes."""
+    pairs = list(zip(old, new))
+    return len(old) == len(new) and all(a == b or (a, b) == classes for a, b in pairs)
 
 
 def _named(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

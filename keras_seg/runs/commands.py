@@ -6,7 +6,6 @@ tools/ call them.
 
 import inspect
 import json
-import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,6 +58,7 @@ def train(argv: list[str]) -> int:
         checkpoint_every=args.checkpoint_every,
         allow_inexact=args.allow_inexact,
         restart=args.restart,
+        extend=args.extend,
         tensorboard=args.tensorboard,
     )
     return 0
@@ -112,8 +112,8 @@ def _train_parser() -> Parser:
     )
     parser.add_argument(
         "--init-weights",
-        metavar="FILE|imagenet",
-        help="pretrained weights: a file, or those of ImageNet that are known",
+        metavar="imagenet|FILE|RUN",
+        help="what to start from: ImageNet's weights, a file, the best of a run",
     )
     parser.add_argument(
         "--augment",
@@ -141,6 +141,11 @@ def _train_parser() -> Parser:
         "--restart", action="store_true", help="drop the run in the folder"
     )
     parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="with more steps: train an unfinished run to its end and on",
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="write a log for TensorBoard too"
     )
     _add_short_forms(parser)
@@ -148,7 +153,7 @@ def _train_parser() -> Parser:
 
 
 # Settings that other options set, and those whose short form is not the end of the path
-OTHERWISE_SET = ("net.name", "net.init_weights_sha256", "data.size")
+OTHERWISE_SET = ("net.name", "net.init_weights_sha256", "data.size", "extended")
 SHORT_FORMS: Mapping[str, str] = MappingProxyType(
     {
         "data.joints": "joint-targets",
@@ -380,7 +385,6 @@ def summary(argv: list[str]) -> int:
     from keras_seg.nets import summary as table
 
     backend.configure()
-    logging.disable(logging.WARNING)  # of random weights: there are none here
     print((table.markdown if args.markdown else table.text)(table.rows()))
     return 0
 

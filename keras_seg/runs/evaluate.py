@@ -1,5 +1,7 @@
 """A network with what belongs to it, and the one function that scores it."""
 
+import copy
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +34,8 @@ from keras_seg.runs import folder
 
 TIMED_SECONDS = 3.0  # at most, for the time of one image
 TIMED_IMAGES = 20
+# Of predictions that are kept for the report, before compression
+KEPT_IMAGES, KEPT_BYTES = 256, 16 << 20
 
 ops: Any = keras.ops  # Keras tensors have no static types
 
@@ -81,6 +85,12 @@ class Network:
             for layer in self.net.layers
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         ]
+
+    def predicting_as(self, config: Config) -> "Network":
+        """The same network and weights, with another configuration's predictions."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     def samples(
         self,
@@ -504,6 +514,24 @@ def save_samples(
     labels = prepared.labels
     figure = plots.run_samples(kept, labels.palette, labels.names)
     storage.write_file(run / "samples.png", plots.png(figure))
+
+
+def save_predictions(
+    network: Network, prepared: Prepared, samples: Samples, run: Path
+) -> None:
+    """Keep what is predicted for KEPT_IMAGES, fewer where they exceed KEPT_BYTES.
+
+    predictions.npz: their ids, and the class ids uint8 [N, H, W] at the run's size.
+    """
+    room = max(1, KEPT_BYTES // math.prod(network.config.data.size))
+    chosen = evenly_spaced(len(samples), min(room, KEPT_IMAGES))
+    weights = network.direct_weights(prepared)
+    # One by one, as in `save_samples`
+    found = [network.predict(samples.plain(k)[0][None], weights)[0] for k in chosen]
+    kept = {"ids": np.array([samples.ids[k] for k in chosen])}
+    storage.write_arrays(
+        run / folder.PREDICTIONS, kept | {"prediction": np.stack(found)}
+    )
 
 
 def evenly_spaced(length: int, number: int) -> list[int]:

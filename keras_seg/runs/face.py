@@ -97,7 +97,8 @@ def train(
             override those of `config`, and what is given beside it overrides them.
         **settings: other parts of the configuration, loss={"weights": "w1"}, seed=1
             (`keras_seg.config.Config`), and how the run is carried out, threads=2,
-            init_weights="icnet.npz" or "imagenet" (`keras_seg.runs.train.Options`).
+            init_weights="imagenet", a file or a run, callbacks=[...] of Keras
+            (`keras_seg.runs.train.Options`).
 
     Raises:
         UsageError: a setting that does not exist or that the network or the data

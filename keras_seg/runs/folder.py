@@ -1,12 +1,12 @@
 """The run folder: what is in it, how it is read, and which run it belongs to.
 
-Files: config.json (the identity: configuration and data), environment.json,
-labels.json (classes and colours), history.csv, timing.csv, metrics.json (written last:
-the run is finished),
-failure.json (why the last session ended early), checkpoints/ (gone when the run is
-finished), best/, curves.png, samples.png, samples.npz, per_image.npz (what each image
-adds to the scores of each class), log.txt; evaluation/ has the like of metrics.json
-and per_image.npz for other splits and sizes. Knows neither Keras nor TensorFlow.
+Files: config.json (the identity: configuration and data), environment.json, labels.json
+(classes and colours), history.csv, timing.csv, metrics.json (written last: finished),
+failure.json (why the last session ended early), checkpoints/ (of a finished run its
+last state), best/, curves.png, samples.png, samples.npz, predictions.npz (of validation
+images), per_image.npz (what each image adds to the scores of each class), log.txt;
+evaluation/ has the like of metrics.json and per_image.npz for other splits and sizes.
+Knows neither Keras nor TensorFlow.
 """
 
 import json
@@ -29,12 +29,20 @@ from keras_seg.errors import KerasSegError, StorageError, UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
 
+PREDICTIONS = "predictions.npz"
 FORMAT_VERSION = 2  # of the identity; 1 had a configuration without parts
 # What a run leaves beside its log; metrics.json says that the rest is whole.
 ENTRIES = ("metrics.json", "config.json", "environment.json", "history.csv")
 ENTRIES += ("labels.json",)
 ENTRIES += ("timing.csv", "failure.json", "wanted.json", "curves.png", "samples.png")
-ENTRIES += ("samples.npz", "per_image.npz", "checkpoints", "best", "evaluation")
+ENTRIES += (
+    "samples.npz",
+    PREDICTIONS,
+    "per_image.npz",
+    "checkpoints",
+    "best",
+    "evaluation",
+)
 ENTRIES += ("tensorboard", "export")
 
 
@@ -77,6 +85,28 @@ def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
             "manifest": prepared.manifest_hash,
         },
     }
+
+
+def as_extended(config: Config, prepared: Prepared, run: Path) -> Config:
+    """The configuration with what the run in a folder, as long, was extended by."""
+    if not (run / "config.json").is_file():
+        return config
+    found = read_identity(run)
+    differing = dict(differences(found, identity(config, prepared)))
+    if differing.keys() != {"config.extended"}:
+        return config
+    return config.changed(extended=from_dict(found["config"]).extended)
+
+
+def shorter(config: Config, prepared: Prepared, run: Path) -> Config | None:
+    """The configuration of the run in a folder if it is this one with fewer steps."""
+    if not (run / "config.json").is_file():
+        return None
+    found = read_identity(run)
+    differing = dict(differences(found, identity(config, prepared)))
+    old = from_dict(found["config"])
+    is_length = differing.keys() <= {"config.steps", "config.extended"}
+    return old if is_length and old.steps < config.steps else None
 
 
 def read_identity(run: Path) -> dict[str, Any]:
@@ -207,6 +237,14 @@ def forget(run: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink(missing_ok=True)
+
+
+def drop_scores(run: Path) -> None:
+    """Drop what is known of a finished run, which is no longer finished then."""
+    names = ("metrics.json", "per_image.npz", "timing.csv", "samples.npz", PREDICTIONS)
+    for name in names:
+        (run / name).unlink(missing_ok=True)
+    shutil.rmtree(run / "evaluation", ignore_errors=True)
 
 
 def drop_checkpoints(run: Path) -> None:
@@ -394,6 +432,24 @@ def common_environment(runs: Iterable[Path]) -> dict[str, object]:
         "commit": ", ".join(commits),
         "commit of this report": backend.commit(),
     }
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that a path means: itself, or a run's or a checkpoint's.
+
+    Raises:
+        UsageError: a folder without weights.
+    """
+    if not path.is_dir():
+        return path
+    if (path / checkpoint.ARRAYS).is_file():
+        return path / checkpoint.ARRAYS
+    best = checkpoint.steps(path / "best")
+    if not best:
+        raise UsageError(
+            f"--init-weights {path} is a folder, but no run with a best checkpoint."
+        )
+    return path / "best" / f"step-{best[-1]:08d}" / checkpoint.ARRAYS
 
 
 def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -12,8 +12,9 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +66,37 @@ def train(
     with memory_failure_named():
         run = Run(config, prepared, out, options, asked)
         if options.restart:  # not before the network could be built
-            folder.forget(out)
+            for each in run.together:
+                folder.forget(each.out)
         run.restore()
-        run.write_identity()
-        events = None
+        for each in run.together:
+            each.write_identity()
+        events = {}
         if options.tensorboard:
-            events = EventLog(out / "tensorboard", run.state.history)
+            for each in run.together:
+                events[each] = EventLog(each.out / "tensorboard", each.state.history)
         saving = Saving(run)
+        guests = Guests(run)
         # Steps first: the others read the number of steps it counts.
-        callbacks = [Steps(run), saving, ProgressLine(run)]
-        while run.state.step < run.total:
-            logs = run.fit_window(callbacks)
-            row = run.history_row(logs, run.validate())
-            run.keep_best(row)
-            run.write_history(row)
-            if events is not None:
-                events.add(row)
-            saving.save_if_due(inside_window=False)
+        callbacks = [Steps(run), guests, saving, ProgressLine(run)]
+        with guests.present():
+            while not run.is_over:
+                logs = run.fit_window(callbacks)
+                row = {}
+                for each in reversed(run.together):  # the run itself last
+                    each.follow(run.state)
+                    row = each.history_row(logs, each.validate())
+                    each.keep_best(row)
+                    each.write_history(row)
+                    if each in events:
+                        events[each].add(row)
+                is_asked = guests.window_ended(row) or run.is_patience_out
+                run.state.stopped = is_asked and run.state.step not in run.ends
+                saving.save_if_due(inside_window=False)
+        for follower in run.followers:
+            follower.follow(run.state)
+            follower.save(inside_window=False)  # its own last state
+            follower.finish()
         return run.finish()
 
 
@@ -97,6 +112,7 @@ class State:
     timed_seconds: float = 0.0  # of them, without the first step of each session,
     timed_steps: int = 0  # which compiles; for the speed
     inexact: list[str] = field(default_factory=list)  # changes that were allowed
+    stopped: bool = False  # before its last step, as its patience or a callback asked
 
 
 class Run:
@@ -123,6 +139,8 @@ class Run:
         self.identity = folder.identity(config, prepared)
         self.total = config.steps * config.optimizer.accumulate
         self.window = config.validation.every * config.optimizer.accumulate
+        lengths = (*config.extended, config.steps)
+        self.ends = [length * config.optimizer.accumulate for length in lengths]
 
         num_classes = prepared.labels.num_classes
         self.network = evaluate.Network(config, num_classes, config.data.crop)
@@ -132,14 +150,12 @@ class Run:
         self.scored = self.network
         if config.data.crop is not None or config.optimizer.ema:
             self.scored = evaluate.Network(config, num_classes)
+        self.fresh: Sequence[str] = ()  # layers that `init_weights` did not set
         if options.init_weights:
-            pretrained.load(self.net, config.net.name, options.init_weights)
+            self.fresh = self._load_weights(options.init_weights)
         self.optimizer = optimizers.build(config, self.net.trainable_variables)
         arguments = self.network.compile_arguments(prepared)
         self.train_confusion = arguments["metrics"]["logits"]
-        # TensorFlow's own kernels: XLA and op determinism exclude each other
-        compiles = backend.name() != "tensorflow"
-        self.net.compile(optimizer=self.optimizer, jit_compile=compiles, **arguments)
         self.scorer = evaluate.Scorer(self.scored, prepared)
         self.train_samples = self.network.samples(
             prepared, "train", config.data.samples
@@ -164,6 +180,34 @@ class Run:
         # step
         self.metric_arrays: Mapping[str, np.ndarray] | None = None
         self.saved_best: tuple[int, ...] = ()  # the best steps of the kept checkpoints
+        self.followers = [Follower(self, *each) for each in options.followers]
+        self.others = [each.train_confusion for each in self.followers]
+        if self.others:
+            arguments["metrics"] = {"logits": [self.train_confusion, *self.others]}
+        # TensorFlow's own kernels: XLA and op determinism exclude each other
+        compiles = backend.name() != "tensorflow"
+        self.net.compile(optimizer=self.optimizer, jit_compile=compiles, **arguments)
+
+    @property
+    def together(self) -> "list[Run]":
+        """The run and those that follow it."""
+        return [self, *self.followers]
+
+    def follow(self, state: State) -> None:
+        """Take over how far the training is; a run that follows none is that itself."""
+
+    def _load_weights(self, path: Path) -> list[str]:
+        """Start from a file's weights or a run's; the layers that it does not set."""
+        file = folder.weights_file(path)
+        if not path.is_dir():
+            return pretrained.load(self.net, self.config.net.name, file)
+        with storage.damage_named(file, "It is no checkpoint.", "Name another run."):
+            arrays, meta = checkpoint.load(file.parent)
+            arrays = {k: v for k, v in arrays.items() if k.startswith("model/")}
+            others = len(meta.get("identity", meta)["data"]["classes"])
+        classes = (others, self.prepared.labels.num_classes)
+        fresh = checkpoint.assign_by_name(self.net.weights, arrays, classes, path)
+        return list(dict.fromkeys(name.rpartition("/")[0] for name in fresh))
 
     # Restoring
 
@@ -177,13 +221,29 @@ class Run:
         """
         newest = checkpoint.load_newest(self.out / "checkpoints")
         if newest is None:
-            checkpoint.drop_after(self.out / "best", -1)
+            for each in self.together:
+                checkpoint.drop_after(each.out / "best", -1)
+            if self.options.init_weights:
+                fresh = ", ".join(self.fresh) or "none"
+                self.log(
+                    f"starting from the weights of {self.options.init_weights}; layers "
+                    f"that start at random: {fresh}"
+                )
+            elif any(is_frozen_kernel(weight) for weight in self.net.weights):
+                self.log(
+                    "warning: the frozen layers have random weights. Give them others "
+                    "with --init-weights."
+                )
             return
         step, arrays, meta = newest
-        folder.check_same(meta["identity"], self.identity, self.out / "checkpoints")
+        place = self.out / "checkpoints"
+        folder.check_same(meta["identity"], self._identity_at(step), place)
         self.state = State(**meta["state"])
         self.saved_best = (self.state.best_step,)
         self._check_fingerprint(meta["fingerprint"])
+        self.followers = [
+            each for each in self.followers if each.take_up(meta.get("followers", {}))
+        ]
         checkpoint.drop_after(self.out / "checkpoints", step)
         checkpoint.drop_after(self.out / "best", self.state.best_step)
         checkpoint.assign(self.net.variables, arrays, "model")
@@ -192,6 +252,15 @@ class Run:
             self._make_metric_variables()
             self.metric_arrays = arrays
         self.log(f"resuming at step {self.updates}")
+
+    def _identity_at(self, step: int) -> dict[str, Any]:
+        """The identity that the run had at a step: before it was extended, another."""
+        lengths = (*self.config.extended, self.config.steps)
+        position = next(k for k, end in enumerate(self.ends) if step <= end)
+        config = self.config.changed(
+            steps=lengths[position], extended=lengths[:position]
+        )
+        return folder.identity(config, self.prepared)
 
     def _check_fingerprint(self, found: Mapping[str, Any]) -> None:
         for key, (old, new) in folder.differences(found, backend.fingerprint()):
@@ -219,6 +288,7 @@ class Run:
     def write_identity(self) -> None:
         """Write what tells whose run this is; from here on the folder is a run's."""
         (self.out / "failure.json").unlink(missing_ok=True)
+        folder.drop_scores(self.out)  # of a shorter run, which this one extends
         storage.write_json(self.out / "config.json", self.identity)
         environment = {
             "fingerprint": backend.fingerprint(),
@@ -232,6 +302,24 @@ class Run:
 
     # A window
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.state.stopped or self.state.step >= self.total
+
+    @property
+    def is_patience_out(self) -> bool:
+        """Whether as many validations as `validation.patience` found nothing better."""
+        patience = self.config.validation.patience
+        begun = max((0, *(n for n in self.config.extended if n <= self.updates)))
+        since = max(begun, self.state.best_step)
+        vain = sum(row["step"] > since for row in self.state.history)
+        return patience is not None and vain >= patience
+
+    def is_window_end(self, step: int) -> bool:
+        """Whether a validation follows the batch: regularly, and at each old end."""
+        return step % self.window == 0 or step in self.ends
+
     def fit_window(self, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
         """Train to the end of the window; the losses and the mIoU over it.
 
@@ -240,7 +328,8 @@ class Run:
             DataError: a sample is damaged.
         """
         start = self.state.step
-        stop = min(self.total, (start // self.window + 1) * self.window)
+        stop = (start // self.window + 1) * self.window
+        stop = min(stop, *(end for end in self.ends if end > start))
         rules = self.config.optimizer
         if rules.bn_mode == "full":  # switches between windows: `Config` sees to it
             self.network.freeze_batch_norm(start < rules.bn_start * rules.accumulate)
@@ -335,17 +424,29 @@ class Run:
         arrays |= checkpoint.named_arrays(self.optimizer.variables, "optimizer")
         self._check_finite(arrays)
         if inside_window:
-            arrays |= checkpoint.named_arrays(self.net.metrics_variables, "metric")
+            for group, variables in self.metric_groups():
+                arrays |= checkpoint.named_arrays(variables, group)
         meta = {
             "state": asdict(self.state),
+            "followers": {each.key: asdict(each.state) for each in self.followers},
             "mid_window": inside_window,
             "fingerprint": backend.fingerprint(),
             "identity": self.identity,
         }
         place = self.out / "checkpoints"
         checkpoint.save(place, self.state.step, arrays, meta, KEPT_CHECKPOINTS)
-        self.saved_best = (*self.saved_best, self.state.best_step)[-KEPT_CHECKPOINTS:]
-        checkpoint.keep_only(self.out / "best", self.saved_best)
+        for each in self.together:
+            each.saved_best = (*each.saved_best, each.state.best_step)
+            each.saved_best = each.saved_best[-KEPT_CHECKPOINTS:]
+            checkpoint.keep_only(each.out / "best", each.saved_best)
+
+    def metric_groups(self) -> Iterator[tuple[str, list]]:
+        """(group in a checkpoint, variables): the run's metrics, its followers'."""
+        others = {id(variable) for one in self.others for variable in one.variables}
+        every = self.net.metrics_variables
+        yield "metric", [variable for variable in every if id(variable) not in others]
+        for each in self.followers:
+            yield f"metric of {each.key}", list(each.train_confusion.variables)
 
     def _check_finite(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():
@@ -374,11 +475,13 @@ class Run:
             "step": self.state.best_step,
             "steps": self.config.steps,
             "split": "val",
+            **({"stopped": self.updates} if self.state.stopped else {}),
             **evaluate.record(self.scored, self.prepared, best),
         }
         evaluate.save_samples(
             self.scored, self.prepared, samples, self.out, SAMPLE_IMAGES
         )
+        evaluate.save_predictions(self.scored, self.prepared, samples, self.out)
         curves = plots.run_curves(self.state.history)
         storage.write_file(self.out / "curves.png", plots.png(curves))
         timing = self._timing()
@@ -386,7 +489,7 @@ class Run:
         storage.write_table(self.out / "timing.csv", rows)
         folder.write_per_image(folder.per_image_file(self.out, None), best.counts)
         storage.write_json(self.out / "metrics.json", result)  # last: it is finished
-        folder.drop_checkpoints(self.out)
+        checkpoint.keep_only(self.out / "checkpoints", [self.state.step])
         checkpoint.keep_only(self.out / "best", [self.state.best_step])
         self.log(
             f"done: val mIoU {self._summary(best.confusion)['miou']:.4f} at step "
@@ -422,6 +525,48 @@ class PendingLogs(keras.callbacks.CallbackList):
             callback.on_train_batch_end(batch, logs)
 
 
+class Follower(Run):
+    """An arm whose training is another one's: it differs in how it predicts.
+
+    It has its own scores, best weights and folder; the leader's checkpoint holds its
+    state.
+    """
+
+    def __init__(self, leader: Run, config: Config, out: Path):
+        self.__dict__.update(leader.__dict__)
+        self.config, self.out = config, out
+        self.identity = folder.identity(config, leader.prepared)
+        self.key = storage.json_sha256(self.identity)
+        self.state, self.saved_best, self.followers = State(), (), []
+        self.options = replace(leader.options, title=f"{out.parent.name}: ")
+        self.network = self.scored = leader.network.predicting_as(config)
+        if leader.scored is not leader.network:
+            self.scored = leader.scored.predicting_as(config)
+        self.scorer = evaluate.Scorer(self.scored, leader.prepared)
+        arguments = self.network.compile_arguments(leader.prepared)
+        self.train_confusion = arguments["metrics"]["logits"]
+        self.train_confusion.name += f"_{self.key[:8]}"
+        self.others = []
+
+    def follow(self, state: State) -> None:
+        for name in ("step", "seconds", "timed_seconds", "timed_steps", "inexact"):
+            setattr(self.state, name, getattr(state, name))
+
+    def take_up(self, found: Mapping[str, Any]) -> bool:
+        """Resume from what a leader's checkpoint holds; whether it holds anything."""
+        if self.key not in found:
+            return False
+        self.state = State(**found[self.key])
+        self.saved_best = (self.state.best_step,)
+        checkpoint.drop_after(self.out / "best", self.state.best_step)
+        return True
+
+
+def is_frozen_kernel(weight: Any) -> bool:
+    """Whether a weight is a kernel that is not trained."""
+    return weight.path.endswith("/kernel") and not weight.trainable
+
+
 class Steps(keras.callbacks.Callback):
     """Counts steps and their time; sets partial metric sums after a resume."""
 
@@ -435,7 +580,8 @@ class Steps(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self.run.metric_arrays is not None:  # Keras has just reset the metrics
             sums, self.run.metric_arrays = self.run.metric_arrays, None
-            checkpoint.assign(self.run.net.metrics_variables, sums, "metric")
+            for group, variables in self.run.metric_groups():
+                checkpoint.assign(variables, sums, group)
 
     def on_train_batch_begin(self, batch, logs=None):
         self.began = time.monotonic()
@@ -456,6 +602,49 @@ class Steps(keras.callbacks.Callback):
         self.has_compiled = True
 
 
+class Guests(keras.callbacks.Callback):
+    """Passes what happens on to the callbacks of the user, as one training.
+
+    A window is a `fit` of its own: passed on as it is, each would begin and end a
+    training. To the user's callbacks a window is an epoch.
+    """
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+        epochs = math.ceil(run.total / run.window)
+        params: Any = {"epochs": epochs, "steps": run.window, "verbose": 0}
+        self.callbacks = keras.callbacks.CallbackList(
+            list(run.options.callbacks), model=run.net, **params
+        )
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """The training begins and ends, also where the block raises."""
+        self.callbacks.on_train_begin()
+        try:
+            yield
+        finally:
+            self.callbacks.on_train_end()
+
+    def window_ended(self, row: Mapping[str, float]) -> bool:
+        """Pass a row of the history on; whether a callback wants the training to end.
+
+        Keras' way to say so is `model.stop_training`, which `fit` resets.
+        """
+        self.callbacks.on_epoch_end(len(self.run.state.history) - 1, dict(row))
+        return bool(self.run.net.stop_training)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.callbacks.on_epoch_begin(len(self.run.state.history))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.callbacks.on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.callbacks.on_train_batch_end(batch, logs)
+
+
 class Saving(keras.callbacks.Callback):
     """Saves when it is due, at the end, and when the run is asked to stop."""
 
@@ -467,7 +656,7 @@ class Saving(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.run.state.step
-        if step % self.run.window and step != self.run.total:
+        if not self.run.is_window_end(step):
             self.save_if_due(inside_window=True)
         # else the window is closed first, and `train` saves
 
@@ -483,7 +672,7 @@ class Saving(keras.callbacks.Callback):
             is_due = time.monotonic() - self.saved_at >= self.interval
         else:
             is_due = step % every == 0
-        if is_due or run.asked.signal or step == run.total:
+        if is_due or run.asked.signal or run.is_over:
             _ = self.model  # on JAX, brings the variables up to date
             began = time.monotonic()
             run.save(inside_window)
@@ -491,7 +680,7 @@ class Saving(keras.callbacks.Callback):
             shortest, longest = SAVING_SECONDS
             cost = (self.saved_at - began) / SAVING_SHARE
             self.interval = min(max(cost, shortest), longest)
-        if run.asked.signal and step < run.total:
+        if run.asked.signal and not run.is_over:
             raise InterruptedRunError(
                 f"Interrupted by {run.asked.signal} at step {run.updates}; "
                 "the same command resumes there.",

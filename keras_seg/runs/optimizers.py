@@ -59,7 +59,7 @@ def learning_rate(
     config: Config,
 ) -> "keras.optimizers.schedules.LearningRateSchedule":
     """The learning rate as a function of the optimizer step, 0-based."""
-    return schedules.build(config.optimizer, config.steps)
+    return schedules.build(config.optimizer, config.steps, config.extended)
 
 
 def build(config: Config, variables: Sequence) -> "keras.optimizers.Optimizer":

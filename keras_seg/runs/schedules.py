@@ -4,7 +4,7 @@ All but the warm-up are Keras' own classes, so that a saved optimizer loads anyw
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from keras.optimizers.schedules import LearningRateSchedule
 
 
-def build(settings: OptimizerSettings, steps: int) -> "LearningRateSchedule":
+def build(
+    settings: OptimizerSettings, steps: int, extended: Sequence[int] = ()
+) -> "LearningRateSchedule":
     """The learning rate as a function of the step s, 0..steps.
 
     constant        lr
@@ -25,6 +27,8 @@ def build(settings: OptimizerSettings, steps: int) -> "LearningRateSchedule":
 
     Beyond `steps`, poly and cosine stay at their last value. A warm-up multiplies all
     of them by (s + 1) / w in its first w = ceil(warmup * steps) steps: a linear rise.
+    A run that was extended follows the schedule of its old length up to there and of
+    the new one afterwards (`extended`).
 
     `steps`, `decay_every` and s are optimizer steps. Keras passes the schedule of an
     optimizer with `gradient_accumulation_steps=n` batches instead, n per step:
@@ -33,7 +37,13 @@ def build(settings: OptimizerSettings, steps: int) -> "LearningRateSchedule":
     Args:
         settings: `schedule` is a key of `SCHEDULES`.
         steps: length of the run in optimizer steps, >= 1.
+        extended: its lengths before it was extended, ascending, below `steps`.
     """
+    pieces = [_piece(settings, length) for length in (*extended, steps)]
+    return _joined(pieces, extended) if extended else pieces[0]
+
+
+def _piece(settings: OptimizerSettings, steps: int) -> "LearningRateSchedule":
     schedule = SCHEDULES[settings.schedule](settings, steps)
     rising = math.ceil(settings.warmup * steps)
     return _warmed(schedule, rising) if rising else schedule
@@ -54,6 +64,25 @@ def _warmed(schedule: "LearningRateSchedule", rising: int) -> "LearningRateSched
             return {"schedule": schedule, "rising": rising}
 
     return Warmed()
+
+
+def _joined(pieces: Sequence, ends: Sequence[int]) -> "LearningRateSchedule":
+    """The first piece up to the first end, and so on; the last one beyond them."""
+    import keras
+
+    ops: Any = keras.ops  # Keras tensors have no static types
+
+    class Joined(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            rate = pieces[-1](step)
+            for piece, end in reversed(list(zip(pieces, ends))):
+                rate = ops.where(step < end, piece(step), rate)
+            return rate
+
+        def get_config(self):
+            return {"pieces": pieces, "ends": ends}
+
+    return Joined()
 
 
 def _constant(settings: OptimizerSettings, steps: int):

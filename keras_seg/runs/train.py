@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +66,82 @@ def train(
         for place in (out, out / "checkpoints", out / "best"):
             storage.sweep(place)
         if not options.restart:
-            folder.check_identity(out, folder.identity(config, prepared))
+            config, extends = _as_extended(config, prepared, out, options)
+            if not extends:
+                folder.check_identity(out, folder.identity(config, prepared))
             finished = folder.read_metrics(out)
-            if finished is not None:
+            if finished is not None and not extends:
                 (out / "failure.json").unlink(missing_ok=True)
-                folder.drop_checkpoints(out)
+                checkpoint.keep_last(out / "checkpoints")
                 command_line.note(f"{options.title}{out} is finished; nothing to do.")
                 return finished
-        with folder.failure_recorded(out, but=(UsageError,)):
+        with ExitStack() as stack:
+            for place in (out, *_join(options, prepared, stack)):
+                recorded = folder.failure_recorded(place, but=(UsageError,))
+                stack.enter_context(recorded)
             backend.start(config.seed, options.threads, config.precision)
             from keras_seg.runs import loop
 
-            with _interruption() as asked:
+            with _interruption(aloud=not options.title) as asked:
                 return loop.train(config, prepared, out, options, asked)
+
+
+def _join(options: Options, prepared: Prepared, stack: ExitStack) -> Iterator[Path]:
+    """Lock and check the folders of the followers, for as long as `stack` is open."""
+    for config, out in options.followers:
+        stack.enter_context(storage.lock(out))
+        for place in (out, out / "best"):
+            storage.sweep(place)
+        if not options.restart:
+            folder.check_identity(out, folder.identity(config, prepared))
+        yield out
+
+
+def _as_extended(
+    config: Config, prepared: Prepared, out: Path, options: Options
+) -> tuple[Config, bool]:
+    """The configuration with what the run in `out` was extended by, or now is.
+
+    A run that differs in its length alone is trained on from its last state.
+
+    Returns:
+        The configuration, and whether it extends the run now.
+
+    Raises:
+        UsageError: the run has not finished, and `extend` is not set; or its last
+            state was not kept.
+    """
+    folder.check_no_foreign_files(out)
+    config = folder.as_extended(config, prepared, out)
+    old = folder.shorter(config, prepared, out)
+    if old is None or config.extended:
+        return config, False
+    scores = folder.read_metrics(out)
+    anew = "train anew with --restart, or start another run from its best weights, "
+    anew += f"--init-weights {out}"
+    if scores is not None and "stopped" in scores:
+        raise UsageError(
+            f"{out} stopped at step {scores['stopped']}, before its last one, so there "
+            f"is no end to extend it from: {anew}."
+        )
+    last = old.steps * old.optimizer.accumulate
+    is_at_end = last in checkpoint.steps(out / "checkpoints")
+    if scores is not None and not is_at_end:
+        raise UsageError(
+            f"steps is {config.steps}, but {out} was trained for {old.steps} and its "
+            f"last state was not kept, so it cannot be extended: {anew}."
+        )
+    if not is_at_end and not options.extend:
+        raise UsageError(
+            f"steps is {config.steps}, but {old.steps} in {out}, which has not "
+            "finished. With --extend it is trained to that end and on; without it, "
+            "name another --out, or use --restart."
+        )
+    command_line.note(
+        f"{options.title}extending {out} from {old.steps} to {config.steps} steps: "
+        f"after step {old.steps} the learning rate is that of a run of {config.steps}."
+    )
+    return config.changed(extended=(*old.extended, old.steps)), True
 
 
 def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
@@ -96,7 +159,12 @@ def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
         check_size(config)
     prepared = open_prepared(data)
     for split in ("train", "val"):
-        prepared.samples(split)
+        if split not in prepared.splits:
+            raise DataError(
+                f"{data} has no split {split!r}, which training needs; its splits: "
+                f"{', '.join(prepared.splits)}. Prepare the images again with one: "
+                "keras-seg prepare --help says how they are split."
+            )
     class_weights.from_counts(config.loss, prepared.counts("train"))
     if not prepared.counts("val").pixels.any():
         raise DataError(
@@ -118,6 +186,11 @@ def check_installed(tensorboard: bool = False) -> None:
     backend.require_installed()
     if tensorboard:
         event_log.require_installed()
+
+
+def processor() -> str:
+    """The model of this machine's processor."""
+    return backend.processor()
 
 
 def import_backend() -> None:
@@ -142,9 +215,12 @@ def weights_file(source: str | Path, net: str) -> Path:
 
 
 def sha256(file: Path) -> str:
-    """The SHA-256 of a file of weights, in hex; UsageError if it cannot be read."""
+    """The SHA-256 of a file of weights, in hex; UsageError if it cannot be read.
+
+    Of a run or a checkpoint, that of its arrays.
+    """
     try:
-        return storage.sha256(file)
+        return storage.sha256(folder.weights_file(file))
     except OSError as error:
         raise UsageError(
             f"--init-weights {file} cannot be read: {error.strerror}."
@@ -152,9 +228,10 @@ def sha256(file: Path) -> str:
 
 
 @contextmanager
-def _interruption() -> Iterator[Interruption]:
+def _interruption(aloud: bool) -> Iterator[Interruption]:
     """Signals ask for a checkpoint and an end; a second SIGINT insists.
 
+    `aloud`: it is said at once; a stage says it itself.
     SIGHUP, which a closing terminal sends, stays ignored where it is (nohup).
     """
     asked = Interruption()
@@ -163,6 +240,10 @@ def _interruption() -> Iterator[Interruption]:
         if asked.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.signal = signal.Signals(number).name
+        if aloud:
+            command_line.note_at_once(
+                f"{asked.signal}: saving after this step; the same command resumes."
+            )
 
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -237,11 +318,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--restart", action="store_true")
+    parser.add_argument("--extend", action="store_true")
     parser.add_argument("--threads", type=command_line.positive_int)
     parser.add_argument("--checkpoint-every", type=command_line.positive_int)
     parser.add_argument("--allow-inexact", action="store_true")
     parser.add_argument("--tensorboard", action="store_true")
     parser.add_argument("--title", default="")
+    parser.add_argument("--follower", nargs=2, type=Path, action="append", default=[])
     parser.add_argument("--init-weights", type=Path)
     parser.add_argument("--evaluate", help="a split to score the result on as well")
     parser.add_argument("--full-size", action="store_true", help="of that evaluation")
@@ -252,11 +335,16 @@ def main(argv: list[str]) -> int:
     options = Options(
         init_weights=args.init_weights,
         restart=args.restart,
+        extend=args.extend,
         threads=args.threads,
         checkpoint_every=args.checkpoint_every,
         allow_inexact=args.allow_inexact,
         tensorboard=args.tensorboard,
         title=args.title,
+        followers=[
+            (from_dict(json.loads(file.read_text())), out)
+            for file, out in args.follower
+        ],
     )
     # The study has made the folder, and reads there why an arm ended early: also where
     # it was refused before it began. A locked folder is another process' to write in.
@@ -269,9 +357,10 @@ def main(argv: list[str]) -> int:
         if not (args.out / "failure.json").is_file():  # recorded while it trained
             folder.write_failure(args.out, error)
         raise
-    if args.evaluate:
-        with folder.failure_recorded(args.out):
-            evaluate(args.out, args.data, args.evaluate, args.threads, args.full_size)
+    for out in (args.out, *(out for _, out in options.followers)):
+        if args.evaluate and folder.read_metrics(out) is not None:
+            with folder.failure_recorded(out):
+                evaluate(out, args.data, args.evaluate, args.threads, args.full_size)
     return 0
 
 

@@ -46,6 +46,7 @@ DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 # PASCAL VOC's colours for both. SURREAL paints its background almost as it paints the
 # upper spine, the largest part.
 BACKGROUND_COLOUR, IGNORED_COLOUR = (0, 0, 0), (224, 224, 192)
+WRONG_COLOUR = (213, 45, 60)  # of an error
 LOG_RATIO = 25  # a loss that spans more than this is drawn on a logarithmic axis
 MOST_LABELS = 8  # lines that can be told apart; the others are grey
 LEGEND_CHARACTERS = 84  # that fit side by side under a figure of standard width
@@ -196,6 +197,22 @@ def has_background(names: Sequence[str]) -> bool:
 def paint(label: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
     """Class ids uint8 [H, W] to RGB uint8 [H, W, 3]; what is ignored is off-white."""
     picture = colourise(label, palette)
+    picture[label == IGNORE_ID] = IGNORED_COLOUR
+    return picture
+
+
+def paint_errors(
+    label: np.ndarray, prediction: np.ndarray, right: Colour
+) -> np.ndarray:
+    """RGB uint8 [H, W, 3]: what is wrong in red, what is not labelled off-white.
+
+    Args:
+        label, prediction: class ids [H, W].
+        right: the colour of pixels that are right.
+    """
+    picture = np.empty((*label.shape, 3), np.uint8)
+    picture[:] = right
+    picture[label != prediction] = WRONG_COLOUR
     picture[label == IGNORE_ID] = IGNORED_COLOUR
     return picture
 

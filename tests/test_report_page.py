@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             (self.folded if "details" in self.open else self.texts).append(data)
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
@@ -205,8 +206,12 @@ def leave_undrawn(monkeypatch):
 def test_page_is_self_contained_and_escaped(written, page):
     text = (written / "report.html").read_text()
 
-    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
-    assert all(value.startswith(("data:image/", "#")) for value in page.addresses)
+    assert not {"link", "iframe", "object", "base", "form"} & set(page.tags)
+    ours = (Path(report.__file__).parent / "page.js").read_text()
+    assert re.findall("<script>\n(.*?)</script>", text, re.DOTALL) == [ours]
+    others = [a for a in page.addresses if not a.startswith(("data:image/", "#"))]
+    assert "tables/weighting.csv" in others
+    assert all((written / unquote(address)).exists() for address in others)
     assert "url(http" not in text
     assert "@import" not in text
     assert any(EVIL in words for words in page.texts)

@@ -1,7 +1,8 @@
 """A report as a list of blocks, and how they become HTML and Markdown.
 
 Every text in a block is plain text and is escaped here. The HTML (page.html.j2 with
-page.css) is one page without scripts that loads nothing; in Markdown the figures are
+page.css) is one page that loads nothing; its script (page.js) sorts tables, and
+everything is there without it. In Markdown the figures are
 links to the PNG files that `figure_files` gives.
 """
 
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -113,7 +115,24 @@ class Pictures:
     legend: Sequence[tuple[str, Colour]]
     photographs: int = 1  # so many columns, from the first, are photographs
     overlay: bool = False  # can the reader lay the others over the photograph?
+    named: bool = False  # is the name of a row shown below its first picture?
     background: Colour | None = None  # colour of what is transparent then
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link to a file or folder beside the report."""
+
+    text: str
+    address: str  # relative to the report
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Links in a list."""
+
+    links: Sequence[Link]
 
 
 @dataclass(frozen=True)
@@ -153,6 +172,7 @@ def to_html(title: str, blocks: Sequence) -> str:
         finalize=_unbroken,
     )
     environment.filters |= {
+        "address": quote,
         "svg": lambda chart: Markup(plots.svg(chart.figure, chart.name)),
         "kind": lambda block: type(block).__name__,
         "photo": _photo,
@@ -211,6 +231,8 @@ def _markdown(block, folder: str) -> str:
             return f"> {text}" if block.kind == "verdict" else text
         case Items():
             return "\n".join(f"* {_plain(text)}" for text in block.texts)
+        case Links():
+            return "\n".join(map(_markdown_link, block.links))
         case Table():
             return _markdown_table(block)
         case Chart():
@@ -224,6 +246,11 @@ def _markdown(block, folder: str) -> str:
             inside = [_markdown(part, folder) for part in block.blocks]
             return "\n\n".join([f"#### {_plain(block.title)}", *inside])
     raise TypeError(f"{block!r} is not a block of a report")
+
+
+def _markdown_link(link: Link) -> str:
+    note = f": {_plain(link.note)}" if link.note else ""
+    return f"* [{_plain(link.text)}]({quote(link.address)}){note}"
 
 
 def _markdown_table(table: Table) -> str:

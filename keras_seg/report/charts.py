@@ -63,7 +63,10 @@ def curves(view: StageView) -> list:
         text = "The arms' losses differ: compare the shapes of their curves, not the "
         blocks.append(Paragraph(f"{text}heights.", "note"))
     if not view.stage.panels:
-        blocks.append(_document_curves(view.stage.name, *panels[0]))
+        title = "Loss and mIoU in one picture"
+        if not view.context.is_own:
+            title = "Curves as the documents draw them"
+        blocks.append(_document_curves(view.stage.name, *panels[0], title))
     return blocks
 
 
@@ -122,7 +125,9 @@ def arm_curves(
     return figure
 
 
-def _document_curves(stage: str, panel: Panel, histories: Histories) -> Details:
+def _document_curves(
+    stage: str, panel: Panel, histories: Histories, folded: str
+) -> Details:
     """Loss and mIoU on two axes: of all arms (BODY Fig. 17), and of each (Fig. 4)."""
     shown = {arm: histories[arm] for arm in panel.drawn.values() if arm in histories}
     charts = []
@@ -133,7 +138,7 @@ def _document_curves(stage: str, panel: Panel, histories: Histories) -> Details:
     for number, (title, runs) in enumerate(shown.items()):
         text = f"Loss and mIoU of {title}, training and validation"
         charts.append(Chart(f"{stage}-arm{number}", curves_of_one(runs, title), text))
-    return Details("Curves as the documents draw them", [Charts(charts)])
+    return Details(folded, [Charts(charts)])
 
 
 def curves_of_one(histories: Sequence[Rows], title: str) -> Figure:
@@ -188,6 +193,59 @@ def _loss_and_miou(title: str, lines: Sequence[tuple], entries: Sequence) -> Fig
     right.set_ylim(bottom=0)
     right.spines["right"].set_visible(True)
     plots.line_legend(figure, entries)
+    return figure
+
+
+# What a score costs
+
+
+def costs(view: StageView) -> list:
+    """Points of mIoU against training time, and against GFLOP where arms differ."""
+    values = {
+        "minutes": "training time (min)",
+        "gflop": "GFLOP to predict an image",
+    }
+    points: dict[str, dict[str, tuple[float, float]]] = {key: {} for key in values}
+    for arm in view.finished:
+        runs = scores.done(view.result, arm.name)
+        miou = scores.mean_score(view.result, arm.name, "miou")
+        minutes = [run.timing.get("train_seconds", math.nan) / 60 for run in runs]
+        gflop = [scores.metrics(run).get("gflop", math.nan) for run in runs]
+        points["minutes"][arm.title] = scores.mean(minutes), 100 * miou
+        points["gflop"][arm.title] = scores.mean(gflop), 100 * miou
+    charts = []
+    for key, axis in values.items():
+        known = {
+            title: place
+            for title, place in points[key].items()
+            if math.isfinite(sum(place))
+        }
+        if len({x for x, _ in known.values()}) > 1:
+            figure = scatter(known, axis, view.whole().styles)
+            text = f"mIoU against {axis} of each arm"
+            charts.append(Chart(f"{view.stage.name}-{key}", figure, text))
+    return [Heading(3, "What a score costs"), Charts(charts)] if charts else []
+
+
+@plots.styled
+def scatter(
+    places: Mapping[str, tuple[float, float]], axis: str, styles: Mapping[str, tuple]
+) -> Figure:
+    """A named point for each arm: {arm: (its cost, its mIoU in percent)}."""
+    figure = Figure(figsize=(5.5, 3.7))
+    axes = figure.subplots()
+    for arm, (x, y) in places.items():
+        axes.plot([x], [y], "o", markersize=7, color=styles.get(arm, (MUTED,))[0])
+    costs = [x for x, _ in places.values()]
+    if max(costs) > 10 * min(costs) > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.15, y=0.15)
+    axes.set_xlabel(axis)
+    plots.set_title(axes, "mIoU (%)")
+    axes.grid()
+    entries = {arm: styles.get(arm, (MUTED,))[0] for arm in places}
+    plots.patch_legend(figure, entries)
     return figure
 
 

@@ -20,14 +20,20 @@ def make(
     *,
     command: str,
     scale: str,
+    is_own: bool = False,
 ) -> Context:
-    """The context of a report on these results; the command line is to repeat them."""
+    """The context of a report on these results; the command line is to repeat them.
+
+    `is_own`: it is a question of the user's, of which no document speaks.
+    """
     labels = prepared.labels
     runs = [result.run for stage in results for result in stage.results]
     return Context(
         command=command,
-        scale=scale,
-        dataset=prepared.dataset,
+        scale="paper" if is_own else scale,  # there is none that it is smaller than
+        dataset=prepared.folder.resolve().name if is_own else prepared.dataset,
+        prepared=prepared,
+        is_own=is_own,
         names=labels.names,
         palette=labels.palette,
         flip_pairs=labels.flip_pairs,

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from keras_seg import storage
 from keras_seg.ablation.protocol import StageResult
-from keras_seg.report import charts, claims, scores, tables, wording
+from keras_seg.report import charts, claims, disputed, scores, tables, wording
 from keras_seg.report.blocks import (
     NO_VALUE,
     Cell,
     Details,
     Heading,
     Items,
+    Link,
+    Links,
     Paragraph,
     Row,
     Table,
@@ -81,6 +83,9 @@ GLOSSARY = (
 )
 
 
+OF_DOCUMENTS = ("Claims are the document's", "Two-class IoU")  # in the glossary
+
+
 def write(
     folder: Path, *, title: str, stages: Sequence[StageResult], context: Context
 ) -> Path:
@@ -118,9 +123,10 @@ def _blocks(views: Sequence[StageView], context: Context, folder: Path) -> list:
     nets = list(dict.fromkeys(run.arm.config.net.name for run in runs))
     seeds = wording.count(len({run.seed for run in runs}), "seed")
     done = sum(run.state == "done" for run in runs)
+    scale = "" if context.is_own else f", scale {context.scale}"
     facts = (
         f"{'Networks' if len(nets) > 1 else 'Network'} {', '.join(nets)} on "
-        f"{context.dataset}, scale {context.scale}, {seeds} per arm; {done} of "
+        f"{context.dataset}{scale}, {seeds} per arm; {done} of "
         f"{wording.count(len(runs), 'run')} done."
     )
     blocks: list = [Paragraph(facts, "source")]
@@ -139,8 +145,14 @@ def _blocks(views: Sequence[StageView], context: Context, folder: Path) -> list:
         Heading(2, "How to reproduce", "reproduce"),
         Paragraph(context.command, "code"),
         Details("Environment", [_environment(context.environment)]),
-        Details("How to read the numbers", [Items(GLOSSARY)]),
+        Details("How to read the numbers", [Items(_glossary(context))]),
     ]
+
+
+def _glossary(context: Context) -> Sequence[str]:
+    if not context.is_own:
+        return GLOSSARY
+    return [text for text in GLOSSARY if not text.startswith(OF_DOCUMENTS)]
 
 
 def _contents(views: Sequence[StageView]) -> Table:
@@ -176,18 +188,22 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
     """The answer, the scores, curves and pictures; everything else is folded."""
     stage, found = view.stage, findings(view)
     origin = f"Stage {stage.name}" + (f"; {stage.source}" if stage.source else "")
+    lines = [Paragraph(f"{origin}. {view.result.start}", "source")]
     blocks = [
         Heading(2, stage.question, view.anchor()),
-        Paragraph(f"{origin}. {view.result.start}", "source"),
+        *(lines if stage.source or not view.context.is_own else []),
         verdict(view, found),
+        *_next_steps(view),
         tables.scores_table(view),
         *tables.comparisons_table(view),
     ]
     if notes := _notes(view):
         blocks.append(Items(notes))
     blocks += _claims(view, found)
+    blocks += charts.costs(view)
     blocks += charts.curves(view)
     blocks += charts.pictures(view)
+    blocks += disputed.blocks(view)
     blocks.append(Heading(3, "Details"))
     if len(view.arms) > 1:
         title = "What differs between the arms"
@@ -200,15 +216,53 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
     blocks += charts.sheets(view)
     title = f"All settings of the base arm, {view.base.title}"
     blocks.append(Details(title, [tables.settings_table(view.base)]))
-    return blocks + _export(view, folder)
+    return blocks + _files(view, folder) + _export(view, folder)
+
+
+def answer(result: StageResult, context: Context) -> str:
+    """The verdict on a stage as it opens its report, in one line."""
+    view = StageView(result, context)
+    found = verdict(view, findings(view))
+    return f"{found.lead} {found.text}"
+
+
+def _next_steps(view: StageView) -> list:
+    """Ready commands, each with what it is for."""
+    steps = view.context.next_steps.get(view.stage.name, ())
+    lines = [f"# {what}\n{command}" for what, command in steps]
+    return (
+        [Details("What next", [Paragraph("\n".join(lines), "code")])] if lines else []
+    )
+
+
+def _files(view: StageView, folder: Path) -> list:
+    """Links to the winner's run and to the tables; [] where they are elsewhere."""
+    links = [Link(f"tables/{view.stage.name}.csv", f"tables/{view.stage.name}.csv")]
+    for run in scores.done(view.result, view.result.winner or "")[:1]:
+        if not run.run.is_relative_to(folder):
+            continue
+        place = run.run.relative_to(folder).as_posix()
+        notes = {
+            "config.json": "the winner's settings, for --config",
+            "best": "its weights",
+            "history.csv": "its scores during training",
+            "log.txt": "what it said",
+        }
+        links += [
+            Link(f"{place}/{name}", f"{place}/{name}", note)
+            for name, note in notes.items()
+            if (run.run / name).exists()
+        ]
+    return [Details("Files", [Links(links)])]
 
 
 def _claims(view: StageView, found: Sequence[claims.Finding]) -> list[Details]:
     said, asked = split_by_source(found)
+    source = "Claims" if view.context.is_own else "Claims of the document"
     note = [Paragraph(text, "note")] if (text := claims_note(view, found)) else []
     return [
         Details(title, [claims_table(view, some), *note])
-        for title, some in (("Claims of the document", said), ("Our hypotheses", asked))
+        for title, some in ((source, said), ("Our hypotheses", asked))
         if some
     ]
 

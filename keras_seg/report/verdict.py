@@ -25,7 +25,10 @@ def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
     result = view.result
     unfinished = sum(run.state != "done" for run in result.results)
     runs = wording.count(len(result.results), "run")
+    waiting = sum(run.state == "missing" for run in result.results)
     missing = f"{unfinished} of {runs} did not finish." if unfinished else ""
+    if waiting and waiting == unfinished:
+        missing = f"{waiting} of {runs} still to come."
     if result.winner is None:
         lead = "No arm has finished, so there is no answer yet."
         return Paragraph(missing, "verdict", lead)
@@ -34,17 +37,21 @@ def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
         _certainty(view),
         _above_floor(view),
         _document_choice(view),
-        _claims_sentence(said, "The document's", "claim"),
+        _claims_sentence(said, _whose(view), "claim"),
         _claims_sentence(asked, "Our own", "hypothesis"),
         missing,
         _other_data(view),
     ]
     if view.context.scale in REDUCED:
         sentences.append(REDUCED[view.context.scale])
-    elif not view.shows_published:
+    elif not view.shows_published and not view.context.is_own:
         sentences.append(OTHER_DATA)
     text = " ".join(sentence for sentence in sentences if sentence)
     return Paragraph(text, "verdict", _answer(view))
+
+
+def _whose(view: StageView) -> str:
+    return "The study's" if view.context.is_own else "The document's"
 
 
 def split_by_source(found: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
@@ -61,7 +68,7 @@ def claims_note(view: StageView, found: Sequence[Finding]) -> str:
             "These runs are smaller and shorter than the document's: what speaks "
             "against a claim here may not do so there."
         )
-    elif not view.shows_published:
+    elif not view.shows_published and not view.context.is_own:
         sentences.append("These runs are on other data than the document's.")
     if any(
         one.interval is not None and 1 in one.interval.comparison.seeds for one in found

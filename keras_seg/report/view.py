@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keras_seg.ablation.protocol import Arm, StageResult
+from keras_seg.data.prepared import Prepared
 from keras_seg.plots import MOST_LABELS, Colour, arm_colours, picture_palette
 from keras_seg.report import scores
 from keras_seg.report.evidence import Evidence
@@ -31,6 +32,10 @@ class Context:
     # {split: {image id: sequence}}, from `Prepared.sequences`
     sequences: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     examples: Sequence[Example] = ()  # for the sheets of a stage
+    prepared: Prepared | None = None  # the data, for pictures of their images
+    is_own: bool = False  # a question of the user's, of which no document speaks
+    # {stage: (what a command is for, the command)} of its answer's next steps
+    next_steps: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,11 @@ METRICS = {  # keys of `keras_seg.metrics.summary`
     "precision_micro_fg": "precision of the foreground",
     "recall_micro_fg": "recall of the foreground",
 }
+COLUMNS = (  # that a claim may be about beside them; `keras_seg.report.tables.columns`
+    *("parameters", "gflop", "train_minutes", "ms_per_image"),
+    *("train_val_gap", "left_right_swapped", "train_loss_fall"),
+)
+OF_CLASSES = ("iou", "recall", "precision")  # with the name of a class: "iou Road"
 PUBLISHED = {  # further keys of published numbers
     "f1": "macro F1",
     "f1_unknown": "F1 (of which kind is unknown)",
@@ -46,6 +51,14 @@ DOCUMENTS = {  # as the sources of stages cite them
 def metric(key: str) -> str:
     """A metric's name in words; the key where it has none."""
     return (METRICS | PUBLISHED).get(key, key)
+
+
+def is_metric(name: str, classes: Sequence[str] | None) -> bool:
+    """Whether a claim may be about it; `classes` of the data, None where not known."""
+    kind, space, of = name.partition(" ")
+    if space:
+        return kind in OF_CLASSES and (classes is None or of in classes)
+    return name in METRICS or name in COLUMNS
 
 
 def weighting(arm: Arm) -> str:

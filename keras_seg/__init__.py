@@ -15,6 +15,7 @@ from keras_seg import backend
 
 __version__ = "0.1.0"
 __all__ = [
+    "ablate",
     "batches",
     "build",
     "compile_arguments",
@@ -37,15 +38,17 @@ if TYPE_CHECKING:
         train,
     )
     from keras_seg.runs.predict import load, predict
+    from keras_seg.study import ablate
 
-_PREDICTION = ("load", "predict")
+# Where a name is if it is not in runs.face
+_ELSEWHERE = {"load": "runs.predict", "predict": "runs.predict", "ablate": "study"}
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'keras_seg' has no attribute {name!r}")
-    module = "predict" if name in _PREDICTION else "face"
-    return getattr(importlib.import_module(f"keras_seg.runs.{module}"), name)
+    module = _ELSEWHERE.get(name, "runs.face")
+    return getattr(importlib.import_module(f"keras_seg.{module}"), name)
 
 
 def __dir__() -> list[str]:

@@ -6,26 +6,33 @@ own is named by its path.
 """
 
 import dataclasses
+import difflib
 import importlib.util
 import json
 import math
 import os
 import shlex
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_seg import command_line
-from keras_seg.ablation import estimate, protocol, runner
+from keras_seg.ablation import estimate, grid, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import ArmsFailedError, KerasSegError, UsageError
 from keras_seg.report import wording
-from keras_seg.runs import executors
+from keras_seg.runs import executors, face
 from keras_seg.runs import train as training
+from keras_seg.runs.options import training_key
+
+if TYPE_CHECKING:
+    from keras_seg.report.view import Context
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
 STUDIES = ROOT / "ablations" / "studies"
@@ -46,6 +53,8 @@ DESCRIPTION = """Run a stage of a study: train its arms, choose a winner, report
 {0} --net icnet --stage all --data datasets/prepared/camvid
 
 The same command resumes an interrupted one and skips what is done."""
+DEFAULT_STUDY = "body_parts"
+ENOUGH_SEEDS = 3  # with fewer, more are the next step
 COMPARE = "compare"  # the stage that puts the winners of all networks side by side
 
 
@@ -63,8 +72,41 @@ class Request:
     """What a command line asks of a study; a field's help is that of its option."""
 
     net: str | None = option(help="which network; see --list")
+    vary: tuple[grid.Varied, ...] = option(
+        (),
+        "a question of your own: the values of a setting, loss.weights=none,w1; "
+        "several make every combination",
+        action="append",
+        metavar="KEY=A,B",
+    )
+    one_at_a_time: bool = switch(
+        "compare the base with one changed value at a time, not every combination"
+    )
+    config: Path | None = option(
+        help="with --vary: JSON file of settings to start from, such as a run's",
+        type=Path,
+        metavar="FILE",
+    )
+    recipe: str | None = option(
+        help="with --vary: a recipe to start from, such as modern, or its TOML file",
+        metavar="NAME",
+    )
+    steps: int | None = option(
+        help="with --vary: of every arm", type=positive_int, metavar="N"
+    )
+    epochs: int | None = option(
+        help="with --vary: of every arm", type=positive_int, metavar="N"
+    )
+    budget: float | None = option(
+        help="with --vary: a time, 2h or 45m; the arms are timed, and all get as many "
+        "steps as fit",
+        metavar="TIME",
+    )
+    name: str = option(
+        "", "with --vary: of its folder, OUT/own/NAME; default: of the settings"
+    )
     stage: str | None = option(help="a stage, all of the chain, or compare; see --list")
-    study: str = option("body_parts", "its name, or a path ending in .py")
+    study: str = option(DEFAULT_STUDY, "its name, or a path ending in .py")
     data: Path | None = option(
         help="prepared folder; default: the synthetic humans, for studies of bodies",
         type=Path,
@@ -107,6 +149,7 @@ class Request:
         help="start from this arm of an earlier stage", metavar="[STAGE/]ARM"
     )
     restart: bool = switch("train every arm of the stage anew")
+    extend: bool = switch("with more steps: train what is there on")
     allow_inexact: bool = switch(
         "resume a run although the machine or a library changed"
     )
@@ -124,10 +167,55 @@ class Request:
             )
         if self.size is not None and "data.size" in settings:
             raise UsageError("--size and --set data.size both name a size; give one.")
+        self._check_own()
+
+    def _check_own(self) -> None:
+        """UsageError where options of a question of one's own and of a study mix."""
+        lengths = {
+            "--steps": self.steps,
+            "--epochs": self.epochs,
+            "--budget": self.budget,
+            "--set steps": dict(self.settings).get("steps"),
+        }
+        given = [name for name, value in lengths.items() if value is not None]
+        own = [name for name in given if name != "--set steps"]
+        own += ["--config"] if self.config is not None else []
+        own += ["--recipe"] if self.recipe is not None else []
+        own += ["--one-at-a-time"] if self.one_at_a_time else []
+        own += ["--name"] if self.name else []
+        if not self.vary and own:
+            raise UsageError(
+                f"{own[0]} is of a question of your own, which --vary asks; a stage of "
+                "a study takes --set, such as --set steps=2000."
+            )
+        if not self.vary:
+            return
+        if self.stage is not None or self.study != DEFAULT_STUDY or self.winner:
+            raise UsageError(
+                "--vary asks a question of your own: leave out --study, --stage and "
+                "--winner."
+            )
+        if len(given) > 1:
+            raise UsageError(
+                f"Both {given[0]} and {given[1]} say how long; give one of the two."
+            )
 
     @property
     def is_comparison(self) -> bool:
         return self.stage == COMPARE
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A stage's answer: the verdict, and commands that go on from it.
+
+    Attributes:
+        verdict: as the report has it.
+        next_steps: (what for, the command).
+    """
+
+    verdict: str
+    next_steps: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -137,10 +225,73 @@ class Outcome:
     Attributes:
         results: of the stages asked for; of the comparison where that was asked for.
         report: path of report.html.
+        answers: one for each of them that has a winner.
     """
 
     results: Sequence[StageResult]
     report: Path
+    answers: Sequence[Answer] = ()
+
+    @property
+    def winner(self) -> Path | None:
+        """The winner's run folder, of its first seed that is done; None without one."""
+        for stage in self.results:
+            for result in stage.of(stage.winner or ""):
+                if result.state == "done":
+                    return result.run
+        return None
+
+
+def ablate(
+    *,
+    data: Prepared | str | Path | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    **options: Any,
+) -> Outcome:
+    """Compare settings on a prepared folder, or run a stage of a study; resumable.
+
+    Args:
+        data: the prepared folder.
+        vary: {path of a setting: its values}, {"loss.weights": ["none", "w1"]}.
+        **options: as the options of `keras-seg ablate`: net="icnet", steps=400 or
+            epochs or budget="2h", seeds=3, one_at_a_time=True, settings={path: value},
+            out="runs"; or study, stage, scale.
+
+    Returns:
+        `Outcome`: the results, the path of report.html, the winner's run folder.
+
+    Raises:
+        UsageError: an option that does not exist, or a question that makes no sense.
+        DataError, StorageError, LockedError: as `keras_seg.train`.
+    """
+    known = {spec.name for spec in dataclasses.fields(Request)} - {"action", "command"}
+    if unknown := sorted(options.keys() - known):
+        raise UsageError(
+            f"ablate has no option {unknown[0]!r}; it has {', '.join(sorted(known))}."
+        )
+    words = [f"{name}={value!r}" for name, value in options.items()]
+    if vary is not None:
+        if not isinstance(vary, Mapping) or any(
+            isinstance(values, str) or not isinstance(values, Iterable)
+            for values in vary.values()
+        ):
+            raise UsageError(
+                f"vary is {vary!r}; write "
+                '{"loss.weights": ["none", "w1"]}, a list for each setting.'
+            )
+        words.insert(0, f"vary={dict(vary)!r}")
+        options["vary"] = tuple(grid.Varied(k, tuple(v)) for k, v in vary.items())
+    if data is not None:
+        options["data"] = data.folder if isinstance(data, Prepared) else Path(data)
+        words.insert(0, f"data={str(options['data'])!r}")
+    for name in ("out", "config"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    if options.get("init_weights") is not None:
+        options["init_weights"] = str(options["init_weights"])
+    if isinstance(options.get("budget"), str):
+        options["budget"] = command_line.time_span(options["budget"])
+    return run(Request(**options, command=f"keras_seg.ablate({', '.join(words)})"))
 
 
 def main(argv: list[str], prog: str = "python ablations/run.py") -> int:
@@ -173,6 +324,8 @@ def parse(argv: list[str], prog: str) -> Request:
     is_list, is_plan = values.pop("list"), values.pop("plan")
     values["settings"] = protocol.parse_settings(values["settings"])
     values["size"] = values["size"] and tuple(values["size"])
+    values["vary"] = tuple(map(grid.parse, values["vary"]))
+    values["budget"] = values["budget"] and command_line.time_span(values["budget"])
     values["action"] = "list" if is_list else "plan" if is_plan else "run"
     return Request(**values, command=f"{prog} {shlex.join(argv)}")
 
@@ -187,31 +340,118 @@ def run(request: Request) -> Outcome:
         DataError: the data are missing or damaged.
         LockedError: another process works on the same folder.
     """
-    study = load(request.study)
-    prepared = open_data(request, study)
+    study, prepared = find(request)
     parts = choose(request, study, prepared)
-    check_requirements(request, parts)
+    check_requirements(request, parts, prepared)
+    seconds = math.nan
+    if prepared is not None and request.budget is not None:
+        steps, seconds = fit_budget(request, study, parts[0], prepared)
+        study = grid.study(ask(request, steps), prepared)
+        parts = choose(request, study, prepared)
     if prepared is None:
         prepared = make_synthetic_humans()
-    results, report = [], Path()
+    results, report, said = [], Path(), []
     for part in parts:
         execution = make_execution(request, study, part.net, prepared)
         with execution.locked():
+            for line in header(request, study, part, execution, seconds):
+                command_line.note(line)
             found: list[StageResult] = []
             for found in runner.run_stages(
-                part.plan, part.stages, part.base, execution, request.winner
+                part.plan,
+                part.stages,
+                part.base,
+                execution,
+                request.winner,
+                after_each=request.scale != "smoke",
             ):
                 report = write_report(request, study, execution, found)
-        results += [result for result in found if result.stage in part.stages]
+                if line := best_so_far(found, report):
+                    command_line.note(line)
+            asked = [result for result in found if result.stage in part.stages]
+            said += answers(request, study, execution, asked)
+        results += asked
     if not request.is_comparison:
-        return Outcome(results, report)
+        return Outcome(results, report, said)
     execution = make_execution(request, study, COMPARE, prepared)
     results = [compare(study, results)]
     with execution.locked():
-        return Outcome(results, write_report(request, study, execution, results))
+        report = write_report(request, study, execution, results)
+        return Outcome(results, report, answers(request, study, execution, results))
 
 
 # What is asked for
+
+
+def find(request: Request) -> tuple[Study, Prepared | None]:
+    """The study and the data that a request is about; as `open_data`.
+
+    Raises:
+        UsageError: no such study, or a question that makes no sense.
+        DataError: the data are missing or damaged.
+    """
+    if not request.vary:
+        study = load(request.study)
+        return study, open_data(request, study)
+    if request.data is None:
+        raise UsageError(
+            "--data is missing: a question of your own is about a prepared folder. "
+            "datasets/prepare.py makes one of your images."
+        )
+    prepared = open_prepared(request.data)
+    question = ask(request, steps=1 if request.budget is not None else None)
+    return grid.study(question, prepared), prepared
+
+
+def ask(request: Request, steps: int | None = None) -> grid.Question:
+    """The question that a request asks.
+
+    Args:
+        request: with `vary`.
+        steps: those that a budget leaves; None: as the request says.
+    """
+    values = face.read_config(request.config)
+    for name in ("seed", "extended"):
+        values.pop(name, None)
+    face.set_recipe(values, request.recipe)
+    if request.net is not None:
+        face.set_part(values, "net", request.net)
+    if request.size is not None:
+        face.set_part(values, "data", {"size": request.size})
+    for path, value in request.settings.items():
+        part, _, name = path.partition(".")
+        face.set_part(values, part, {name: value} if name else value)
+    length = steps or request.steps
+    if length is not None:
+        values["steps"] = length
+    if "steps" not in values and request.epochs is None:
+        raise UsageError(
+            "How long is each arm trained? Give --steps N, --epochs N or --budget TIME."
+        )
+    how: dict[str, Any] = {"one_at_a_time": request.one_at_a_time, "name": request.name}
+    how["pretrained"] = request.init_weights or ""
+    return grid.Question(values, request.vary, epochs=request.epochs, **how)
+
+
+def fit_budget(
+    request: Request, study: Study, part: Part, prepared: Prepared
+) -> tuple[int, float]:
+    """How many steps fit into the budget, and the seconds that they should take."""
+    execution = make_execution(request, study, part.net, prepared)
+    (stage,) = part.stages
+    with execution.locked():
+        return estimate.budget_steps(
+            request.budget or math.inf,
+            part.base,
+            [arm.config for arm in stage.arms(part.base)],
+            prepared,
+            execution.folder,
+            seeds=request.seeds,
+            validations=grid.VALIDATIONS,
+            threads=execution.threads,
+            launch=execution.launch,
+            anew=request.restart,
+        )
 
 
 def names() -> list[str]:
@@ -236,15 +476,8 @@ def load(study: str) -> Study:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} cannot be loaded as a study.")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with blaming(f"{path} cannot be loaded as a study"):
         spec.loader.exec_module(module)
-    except KerasSegError:
-        raise
-    except Exception as error:
-        command_line.note(traceback.format_exc())
-        raise UsageError(
-            f"{path} cannot be loaded as a study: {type(error).__name__}: {error}."
-        ) from error
     found = getattr(module, "STUDY", None)
     if not isinstance(found, Study):
         raise UsageError(f"{path} declares no study: it needs STUDY = Study(...).")
@@ -259,7 +492,8 @@ def open_data(request: Request, study: Study) -> Prepared | None:
         if request.action == "plan":  # of the document's data
             return None
         raise UsageError(
-            f"--data is missing. The study {study.name} wants {study.datasets[0]}: "
+            f"--data is missing. The study {study.name} wants "
+            f"{study.datasets[0] if study.datasets else 'a prepared folder'}: "
             "prepare it with datasets/prepare.py and name the folder."
         )
     return open_prepared(SYNTHETIC) if SYNTHETIC.is_dir() else None
@@ -274,10 +508,15 @@ def choose(request: Request, study: Study, prepared: Prepared | None) -> list[Pa
     """
     facts = data_facts(request, study, prepared)
     parts = []
+    if request.vary:
+        ((name, plan),) = study.plans.items()
+        return [Part(name, plan, plan.stages, plan.base(request.scale, facts))]
     for net, plan, stages in _stages(request, study):
         if request.stage == "all" and prepared is not None:
             stages = _relevant(stages, prepared)
-        base = protocol.with_settings(plan.base(request.scale, facts), request.settings)
+        with blaming(f"The configuration of {net} in {request.study} cannot be made"):
+            base = plan.base(request.scale, facts)
+        base = protocol.with_settings(base, request.settings)
         if request.size is not None:
             base = base.changed(data={"size": request.size})
         if not base.net.knobs:  # with knobs, asking imports Keras
@@ -356,11 +595,14 @@ def data_facts(request: Request, study: Study, prepared: Prepared | None) -> Dat
     return DataFacts(prepared.image_size or (1, 1), images)
 
 
-def check_requirements(request: Request, parts: Sequence[Part]) -> None:
+def check_requirements(
+    request: Request, parts: Sequence[Part], prepared: Prepared | None = None
+) -> None:
     """UsageError, before anything is made, for what is missing or cannot be read.
 
     TensorFlow, TensorBoard and Ray where they are asked for, pretrained weights, the
-    output folder, the size and knobs that an arm's network would refuse.
+    output folder, the size and knobs that an arm's network would refuse; of a study of
+    one's own, all that its stages declare.
     """
     place = request.out.absolute()
     while not place.exists():
@@ -372,14 +614,49 @@ def check_requirements(request: Request, parts: Sequence[Part]) -> None:
         executors.require_ray()
     if request.init_weights not in (None, training.IMAGENET):
         training.sha256(Path(request.init_weights))
-    if request.size is None and not request.settings:  # the studies' own fit
+    documented = not request.vary and not request.study.endswith(".py")
+    if documented and request.size is None and not request.settings:  # they fit
         return
     training.import_backend()  # as the networks would, but without its greetings
     for part in parts:
         for stage in part.stages:
-            arms = runner.planned_arms(part.plan, stage, part.base, request.winner)
-            for arm in arms:
+            for arm in _arms(request, part, stage):
                 training.check_size(arm.config)
+            check_claims(stage, prepared)
+
+
+def _arms(request: Request, part: Part, stage: Stage) -> Sequence[protocol.Arm]:
+    """A stage's arms, checked; UsageError where the study cannot make them."""
+    with blaming(f"The stage {stage.name} of {request.study} cannot make its arms"):
+        arms = runner.planned_arms(part.plan, stage, part.base, request.winner)
+    protocol.check_stage(part.plan, stage, arms)
+    return arms
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn an error of a study's own code into a UsageError that names it."""
+    try:
+        yield
+    except KerasSegError:
+        raise
+    except Exception as error:
+        command_line.note(traceback.format_exc())
+        raise UsageError(f"{what}: {type(error).__name__}: {error}.") from error
+
+
+def check_claims(stage: Stage, prepared: Prepared | None) -> None:
+    """UsageError where a claim is about a number that no report has."""
+    classes = None if prepared is None else prepared.labels.names
+    for claim in stage.claims:
+        if not wording.is_metric(claim.metric, classes):
+            known = [*wording.METRICS, *wording.COLUMNS]
+            near = difflib.get_close_matches(claim.metric.lower(), known)
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            raise UsageError(
+                f"The stage {stage.name}: the claim “{claim.text}” is about "
+                f"{claim.metric!r}, which is no metric.{hint}"
+            )
 
 
 def make_synthetic_humans() -> Prepared:
@@ -412,6 +689,8 @@ def make_execution(
         isolate=request.scale != "smoke" or request.executor != "local",
         allow_inexact=request.allow_inexact,
         restart=request.restart,
+        extend=request.extend,
+        keeps_state=bool(request.vary),  # few arms, which may be trained on
         init_weights=request.init_weights,
         tensorboard=request.tensorboard,
         launch=launch,
@@ -454,8 +733,39 @@ def write_report(
     results: Sequence[StageResult],
 ) -> Path:
     """report.html, report.md, figures and tables of all stages that have results."""
+    facts, results = _context(request, study, execution, results)
+    from keras_seg.report import page
+
+    folder, title = execution.folder, study.title
+    return page.write(folder, title=title, stages=results, context=facts)
+
+
+def answers(
+    request: Request,
+    study: Study,
+    execution: runner.Execution,
+    results: Sequence[StageResult],
+) -> list[Answer]:
+    """What the report says first of each stage with a winner, and its next steps."""
+    facts, results = _context(request, study, execution, results)
+    from keras_seg.report import page
+
+    return [
+        Answer(page.answer(result, facts), facts.next_steps[result.stage.name])
+        for result in results
+        if result.winner is not None
+    ]
+
+
+def _context(
+    request: Request,
+    study: Study,
+    execution: runner.Execution,
+    results: Sequence[StageResult],
+) -> "tuple[Context, Sequence[StageResult]]":
+    """The context of a report, and the results as they stand in it."""
     training.import_backend()
-    from keras_seg.report import context, page
+    from keras_seg.report import context
 
     facts = context.make(
         study,
@@ -463,6 +773,15 @@ def write_report(
         results,
         command=request.command,
         scale=request.scale,
+        is_own=_is_own(request, results),
+    )
+    facts = dataclasses.replace(
+        facts,
+        next_steps={
+            result.stage.name: list(next_steps(request, study, execution, result))
+            for result in results
+            if result.winner is not None
+        },
     )
     if request.size is not None or request.settings:
         # These are no runs of the document's settings, so its numbers do not stand
@@ -474,8 +793,85 @@ def write_report(
             )
             for result in results
         ]
-    folder, title = execution.folder, study.title
-    return page.write(folder, title=title, stages=results, context=facts)
+    return facts, results
+
+
+def _is_own(request: Request, results: Sequence[StageResult]) -> bool:
+    """Whether it is a question of the user's, who has no document's numbers for it."""
+    arms = [arm for result in results for arm in result.arms]
+    is_file = request.study.endswith(".py")
+    return bool(request.vary) or (is_file and not any(arm.published for arm in arms))
+
+
+def next_steps(
+    request: Request,
+    study: Study,
+    execution: runner.Execution,
+    result: StageResult,
+) -> Iterator[tuple[str, str]]:
+    """Commands that go on from a stage's answer: (what for, the command)."""
+    runs = [run.run for run in result.of(result.winner or "") if run.state == "done"]
+    if not runs or not request.command.startswith(("python ", "keras-seg ")):
+        return
+    ablate = request.command.split(" --")[0].split()
+    words = shlex.split(request.command)[len(ablate) :]
+    is_script = ablate[0] == "python"
+
+    def again(*changes: str) -> str:
+        kept = _without(words, [word for word in changes if word.startswith("--")])
+        return shlex.join([*ablate, *kept, *changes])
+
+    def door(verb: str, *more: str) -> str:
+        tool = ["python", f"tools/{verb}.py"] if is_script else ["keras-seg", verb]
+        return shlex.join([*tool, str(runs[0]), *more])
+
+    if request.seeds < ENOUGH_SEEDS:
+        more = again("--seeds", str(request.seeds + 2))
+        yield "more seeds: how much is chance?", more
+    steps = result.arms[0].config.steps
+    if request.vary:
+        length = ("--epochs", 2 * request.epochs) if request.epochs else None
+        name, value = length or ("--steps", 2 * steps)
+        yield "train all arms twice as long", again(name, str(value), "--extend")
+    later = _later_stage(request, study, result)
+    if later is not None:
+        yield "the next stage, from this winner", again("--stage", later)
+    if "test" in execution.prepared.splits and result.stage.split != "test":
+        what = "score the winner on the test images, which chose nothing"
+        yield what, door("evaluate", "--split", "test", "--full-size")
+    photo = "photo.jpg"
+    yield "predict photographs", door("predict", photo, "--out", "predicted")
+    yield "a model that needs none of this code", door("export")
+
+
+def _later_stage(request: Request, study: Study, result: StageResult) -> str | None:
+    """The stage of a chain that follows one; None where it is the last."""
+    if request.vary or request.is_comparison or request.stage == "all":
+        return None
+    for plan in study.plans.values():
+        names = [stage.name for stage in plan.stages if stage.in_chain]
+        if plan.chained and result.stage.name in names[:-1]:
+            return names[names.index(result.stage.name) + 1]
+    return None
+
+
+LENGTHS = {"--steps", "--epochs", "--budget"}  # of which a command has one
+
+
+def _without(words: Sequence[str], changed: Sequence[str]) -> list[str]:
+    """The words of a command without the options that are given anew."""
+    dropped = set(changed) | (LENGTHS if LENGTHS & set(changed) else set())
+    dropped |= {"--restart"}
+    kept: list[str] = []
+    position = 0
+    while position < len(words):
+        name, equals, _ = words[position].partition("=")
+        position += 1
+        if name not in dropped:
+            kept.append(words[position - 1])
+        elif not equals and name not in ("--extend", "--restart"):
+            position += 1  # its value
+    return kept
 
 
 def check_failures(results: Iterable[StageResult]) -> None:
@@ -496,6 +892,78 @@ def check_failures(results: Iterable[StageResult]) -> None:
 # What is printed
 
 
+def header(
+    request: Request,
+    study: Study,
+    part: Part,
+    execution: runner.Execution,
+    seconds: float,
+) -> Iterator[str]:
+    """What is about to run: question, arms, size, length, machine, time, folder.
+
+    Args:
+        seconds: that it should take, where that was measured; NaN: it is estimated.
+    """
+    prepared, runs = execution.prepared, []
+    for stage in part.stages:
+        start, _ = runner.stage_start(
+            part.plan, stage, part.base, execution, request.winner
+        )
+        arms = stage.arms(start)
+        runs += [arm.config for arm in arms]
+        yield f"{stage.question} {len(arms)} {'arms' if len(arms) > 1 else 'arm'}:"
+        titles = ", ".join(arm.title for arm in arms)
+        yield textwrap.fill(titles, 76, initial_indent="  ", subsequent_indent="  ")
+    images = {split: len(prepared.samples(split)) for split in ("train", "val")}
+    lengths = sorted({(run.steps, _epochs(run, images["train"])) for run in runs})
+    shown = [f"{steps} steps ({epochs:.3g} epochs)" for steps, epochs in lengths]
+    sizes = sorted({run.data.size for run in runs})
+    yield (
+        f"  {' and '.join(f'{h} x {w} px' for h, w in sizes)}, "
+        f"{shown[0] if len(shown) == 1 else f'{shown[0]} to {shown[-1]}'}, "
+        f"{wording.count(request.seeds, 'seed')}"
+    )
+    yield (
+        f"  {prepared.folder}: {images['train']} images to train on, "
+        f"{images['val']} to choose by"
+    )
+    runs = list({training_key(run): run for run in runs}.values())  # the others follow
+    if math.isnan(seconds):
+        costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
+        seconds = request.seeds * sum(
+            estimate.seconds(run, images["val"], costs, speed) for run in runs
+        )
+    time = "" if math.isnan(seconds) else f": about {command_line.duration(seconds)}"
+    trainings = wording.count(request.seeds * len(runs), "training")
+    yield f"  {trainings} on {device()}{time}"
+    yield f"  {execution.folder}: report.html from the first finished arm on"
+
+
+def _epochs(config, images: int) -> float:
+    return config.steps * config.optimizer.accumulate * config.data.batch / images
+
+
+def device() -> str:
+    """The processor and its cores; graphics cards are found by the arms."""
+    name = training.processor().partition(" (")[0] or "this machine"
+    return f"{name}, {wording.count(os.cpu_count() or 1, 'core')}"
+
+
+def best_so_far(found: Sequence[StageResult], report: Path) -> str:
+    """While runs of a stage are missing: its best arm; "" at its end."""
+    for stage in found:
+        done = [run for run in stage.results if run.state == "done"]
+        waiting = [run for run in stage.results if run.state == "missing"]
+        if done and waiting and stage.winner:
+            mious = [run.miou for run in stage.of(stage.winner) if run.state == "done"]
+            title = next(arm.title for arm in stage.arms if arm.name == stage.winner)
+            return (
+                f"best so far: {title}, mIoU {100 * sum(mious) / len(mious):.2f} % "
+                f"({len(done)} of {len(stage.results)} runs): {report}"
+            )
+    return ""
+
+
 def running(request: Request) -> Iterator[str]:
     """Run it: the stages' arms with their mIoU and accuracy, the winner marked."""
     outcome = run(request)
@@ -510,14 +978,20 @@ def running(request: Request) -> Iterator[str]:
             scores = result.metrics["summary"]
             mark = "  <- winner" if result.arm.name == stage.winner else ""
             yield f"{line} {scores['miou']:7.4f} {scores['pixel_accuracy']:9.4f}{mark}"
+    for answer in outcome.answers:
+        yield ""
+        yield from textwrap.wrap(answer.verdict, 79)
+        yield ""
+        for what, command in answer.next_steps:
+            yield from (f"# {what}", command)
     yield f"report: {outcome.report}"
     check_failures(outcome.results)
 
 
 def planning(request: Request) -> Iterator[str]:
     """Every arm that would be run, with all its settings, as JSON lines."""
-    study = load(request.study)
-    for part in choose(request, study, open_data(request, study)):
+    study, prepared = find(request)
+    for part in choose(request, study, prepared):
         for stage in part.stages:
             config, start = runner.stage_start(
                 part.plan, stage, part.base, winner=request.winner
@@ -575,7 +1049,7 @@ def validation_images(request: Request, study: Study, prepared: Prepared | None)
     """Of the data given; else at scale paper of the document's, else the synthetic."""
     if prepared is not None:
         return len(prepared.samples("val"))
-    if request.scale == "paper":
+    if request.scale == "paper" or not study.synthetic:
         return study.data.train_images // VALIDATION_SHARE
     return CLIPS[1] * FRAMES
 

@@ -9,7 +9,7 @@ import pytest
 
 from keras_seg import command_line
 from keras_seg import study as studies
-from keras_seg.ablation import estimate
+from keras_seg.ablation import estimate, protocol, runner
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import ArmsFailedError, UsageError
@@ -67,7 +67,7 @@ def test_settings_that_a_study_cannot_take(words, message):
         ("--study cats --stage all", "no study 'cats'. Studies: attention_fcn, body_"),
         ("--study cats.py --stage all", "no study 'cats.py'"),
         ("--study camvid --net unet --stage all", "unet is not .*: segnet_basic, seg"),
-        ("--study camvid --net icnet --stage all", "icnet cannot be run alone"),
+        ("--study clothing --net unet --stage all", "unet cannot be run alone"),
         ("--net icnet --stage compare", "takes every network: leave --net out"),
         ("--net icnet --stage all --set loss.weight=w1", "'loss.weight'"),
         ("--net icnet --stage all --size 100 128", "icnet .*100 x 128.* 128 x 128"),
@@ -322,3 +322,169 @@ def test_a_process_of_an_arm_gets_what_the_request_says(shapes, tmp_path, monkey
     assert (options["--data"], options["--threads"]) == (str(shapes), "3")
     assert commands[0][-1] == "--allow-inexact"
     assert json.loads(Path(options["--config"]).read_text())["data"]["size"] == [32, 64]
+
+
+# A study of one's own is checked whole before anything is trained
+
+
+def own(stage, more=""):
+    return f"""
+from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study, claim
+from keras_seg.config import Config
+
+{more}
+def arms(base):
+    wide = base.changed(net={{"filter_scale": 2}})
+    return [Arm("plain", "Plain", base), Arm("wide", "Wide", wide)]
+
+STAGE = Stage("one", "Which?", "mine", {stage})
+BASE = Config(net="icnet", data={{"size": (32, 64)}}, steps=2)
+PLAN = Plan(lambda data: BASE, (STAGE,))
+STUDY = Study("own", "My own", (), DataFacts((32, 64), 10), {{"icnet": PLAN}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("lambda base: []", "stage one: it makes no arm"),
+        ("lambda base: [base.nets]", "stage one of .*: AttributeError: .* 'nets'"),
+        (
+            "lambda base: [('a', base)]",
+            r"stage one: \('a', Config.* is no Arm with a C",
+        ),
+        ("lambda base: arms(base) * 2", "two arms are named 'plain'"),
+        ("lambda base: [Arm('My arm', '', base)]", "'My arm' is no name: lower case"),
+        ("arms, 'wider'", "published_winner is 'wider', but its arms are plain, wide"),
+        ("arms, split='validation'", "split is 'validation'; it must be train, val"),
+        ("arms, panels={'a': {'widest': 'W'}}", "a panel shows the arm 'widest', but"),
+        (
+            "arms, claims=(claim('it helps', 'wider > plain'),)",
+            "claim “it helps” names the arm 'wider', but its arms are plain, wide",
+        ),
+        (
+            "arms, claims=(claim('it helps', 'two/wide > plain'),)",
+            "claim “it helps” names the stage 'two'; there are one",
+        ),
+        (
+            "arms, claims=(claim('it helps', 'wide > plain', 'mIoU'),)",
+            r"is about 'mIoU', which is no metric. Did you mean miou",
+        ),
+        (
+            "arms, claims=(claim('it helps', 'wide > plain', 'iou cow'),)",
+            "is about 'iou cow', which is no metric",
+        ),
+        (
+            "lambda base: [Arm('a', 'A', base.changed(data={'size': (33, 64)}))]",
+            "icnet .*33 x 64",
+        ),
+        ("lambda base: [Arm('a', 'A', base.changed(loss={'name': 'x'}))]", "loss.name"),
+    ],
+)
+def test_a_study_of_ones_own_is_checked_whole(
+    stage, words, shapes, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(executors, "local", None)  # nothing is begun
+    file, out = tmp_path / "own.py", tmp_path / "out"
+    file.write_text(own(stage))
+    request = Request(study=str(file), stage="one", data=shapes, out=out)
+    with pytest.raises(UsageError, match=words):
+        studies.run(request)
+    assert not out.exists()
+
+
+def test_the_documents_studies_pass_the_check():
+    for name in studies.names():
+        study = studies.load(name)
+        for plan in study.plans.values():
+            base = plan.base("paper", study.data)
+            for stage in plan.stages:
+                arms = runner.planned_arms(plan, stage, base)
+                protocol.check_stage(plan, stage, arms)
+                studies.check_claims(stage, None)
+
+
+def test_a_study_without_its_data_never_falls_back_to_synthetic_people(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(own("arms"))
+    for study in [str(file), *studies.names()]:
+        found = studies.load(study)
+        if found.name == "body_parts":
+            assert found.synthetic
+            continue
+        with pytest.raises(UsageError, match="--data is missing"):
+            studies.open_data(Request(study=study, stage="all"), found)
+
+
+# What is said before, during and after
+
+
+def test_the_header_says_what_is_about_to_run(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "machine_speed", lambda: 20.0)
+    monkeypatch.setattr(estimate, "read_costs", lambda _: {})
+    words = "--vary loss.weights=none,w1 --net icnet --steps 20 --seeds 3 --size 32 64"
+    words += f" --data {shapes} --out {tmp_path / 'out'}"
+    request = studies.parse(words.split(), "run")
+    study, prepared = studies.find(request)
+    (part,) = studies.choose(request, study, prepared)
+    where = studies.make_execution(request, study, part.net, prepared)
+    lines = list(studies.header(request, study, part, where, 600.0))
+    assert lines[0] == f"Which loss.weights is best for icnet on {shapes.name}? 2 arms:"
+    assert lines[1] == "  weights none, weights w1"
+    # 20 steps of 16 of 10 images
+    assert lines[2] == "  32 x 64 px, 20 steps (32 epochs), 3 seeds"
+    assert lines[3].endswith(": 10 images to train on, 6 to choose by")
+    assert lines[4].startswith("  6 trainings on ")
+    assert lines[4].endswith(": about 10 min 00 s")
+    assert lines[5].startswith(f"  {tmp_path / 'out' / 'own' / 'icnet-loss-weights'}: ")
+
+
+def test_arms_that_share_a_training_are_counted_once(tmp_path, shapes, monkeypatch):
+    monkeypatch.setattr(estimate, "machine_speed", lambda: 20.0)
+    request = Request(net="icnet", stage="weighting", data=shapes, out=tmp_path)
+    study, prepared = studies.find(request)
+    (part,) = studies.choose(request, study, prepared)
+    where = studies.make_execution(request, study, part.net, prepared)
+    lines = list(studies.header(request, study, part, where, 600.0))
+    assert lines[0].endswith(" 7 arms:")
+    assert any(line.startswith("  5 trainings on ") for line in lines)
+
+
+def test_next_steps_are_commands_that_run(shapes, tmp_path, monkeypatch):
+    """Each is parsed by the command that it names."""
+    words = "--vary loss.weights=none,w1 --net icnet --budget 2h --seeds 1 --restart"
+    words = [*words.split(), "--data", str(shapes), "--out", str(tmp_path)]
+    request = studies.parse(words, "python ablations/run.py")
+    request = dataclasses.replace(request, budget=None, steps=20)
+    study, prepared = studies.find(request)
+    (part,) = studies.choose(request, study, prepared)
+    where = studies.make_execution(request, study, part.net, prepared)
+    arms = part.stages[0].arms(part.base)
+    run = where.folder / "question" / arms[0].name / "seed0"
+    result = StageResult(
+        part.stages[0], (ArmResult(arms[0], 0, run, "done"),), arms[0].name, ""
+    )
+    steps = dict(studies.next_steps(request, study, where, result))
+    again = steps["more seeds: how much is chance?"].split()
+    assert again[:2] == ["python", "ablations/run.py"]
+    assert studies.parse(again[2:], "run").seeds == 3
+    assert "--restart" not in again
+    longer = studies.parse(steps["train all arms twice as long"].split()[2:], "run")
+    assert (longer.steps, longer.budget, longer.extend) == (40, None, True)
+    rest = [command.split() for command in steps.values()][2:]
+    assert [command[1] for command in rest] == [
+        "tools/evaluate.py",
+        "tools/predict.py",
+        "tools/export.py",
+    ]
+    assert all(command[2] == str(run) for command in rest)
+    chained = dataclasses.replace(request, vary=(), steps=None, stage="filters")
+    study = studies.load("body_parts")
+    stage = study.plans["icnet"].stage("filters")
+    found = dataclasses.replace(result, stage=stage)
+    (after,) = [
+        command
+        for what, command in studies.next_steps(chained, study, where, found)
+        if "next stage" in what
+    ]
+    assert "--stage augment" in after

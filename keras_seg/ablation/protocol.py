@@ -297,6 +297,52 @@ class Plan:
         return tuple(each for each in earlier if each.decides)
 
 
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def check_stage(plan: Plan, stage: Stage, arms: Sequence[Any]) -> None:
+    """Check a stage and the arms it made, before any is trained.
+
+    Raises:
+        UsageError: what makes no sense, with the stage and the arm.
+    """
+
+    def refuse(what: str):
+        raise UsageError(f"The stage {stage.name}: {what}.")
+
+    names = [getattr(arm, "name", arm) for arm in arms]
+    if not arms:
+        refuse("it makes no arm")
+    for arm in arms:
+        if not isinstance(arm, Arm) or not isinstance(arm.config, Config):
+            refuse(f"{arm!r:.60} is no Arm with a Config")
+    for name in (stage.name, *names):
+        if not NAME.fullmatch(name):
+            refuse(f"{name!r} is no name: lower case, digits, - and _")
+    if twice := [name for name in names if names.count(name) > 1]:
+        refuse(f"two arms are named {twice[0]!r}")
+    if stage.split not in ("train", "val", "test"):
+        refuse(f"split is {stage.split!r}; it must be train, val or test")
+    known = f"its arms are {', '.join(names)}"
+    if stage.published_winner not in (None, *names):
+        refuse(f"published_winner is {stage.published_winner!r}, but {known}")
+    shown = [name for panel in stage.panels.values() for name in panel]
+    if missing := [name for name in shown if name not in names]:
+        refuse(f"a panel shows the arm {missing[0]!r}, but {known}")
+    stages = [each.name for each in plan.stages]
+    for one in stage.claims:
+        for side in one.sides:
+            if side.stage and side.stage not in stages:
+                refuse(
+                    f"the claim “{one.text}” names the stage {side.stage!r}; there are "
+                    f"{', '.join(stages)}"
+                )
+            if not side.stage and side.arm not in names:
+                refuse(
+                    f"the claim “{one.text}” names the arm {side.arm!r}, but {known}"
+                )
+
+
 @dataclass(frozen=True)
 class Part:
     """The stages of one network that are asked for, and where they start.

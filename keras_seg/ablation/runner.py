@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from keras_seg import storage
 from keras_seg.ablation.protocol import (
@@ -27,9 +28,11 @@ from keras_seg.config import Config
 from keras_seg.errors import KerasSegError, UsageError
 from keras_seg.runs import export
 from keras_seg.runs import folder as run_folder
+from keras_seg.runs.options import training_key
 
 # After these an arm ends alike when it is run again; after the others it may not.
 FINAL_STATES = ("done", "diverged")
+REPORTING = 10  # times as long as the last results took pass before the next ones
 
 
 def run_stages(
@@ -38,6 +41,7 @@ def run_stages(
     base: Config,
     execution: Execution,
     winner: str | None = None,
+    after_each: bool = False,
 ) -> Iterator[list[StageResult]]:
     """Run the stages asked for, in the plan's order, each from the winner before it.
 
@@ -51,6 +55,8 @@ def run_stages(
         execution: where and how; its folder is locked by the caller.
         winner: an arm of an earlier stage to start from (`check_winner`); None is as
             found.
+        after_each: yield the results so far after finished runs as well, from the
+            first one on, as often as what is done with them leaves time for training.
 
     Yields:
         After every stage, the results of all stages in the output folder. After an
@@ -72,7 +78,18 @@ def run_stages(
         tasks = _missing(stage, config, execution)
         stopped_by = None
         try:
-            _train(stage, tasks, execution)
+            due = time.monotonic()
+            for left in _train(stage, tasks, execution):
+                began = time.monotonic()
+                if not after_each or not left or began < due:
+                    continue
+                found = _so_far(_collect(stage, config, start, execution))
+                so_far = {**results, stage.name: found}
+                yield _with_others(so_far, plan, base, execution, winner)
+                ended = time.monotonic()
+                due = ended + REPORTING * (ended - began)
+        except GeneratorExit:
+            raise
         except BaseException as error:  # Ctrl-C and SIGTERM too
             stopped_by = error
         found = results[stage.name] = _collect(stage, config, start, execution)
@@ -195,6 +212,10 @@ def _check_base(
     """
     file = execution.folder / "base.json"
     wanted = run_folder.identity(base, execution.prepared)
+    if execution.extend and file.is_file():
+        _check_longer(file, wanted)
+        storage.write_json(file, wanted)
+        return
     anew = asked if execution.restart else ()
     runs = "*/seed*/config.json"
     kept = [
@@ -214,6 +235,18 @@ def _check_base(
                 found = storage.read_json(path)
                 run_folder.check_same(found, expected, path, way_out)
     storage.write_json(file, wanted)
+
+
+def _check_longer(file: Path, wanted: Mapping[str, Any]) -> None:
+    """UsageError unless the base differs from that in the file in more steps alone."""
+    found = run_folder.current_identity(storage.read_json(file), file)
+    for key, (old, new) in run_folder.differences(found, wanted):
+        if key != "config.steps" or new < old:
+            what = key.removeprefix("config.")
+            raise UsageError(
+                f"{what} is {new!r}, but {old!r} in {file}. --extend trains what is "
+                "there on for more steps; everything else must be as it was."
+            )
 
 
 def _with_durations(winner: Config, own: Config) -> Config:
@@ -292,32 +325,61 @@ def _missing(stage: Stage, config: Config, execution: Execution) -> list[Task]:
     return waiting
 
 
-def _train(stage: Stage, tasks: Sequence[Task], execution: Execution) -> None:
-    """Train the runs, `jobs` at a time; failures are left in the journal."""
+def _share(tasks: Sequence[Task], anew: bool) -> list[Task]:
+    """The runs to train: of those whose trainings are equal to the bit, one.
+
+    The others follow it, unless they were begun on their own and go on (not `anew`).
+    They differ from it in how they predict.
+    """
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(training_key(task.config), []).append(task)
+    leaders = []
+    for group in groups.values():
+        begun = [] if anew else [task for task in group if task.has_begun]
+        first, *alone = begun or group[:1]
+        first.followers = [task for task in group if task not in (first, *alone)]
+        leaders += [first, *alone]
+    return leaders
+
+
+def _train(stage: Stage, tasks: Sequence[Task], execution: Execution) -> Iterator[int]:
+    """Train the runs, `jobs` at a time; failures are left in the journal.
+
+    Yields:
+        After each of them, how many are to go.
+    """
+    tasks = _share(tasks, execution.restart)
+    for task in tasks:
+        if task.followers:
+            names = ", ".join(follower.arm.name for follower in task.followers)
+            note(f"{task.name}: its training is that of {names} too")
     began = time.monotonic()
     titles = [
         f"{stage.name} {number + 1}/{len(tasks)} " for number in range(len(tasks))
     ]
 
-    def note_rest(finished: int) -> None:
+    def note_rest(finished: int) -> int:
         left = len(tasks) - finished
         if left:
             seconds = (time.monotonic() - began) / finished * left
             runs = "1 run" if left == 1 else f"{left} runs"
             note(f"{stage.name}: {runs} to go, {duration(seconds)} left")
+        return left
 
     if not execution.isolate:  # in this very thread, which signals reach
         for finished, (task, title) in enumerate(zip(tasks, titles), 1):
             task.train(title)
-            note_rest(finished)
+            yield note_rest(finished)
         return
     with ThreadPoolExecutor(execution.jobs) as pool:
         futures = [pool.submit(task.train, title) for task, title in zip(tasks, titles)]
         try:
             for finished, future in enumerate(as_completed(futures), 1):
                 future.result()
-                note_rest(finished)
+                yield note_rest(finished)
         except BaseException:  # Ctrl-C and SIGTERM too: let every arm save itself
+            note("stopping: what is trained saves itself; the same command resumes.")
             for task in tasks:
                 task.stop()
             raise
@@ -361,6 +423,17 @@ def _collect(
     tasks = _tasks(stage, _runnable(stage, config, execution), execution)
     results = tuple(task.result() for task in tasks)
     return StageResult(stage, results, choose_winner(results), start)
+
+
+def _so_far(found: StageResult) -> StageResult:
+    """The results while runs are trained, which look like interrupted ones."""
+    results = [
+        dataclasses.replace(result, state="missing", reason="")
+        if result.state == "interrupted"
+        else result
+        for result in found.results
+    ]
+    return dataclasses.replace(found, results=tuple(results))
 
 
 def _with_others(

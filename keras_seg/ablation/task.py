@@ -16,7 +16,7 @@ from typing import Any
 from keras_seg import storage
 from keras_seg.ablation.protocol import Arm, ArmResult, Stage
 from keras_seg.command_line import note
-from keras_seg.config import to_dict
+from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import (
     INTERRUPTED_EXIT_CODES,
@@ -47,6 +47,8 @@ class Execution:
         isolate: one process per arm. False (scale smoke) runs them in this one.
         allow_inexact: let a run resume although the machine or a library changed.
         restart: train the arms of the stages that are asked for anew.
+        extend: train arms that are there with fewer steps on.
+        keeps_state: keep the last state of each run, which `extend` needs.
         init_weights: file for the arms that start from pretrained weights, or
             "imagenet"; without one those that were not run yet are left out.
         tensorboard: let every arm keep a log for TensorBoard.
@@ -61,6 +63,8 @@ class Execution:
     isolate: bool = True
     allow_inexact: bool = False
     restart: bool = False
+    extend: bool = False
+    keeps_state: bool = False
     init_weights: Path | str | None = None
     tensorboard: bool = False
     launch: Callable[[Sequence[str]], executors.Process] = executors.local
@@ -126,11 +130,17 @@ class Task:
 
     def __init__(self, stage: Stage, arm: Arm, seed: int, execution: Execution):
         self.stage, self.arm, self.seed, self.execution = stage, arm, seed, execution
-        self.config = arm.config.changed(seed=seed)
         self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
+        self.followers: Sequence[Task] = ()  # what its training is as well
         self.name = f"{stage.name}/{arm.name}/seed{seed}"
         self.process: executors.Process | None = None
         self.stopped = False
+
+    @property
+    def config(self) -> Config:
+        """What is trained, with what the run there was extended by."""
+        config = self.arm.config.changed(seed=self.seed)
+        return run_folder.as_extended(config, self.execution.prepared, self.run)
 
     @property
     def evaluates(self) -> bool:
@@ -155,7 +165,16 @@ class Task:
 
     def check_identity(self) -> None:
         """UsageError where the folder holds a run of another configuration."""
+        if self.execution.extend:
+            data = self.execution.prepared
+            if run_folder.shorter(self.config, data, self.run) is not None:
+                return
         run_folder.check_identity(self.run, self.identity)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a state to resume from."""
+        return (self.run / "checkpoints").is_dir()
 
     def find_done(self) -> Path | None:
         """The folder of a finished run that equals this one and has its numbers."""
@@ -203,26 +222,34 @@ class Task:
         seeds = f" seed {self.seed}" if self.execution.seeds > 1 else ""
         title = f"{title}{self.arm.name}{seeds}: "
         journal, began = self.execution.journal, time.monotonic()
-        journal.add(run=self.name, event="begun")
+        for task in (self, *self.followers):
+            journal.add(run=task.name, event="begun")
         if self.evaluates and not self.execution.restart:
             # An equal run that lacks only the evaluation gets it, and is not repeated.
             self.run = next(self._trained(), self.run)
         train = self._in_a_process if self.execution.isolate else self._in_this_one
         exit_code, reason = train(title)
         state = "done" if exit_code == 0 else state_from_exit_code(exit_code)
+        ended = [self, *self.followers]
         if state == "done":  # a study of many arms would fill the disk; best/ is kept
-            run_folder.drop_checkpoints(self.run)
-        journal.add(
-            run=self.name,
-            event=state,
-            exit_code=exit_code,
-            reason=reason,
-            seconds=round(time.monotonic() - began, 1),
-        )
+            ended = [self, *(t for t in self.followers if t.find_done() is not None)]
+            for task in () if self.execution.keeps_state else ended:
+                run_folder.drop_checkpoints(task.run)
+        for task in ended:
+            journal.add(
+                run=task.name,
+                event=state,
+                exit_code=exit_code,
+                reason=reason,
+                seconds=round(time.monotonic() - began, 1),
+            )
         if state not in ("done", "interrupted"):
             note(f"{title}{state}: {reason}")
         if exit_code == DataError.exit_code:
             raise DataError(reason)
+        for task in self.followers:  # the leader was begun without them
+            if task not in ended:
+                task.train(title)
 
     def stop(self) -> None:
         """Ask the arm to save itself and end; it is not begun if it was not yet."""
@@ -248,13 +275,15 @@ class Task:
 
     def _in_a_process(self, title: str) -> tuple[int, str]:
         """Exit code and reason of `python -m keras_seg.runs.train`."""
-        self.run.mkdir(parents=True, exist_ok=True)
-        config_file = self.run / "wanted.json"
-        storage.write_json(config_file, to_dict(self.config))
-        command = self._command(config_file, title)
+        files = {task: task.run / "wanted.json" for task in (self, *self.followers)}
+        for task, file in files.items():
+            task.run.mkdir(parents=True, exist_ok=True)
+            storage.write_json(file, to_dict(task.config))
+        command = self._command(files[self], title)
         patience = time.monotonic() + LOCKED_PATIENCE
         while True:
-            (self.run / "failure.json").unlink(missing_ok=True)  # of another session
+            for task in files:  # of another session
+                (task.run / "failure.json").unlink(missing_ok=True)
             self.process = self.execution.launch(command)
             if self.stopped:  # asked between the check and the start
                 self.process.terminate()
@@ -264,7 +293,8 @@ class Task:
                 break
             time.sleep(2)  # a killed runner's arm is just saving itself
         if exit_code == 0:
-            config_file.unlink()
+            for file in files.values():
+                file.unlink()
             return 0, ""
         if exit_code == LockedError.exit_code:
             return exit_code, f"Another process is working on {self.run}."
@@ -286,10 +316,14 @@ class Task:
             "--full-size": self.evaluates and stage.full_size,
             "--tensorboard": execution.tensorboard,
             "--restart": execution.restart,
+            "--extend": execution.extend,
             "--allow-inexact": execution.allow_inexact,
         }
         words = [[name, str(value)] for name, value in values.items() if value]
         words += [[name] for name, is_on in switches.items() if is_on]
+        for task in self.followers:
+            file, run = (task.run / "wanted.json").absolute(), task.run.absolute()
+            words.append(["--follower", str(file), str(run)])
         return [
             "-m",
             "keras_seg.runs.train",
@@ -304,14 +338,18 @@ class Task:
             threads=execution.threads,
             allow_inexact=execution.allow_inexact,
             restart=execution.restart,
+            extend=execution.extend,
             tensorboard=execution.tensorboard,
             title=title,
+            followers=[(task.config, task.run) for task in self.followers],
         )
         data, threads = execution.prepared.folder, execution.threads
         try:
             training.train(self.config, data, self.run, options)
-            if self.evaluates:
-                training.evaluate(self.run, data, stage.split, threads, stage.full_size)
+            for task in (self, *self.followers):
+                if self.evaluates and run_folder.read_metrics(task.run) is not None:
+                    run, split = task.run, stage.split
+                    training.evaluate(run, data, split, threads, stage.full_size)
         except InterruptedRunError:
             raise
         except KerasSegError as error:

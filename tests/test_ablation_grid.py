@@ -1,0 +1,189 @@
+"""Questions in one line: arms, titles, defaults, and what makes no sense."""
+
+import dataclasses
+
+import pytest
+
+from keras_seg import command_line
+from keras_seg import study as studies
+from keras_seg.ablation import grid
+from keras_seg.ablation.grid import Question, Varied
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import UsageError
+from keras_seg.study import Request
+
+ICNET = {"net": {"name": "icnet"}, "steps": 40}
+
+
+@pytest.fixture(scope="module")
+def prepared(shapes):
+    return open_prepared(shapes)
+
+
+def arms(prepared, *texts, values=ICNET, **how):
+    question = Question(values, tuple(map(grid.parse, texts)), **how)
+    study = grid.study(question, prepared)
+    (plan,) = study.plans.values()
+    return plan.stages[0].arms(plan.base("demo", study.data))
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "values"),
+    [
+        ("loss.weights=none,w1", "loss.weights", ("none", "w1")),
+        ("loss.weights=none,[1,2.5]", "loss.weights", ("none", [1, 2.5])),
+        ("augment.mirror=0,0.5", "augment.mirror", (0, 0.5)),
+        ("data.size=[32,64],[64,96]", "data.size", ([32, 64], [64, 96])),
+        ("augment.swap_lr=true,false,null", "augment.swap_lr", (True, False, None)),
+        ("net=icnet,unet_bn", "net", ("icnet", "unet_bn")),
+        ("net.name=icnet,unet", "net", ("icnet", "unet")),
+        (
+            'net={"name":"hourglass","stacks":2},icnet',
+            "net",
+            ({"name": "hourglass", "stacks": 2}, "icnet"),
+        ),
+    ],
+)
+def test_values_are_json_or_bare_words(text, path, values):
+    assert grid.parse(text) == Varied(path, values)
+
+
+def test_several_settings_make_every_combination(prepared):
+    found = arms(prepared, "loss.weights=none,w1", "augment.mirror=0,0.5")
+    assert [arm.title for arm in found] == [
+        "weights none, mirror 0",
+        "weights none, mirror 0.5",
+        "weights w1, mirror 0",
+        "weights w1, mirror 0.5",
+    ]
+    assert found[3].name == "weights_w1_mirror_0_5"
+    made = [(arm.config.loss.weights, arm.config.augment.mirror) for arm in found]
+    assert made == [("none", 0.0), ("none", 0.5), ("w1", 0.0), ("w1", 0.5)]
+
+
+def test_one_at_a_time_is_around_the_base(prepared):
+    texts = ("loss.weights=none,w1", "augment.mirror=0.5")
+    found = arms(prepared, *texts, one_at_a_time=True)
+    assert [arm.title for arm in found] == ["base", "weights w1", "mirror 0.5"]
+    made = [(arm.config.loss.weights, arm.config.augment.mirror) for arm in found]
+    assert made == [("none", 0.0), ("w1", 0.0), ("none", 0.5)]
+
+
+def test_networks_are_arms(prepared):
+    values = {"steps": 40}
+    texts = ("optimizer.lr=0.001,0.01", "net=icnet,unet_bn")
+    found = arms(prepared, *texts, values=values)
+    assert [arm.title for arm in found][:2] == ["icnet, lr 0.001", "icnet, lr 0.01"]
+    assert [arm.config.net.name for arm in found] == ["icnet"] * 2 + ["unet_bn"] * 2
+    assert {arm.config.optimizer.name for arm in found} == {"adam"}
+    study = grid.study(Question(values, (grid.parse("net=icnet,unet"),)), prepared)
+    assert study.title == f"Which network is best on {prepared.folder.name}?"
+    assert list(study.plans) == ["net"]
+
+
+def test_the_defaults_fit_the_data(prepared):
+    """24 x 40 px: multiples of 32 of about 192 x 256 pixels in that aspect ratio.
+
+    zoom = sqrt(49152 / 960) = 7.155: 171.7 x 286.2, so 160 x 288.
+    """
+    (first, _) = arms(prepared, "loss.weights=none,w1")
+    assert first.config.data.size == (160, 288)
+    assert first.config.optimizer.lr == 1e-3
+    assert first.config.validation.every == 4  # 10 validations
+    own = ICNET | {"optimizer": {"name": "sgd"}, "validation": {"every": 7}}
+    (first, _) = arms(prepared, "loss.weights=none,w1", values=own)
+    assert first.config.optimizer.name == "sgd"
+    assert first.config.validation.every == 7
+
+
+def test_photographs_of_many_sizes_keep_their_median_aspect_ratio(prepared):
+    sizes = [(300, 200), (600, 400), (900, 600), (200, 300), (303, 200)]
+    samples = tuple(
+        dataclasses.replace(sample, height=height, width=width)
+        for sample, (height, width) in zip(prepared.samples("train"), sizes)
+    )
+    several = dataclasses.replace(
+        prepared, image_size=None, _samples={"train": samples, "val": samples}
+    )
+    # 3 : 2; sqrt(49152 / 1.5) = 181.0, so 271.5 x 181.0
+    (first, _) = arms(several, "loss.weights=none,w1")
+    assert first.config.data.size == (256, 192)
+
+
+def test_epochs_are_equal_whatever_the_batch(prepared):
+    """10 images: an epoch is 1 batch of 16 and 3 of 4 images."""
+    values = {"net": {"name": "icnet"}}
+    found = arms(prepared, "data.batch=16,4", values=values, epochs=5)
+    assert [arm.config.steps for arm in found] == [5, 15]
+
+
+@pytest.mark.parametrize(
+    ("texts", "how", "words"),
+    [
+        (["loss.weights"], {}, "gives no values"),
+        (["loss.weights=w1"], {}, "has one value, so it varies nothing"),
+        (["loss.weights=w1,w1"], {}, "has the value 'w1' twice"),
+        (["loss.weight=w1,w2"], {}, "no setting 'loss.weight'"),
+        (["loss.weights=w1,w9"], {}, "loss.weights is 'w9'"),
+        (["seed=1,2"], {}, "--vary cannot take seed: --seeds"),
+        (["loss.l1=0,1", "loss.l1=2,3"], {}, "loss.l1 is given twice"),
+        (["loss.l1=0"], {"one_at_a_time": True}, "All arms are alike"),
+        (["net=icnet,lenet"], {}, "net.name is 'lenet'"),
+        (["loss.l1=0,1"], {"name": "../x"}, "is no name of a folder"),
+        (["loss.l1=0,1"], {"values": {"steps": 4}}, "--net is missing"),
+    ],
+)
+def test_what_makes_no_sense_is_named(texts, how, words, prepared):
+    with pytest.raises(UsageError, match=words):
+        arms(prepared, *texts, **how)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--vary loss.l1=0,1 --net icnet", "How long is each arm trained"),
+        ("--vary loss.l1=0,1 --steps 4 --epochs 2", "Both --steps and --epochs"),
+        ("--vary loss.l1=0,1 --steps 4 --set steps=3", "Both --steps and --set steps"),
+        ("--vary loss.l1=0,1 --stage filters", "leave out --study, --stage"),
+        ("--net icnet --stage filters --steps 3", "--steps is of a question of your"),
+        ("--vary loss.l1=0,1 --budget soon", "--budget 'soon' is no time"),
+    ],
+)
+def test_options_that_do_not_go_together(words, message, shapes):
+    with pytest.raises(UsageError, match=message):
+        studies.find(studies.parse([*words.split(), "--data", str(shapes)], "run"))
+
+
+def test_a_question_without_data_asks_for_them():
+    request = Request(vary=(Varied("loss.l1", (0, 1)),), net="icnet", steps=2)
+    with pytest.raises(UsageError, match="--data is missing: a question of your own"):
+        studies.find(request)
+
+
+def test_a_configuration_file_is_the_base(shapes, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text('{"net": "unet", "loss": {"l1": 3}, "steps": 9, "seed": 4}')
+    words = f"--vary loss.weights=none,w1 --config {file} --data {shapes}"
+    words += " --set optimizer.lr=0.5 --size 64 32"
+    study, _ = studies.find(studies.parse(words.split(), "run"))
+    base = study.plans["unet-loss-weights"].base("demo", study.data)
+    assert (base.net.name, base.loss.l1, base.steps) == ("unet", 3.0, 9)
+    assert (base.optimizer.lr, base.data.size, base.seed) == (0.5, (64, 32), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("45m", 2700), ("2h", 7200), ("1h30m", 5400)]
+)
+def test_a_budget_is_a_time(text, seconds):
+    assert command_line.time_span(text) == seconds
+    words = ["--vary", "loss.l1=0,1", "--budget", text]
+    assert studies.parse(words, "run").budget == seconds
+
+
+def test_the_plan_of_a_question(shapes, capsys):
+    words = f"--vary loss.weights=none,w1 --net icnet --steps 4 --data {shapes} --plan"
+    assert studies.main(words.split()) == 0
+    first, none, w1 = capsys.readouterr().out.splitlines()
+    assert first.startswith("icnet-loss-weights question: ")
+    assert '"weights": "none"' in none
+    assert '"weights": "w1"' in w1

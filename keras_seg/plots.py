@@ -46,7 +46,7 @@ DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 # PASCAL VOC's colours for both. SURREAL paints its background almost as it paints the
 # upper spine, the largest part.
 BACKGROUND_COLOUR, IGNORED_COLOUR = (0, 0, 0), (224, 224, 192)
-WRONG_COLOUR = (213, 45, 60)  # of an error
+WRONG_COLOUR = (255, 64, 200)  # of an error: pink, which few palettes have
 LOG_RATIO = 25  # a loss that spans more than this is drawn on a logarithmic axis
 MOST_LABELS = 8  # lines that can be told apart; the others are grey
 LEGEND_CHARACTERS = 84  # that fit side by side under a figure of standard width
@@ -204,7 +204,7 @@ def paint(label: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
 def paint_errors(
     label: np.ndarray, prediction: np.ndarray, right: Colour
 ) -> np.ndarray:
-    """RGB uint8 [H, W, 3]: what is wrong in red, what is not labelled off-white.
+    """RGB uint8 [H, W, 3]: what is wrong in pink, what is not labelled off-white.
 
     Args:
         label, prediction: class ids [H, W].

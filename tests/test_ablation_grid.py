@@ -77,8 +77,9 @@ def test_networks_are_arms(prepared):
     assert [arm.config.net.name for arm in found] == ["icnet"] * 2 + ["unet_bn"] * 2
     assert {arm.config.optimizer.name for arm in found} == {"adam"}
     study = grid.study(Question(values, (grid.parse("net=icnet,unet"),)), prepared)
-    assert study.title == f"Which network is best on {prepared.folder.name}?"
-    assert list(study.plans) == ["net"]
+    assert study.title == f"net on {prepared.folder.name}"
+    (stage,) = study.plans["net"].stages
+    assert stage.question == f"Which network is best on {prepared.folder.name}?"
 
 
 def test_the_defaults_fit_the_data(prepared):

@@ -91,12 +91,12 @@ def test_the_iou_of_an_image_is_the_mean_of_its_classes():
     assert disputed.image_ious(counts) == {"a": pytest.approx(0.5), "b": 0.5}
 
 
-def test_an_error_map_is_red_where_it_is_wrong():
+def test_an_error_map_is_pink_where_it_is_wrong():
     label = np.array([[0, 1, 255], [2, 2, 0]])
     prediction = np.array([[0, 2, 1], [2, 0, 0]])
     found = plots.paint_errors(label, prediction, (1, 2, 3))
-    red, ok, void = plots.WRONG_COLOUR, (1, 2, 3), plots.IGNORED_COLOUR
-    expected = [[ok, red, void], [ok, red, ok]]
+    pink, ok, void = plots.WRONG_COLOUR, (1, 2, 3), plots.IGNORED_COLOUR
+    expected = [[ok, pink, void], [ok, pink, ok]]
     np.testing.assert_array_equal(found, np.array(expected, np.uint8))
 
 

@@ -60,12 +60,14 @@ def copied(short, tmp_path):
     return shutil.copytree(short, tmp_path / "run")
 
 
-def test_an_extended_run_has_the_bits_of_one_in_one_piece(copied, long, shapes, capsys):
+def test_an_extended_run_has_the_bits_of_one_in_one_piece(copied, long, shapes, capfd):
     """Also where it is killed on its way, and the command is given again."""
     wanted = CONFIG.changed(steps=11)
     with at_step(8, ask_to_stop), pytest.raises(InterruptedRunError):
         train(wanted, shapes, copied, OPTIONS)
-    assert "extending" in capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert "extending" in said
+    assert "SIGTERM: saving after this step; the same command resumes." in said
     assert not (copied / "metrics.json").exists()
     assert not (copied / "evaluation").exists()  # of weights that may no longer be best
     train(wanted, shapes, copied, OPTIONS)

@@ -143,9 +143,9 @@ def study(question: Question, prepared: Prepared) -> Study:
         in_chain=True,
     )
     plan = Plan(lambda data: base, (stage,), stride=STRIDE, chained=False)
-    return Study(
-        STUDY, stage.question, (), facts(prepared), {name: plan}, synthetic=False
-    )
+    paths = ", ".join(varied.path for varied in question.varied)
+    title = f"{paths} on {prepared.folder.resolve().name}"
+    return Study(STUDY, title, (), facts(prepared), {name: plan})
 
 
 def facts(prepared: Prepared) -> DataFacts:

@@ -47,7 +47,7 @@ def blocks(view: StageView) -> list:
     rows = [(name, f"{kind}: {_percent(ious[name])}") for name, kind in extremes]
     result: list = [
         Heading(3, "The winner's worst and best images"),
-        Paragraph(f"{text}. Red pixels are wrong.", "note"),
+        Paragraph(f"{text}. Pink pixels are wrong.", "note"),
         _grid(view, "extremes", rows, {winner: kept}),
     ]
     common = set.intersection(*(set(kept) & set(ious) for ious, kept in found.values()))
@@ -68,7 +68,7 @@ def _disputed(view: StageView, found: Mapping, common: set[str]) -> list:
     for name in chosen:
         of_arms = [ious[name] for ious, _ in found.values()]
         rows.append((name, f"{_percent(min(of_arms))} to {_percent(max(of_arms))}"))
-    text = "Those on which the arms' IoUs are farthest apart. Red pixels are wrong."
+    text = "Those on which the arms' IoUs are farthest apart. Pink pixels are wrong."
     kept = {arm: kept for arm, (_, kept) in found.items()}
     return [
         Heading(3, "The most disputed images"),

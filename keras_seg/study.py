@@ -27,7 +27,7 @@ from keras_seg.command_line import positive_int
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import ArmsFailedError, KerasSegError, UsageError
 from keras_seg.report import wording
-from keras_seg.runs import executors, face
+from keras_seg.runs import executors, face, recipes
 from keras_seg.runs import train as training
 from keras_seg.runs.options import training_key
 
@@ -413,7 +413,7 @@ def ask(request: Request, steps: int | None = None) -> grid.Question:
     values = face.read_config(request.config)
     for name in ("seed", "extended"):
         values.pop(name, None)
-    face.set_recipe(values, request.recipe)
+    recipes.apply(values, request.recipe)
     if request.net is not None:
         face.set_part(values, "net", request.net)
     if request.size is not None:

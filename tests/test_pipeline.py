@@ -146,6 +146,24 @@ def test_samples_are_kept_in_memory_up_to_the_limit(folder):
         some.plain(2)
 
 
+def test_more_samples_are_kept_while_memory_is_free(folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 24 * 40 * 4)  # one sample in any case
+    monkeypatch.setattr(pipeline, "FREE_CHECKED", 2)
+    shares = iter([0.9, 0.2, 0.9])  # the last one comes too late
+    monkeypatch.setattr(pipeline, "free_memory", lambda: next(shares))
+    samples = Samples(folder, "train", (24, 40))
+    assert len(samples) == 7
+    for k in range(7):
+        samples.plain(k)
+    for sample in folder.samples("train"):
+        sample.image.unlink()
+    for k in range(3):
+        samples.plain(k)
+    with pytest.raises(DataError, match="s3.png"):
+        samples.plain(3)
+    assert next(shares) == 0.9
+
+
 def test_a_limit_takes_samples_from_all_over_the_split(folder):
     samples = Samples(folder, "train", (24, 40), limit=2)
     assert (len(samples), samples.ids) == (2, ("s1", "s5"))  # of 7, two strides of 3.5

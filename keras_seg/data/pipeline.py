@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -40,7 +41,11 @@ from keras_seg.labels import IGNORE_ID, Head
 if TYPE_CHECKING:
     import tensorflow as tf
 
-CACHE_BYTES = 1 << 30  # of decoded samples a split keeps in memory, at most
+# A split keeps this much of decoded samples in memory, and more as long as a quarter of
+# the machine's memory is free: several arms may run on it.
+CACHE_BYTES = 1 << 30
+FREE_SHARE = 0.25
+FREE_CHECKED = 64  # samples from one look at the memory to the next
 PREFETCHED = 2  # batches that are ready before they are asked for
 
 # The purposes of random generators: each (seed, index, purpose) has its own stream
@@ -59,7 +64,8 @@ class Samples:
             with 255.
         limit: None, or the number of samples used.
         choice: which ones: "spread" over the split and its sequences, or the "first".
-        cache_bytes: memory for decoded samples; the others are decoded each time.
+        cache_bytes: memory for decoded samples; the others are decoded each time. None
+            is as much as fits (`FREE_SHARE`).
 
     Attributes:
         joints: float32 [N, 24, 2], (x, y) in pixels at `size`, NaN for a joint outside
@@ -80,7 +86,7 @@ class Samples:
         padded_size: tuple[int, int] | None = None,
         limit: int | None = None,
         choice: str = "spread",
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
     ):
         every = prepared.samples(split)
         chosen = _chosen(every, limit, choice)
@@ -95,7 +101,9 @@ class Samples:
         self.joints = self._resized_joints(joints, split)
         self.error: Exception | None = None
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._cache_length = cache_bytes // (height * width * 4)
+        self._takes_more = cache_bytes is None
+        wanted = CACHE_BYTES if cache_bytes is None else cache_bytes
+        self._cache_length = wanted // (height * width * 4)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -115,9 +123,18 @@ class Samples:
         pair = self._cache.get(k)
         if pair is None:
             pair = self._read(self._files[k])
-            if len(self._cache) < self._cache_length:
+            if self._has_room():
                 self._cache[k] = pair
         return *pair, None if self.joints is None else self.joints[k]
+
+    def _has_room(self) -> bool:
+        if len(self._cache) < self._cache_length:
+            return True
+        if self._takes_more and free_memory() > FREE_SHARE:
+            self._cache_length += FREE_CHECKED
+            return True
+        self._takes_more = False  # what is free later is for others
+        return False
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         image, label = (
@@ -170,6 +187,32 @@ def _chosen(samples: Sequence[Sample], limit: int | None, choice: str) -> list[i
         range(count), key=lambda k: (samples[k].sequence or samples[k].id, k)
     )
     return sorted(ordered[(2 * k + 1) * count // (2 * limit)] for k in range(limit))
+
+
+def free_memory() -> float:
+    """The share, 0..1, of the memory this process may use that is free; 0 if unknown.
+
+    The smaller one of the machine's (Linux) and the container's (cgroup version 2).
+    """
+    group = Path("/sys/fs/cgroup")
+    try:
+        machine = _numbers(Path("/proc/meminfo"))
+        share = machine["MemAvailable"] / machine["MemTotal"]
+    except (OSError, KeyError):
+        return 0.0
+    try:
+        most = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        cached = _numbers(group / "memory.stat")["inactive_file"]  # given up on demand
+    except (OSError, KeyError, ValueError):  # no container, or one without a limit
+        return share
+    return min(share, 1 - (used - cached) / most)
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """{name: number} of a file of lines "name: number unit"."""
+    lines = [line.replace(":", " ").split() for line in file.read_text().splitlines()]
+    return {line[0]: int(line[1]) for line in lines}
 
 
 def sample_at(seed: int, index: int, count: int) -> int:

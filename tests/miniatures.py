@@ -15,7 +15,7 @@ from scipy.io import savemat
 from keras_seg import storage
 from keras_seg.data import prepared
 from keras_seg.data.prepared import Prepared, read_label
-from keras_seg.data.surreal import LABELS
+from keras_seg.data.surreal.parts import MERGES
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.labels import LabelSpec
 
@@ -197,18 +197,22 @@ def publish(out, name, labels: LabelSpec, samples: list[NewSample]) -> Prepared:
     return write_prepared(out, name, labels, samples, lambda s: [s], Options(), {})[0]
 
 
-def bodies(out: Path, counts=(("train", 6), ("val", 4), ("test", 3))) -> Path:
-    """A prepared folder with SURREAL's 25 classes and 24 joints; 40 x 48 px."""
+def bodies(
+    out: Path, counts=(("train", 6), ("val", 4), ("test", 3)), merge="none"
+) -> Path:
+    """A prepared folder with SURREAL's classes and 24 joints; 40 x 48 px."""
+    labels, merged = MERGES[merge]
     rng = np.random.default_rng(8)
     size = (40, 48)
     samples = []
     for split, count in counts:
         for number in range(count):
-            label, name = blobs(rng, size, range(25)), f"{split}{number}"
+            label = np.take(merged, blobs(rng, size, range(25))).astype(np.uint8)
+            name = f"{split}{number}"
             joints = rng.uniform(0, size[::-1], (24, 2)).astype("float32")
-            image = LABELS.colourise(label)
+            image = labels.colourise(label)
             samples.append(NewSample(split, name, image, label, joints=joints))
-    return publish(out, "bodies", LABELS, samples).folder
+    return publish(out, "bodies", labels, samples).folder
 
 
 def shapes(

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_seg import nets
+from keras_seg.data.surreal.parts import SURREAL14
 from keras_seg.nets import hourglass
 
 
@@ -73,6 +74,27 @@ def test_heads_of_the_hierarchy_follow_the_chain(stacks, chain):
         assert outputs[name].shape == (None, 32, 48, classes)
         lookup = heads[name].lookup
         assert lookup == (None if classes == 25 else hourglass.LEVELS[classes])
+
+
+def test_levels_of_the_merged_parts_are_those_of_their_members():
+    """The same bodies, arms and legs, whether 24 parts are labelled or 14."""
+    for level in (2, 5, 7):
+        pairs = zip(SURREAL14, hourglass.LEVELS[level])
+        merged = hourglass.LEVELS_14[level]
+        assert all(merged[part] == wanted for part, wanted in pairs)
+
+
+@pytest.mark.parametrize(
+    ("stacks", "chain"), [(1, [15]), (4, [2, 5, 7, 15]), (6, [2, 5, 7, 15, 15, 15])]
+)
+def test_heads_of_the_hierarchy_of_merged_parts(stacks, chain):
+    knobs = {"stacks": stacks, "targets": "hierarchy", "depth": 1, "features": 8}
+    outputs = outline((32, 48), 15, **knobs).output
+    heads = nets.heads("hourglass", 15, **knobs)
+    for (name, head), classes in zip(heads.items(), chain, strict=True):
+        assert outputs[name].shape == (None, 32, 48, classes)
+        wanted = None if classes == 15 else hourglass.LEVELS_14[classes]
+        assert head.lookup == wanted
 
 
 def test_joint_branch_predicts_heatmaps_and_is_dropped_for_prediction():

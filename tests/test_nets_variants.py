@@ -123,7 +123,12 @@ def test_counts(name, size, num_classes, knobs, trainable, weights):
         ("segnet_basic", 2, {"upsample": "linear"}, "upsample .* linear;.* deconv"),
         ("segnet_basic", 2, {"input_norm": "mean"}, "input_norm .* mean;.* lrn, None"),
         ("unet_valid", 2, {"output_policy": "pad"}, "policy .* pad;.* resize, crop"),
-        ("hourglass", 12, {"targets": "hierarchy"}, "hierarchy.* 25 .* 12.* full"),
+        (
+            "hourglass",
+            12,
+            {"targets": "hierarchy"},
+            "hierarchy.* 25 .* 15 .* 12.* full",
+        ),
         ("hourglass", 25, {"targets": "coarse"}, "targets .* coarse;.* full, hier"),
         ("hourglass", 25, {"joints": 24, "aux_at": 3}, "aux_at .* 3;.* last of 4"),
         ("hourglass", 25, {"stem_stride": 3}, "stem_stride .* 3;.* 1, 2"),

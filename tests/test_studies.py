@@ -6,6 +6,7 @@ The arms are those of scale smoke, here at the smallest size and with narrow lay
 import csv
 import gc
 import importlib
+import json
 
 import miniatures
 import numpy as np
@@ -115,6 +116,30 @@ def test_every_stage_at_scale_smoke(study, net, stage, bodies, studied):
     folder = studied / study / net
     assert (folder / "report.html").stat().st_size > 10_000
     assert (folder / "tables" / f"{stage}.csv").is_file()
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """SURREAL's own 14 parts, under a name whose groups are those of 24."""
+    folder = tmp_path_factory.mktemp("merged") / "bodies"
+    miniatures.bodies(folder, merge="surreal14")
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"dataset": "surreal"}))
+    miniatures.resign(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("net", "stage"),
+    [(net, stage.name) for study, net, _, stage in STAGES if study == "body_parts"],
+)
+def test_every_stage_of_bodies_with_merged_parts(net, stage, merged, studied):
+    out = studied / "merged"
+    run(merged, out, "--study", "body_parts", "--net", net, "--stage", stage)
+    with open(out / "body_parts" / net / "tables" / f"{stage}.csv") as file:
+        states = {row["arm"]: row["state"] for row in csv.DictReader(file)}
+    assert set(states.values()) - {""} == {"done"}
 
 
 @pytest.mark.slow

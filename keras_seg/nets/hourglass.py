@@ -46,6 +46,13 @@ LEVELS = {
     + (11, 11),
     25: tuple(range(25)),
 }
+# The same of SURREAL's own 14 parts, for data prepared with --merge surreal14
+LEVELS_14 = {
+    2: (0,) + (1,) * 14,
+    5: (0, 1, 2) + (3,) * 6 + (4,) * 6,
+    7: (0, 1, 2) + (3, 4, 4) * 2 + (5, 6, 6) * 2,
+    15: tuple(range(15)),
+}
 CHAINS = {
     1: (25,),
     2: (2, 25),
@@ -80,7 +87,7 @@ def build(
 
     Args:
         num_classes: classes of the last stack, and of the others too if targets is
-            "full"; must be 25 if it is "hierarchy".
+            "full"; 25, or 15 (`LEVELS_14`), if it is "hierarchy".
         filter_scale: factor on `features` and `stem`.
         stacks: number of hourglasses in a row.
         depth: number of poolings in an hourglass.
@@ -144,9 +151,9 @@ def heads(
 ) -> dict[str, Head]:
     """The outputs of `build` with these knobs; every stack's loss has weight 1."""
     stride = stem_stride * (2 if stem_pool else 1)
-    result = {}
+    levels, result = LEVELS_14 if num_classes == 15 else LEVELS, {}
     for i, classes in enumerate(_classes(num_classes, stacks, targets)):
-        lookup = LEVELS[classes] if classes != num_classes else None
+        lookup = levels[classes] if classes != num_classes else None
         result["logits" if i == stacks - 1 else f"stack{i}_logits"] = Head(
             lookup=lookup
         )
@@ -166,7 +173,11 @@ def _classes(num_classes, stacks, targets):
     """The number of classes of each stack."""
     if targets == "full":
         return (num_classes,) * stacks
-    return CHAINS[min(stacks, 6)] + (25,) * (stacks - 6)
+    chain = CHAINS[min(stacks, 6)] + (25,) * (stacks - 6)
+    if num_classes == 15:
+        coarse = tuple(classes for classes in chain if classes in LEVELS_14)
+        chain = coarse + (15,) * (stacks - len(coarse))
+    return chain
 
 
 def _module(x, channels, name, head, *, depth, remat, dropout):
@@ -230,10 +241,10 @@ def _check(num_classes, stacks, depth, stem_stride, targets, joints, aux_at):
     blocks.check_at_least_1("hourglass", "depth", depth)
     blocks.check_choice("hourglass", "stem_stride", stem_stride, (1, 2))
     blocks.check_choice("hourglass", "targets", targets, ("full", "hierarchy"))
-    if targets == "hierarchy" and num_classes != 25:
+    if targets == "hierarchy" and num_classes not in (25, 15):
         raise UsageError(
-            f"targets of hourglass is hierarchy, which needs SURREAL's 25 classes, not "
-            f"{num_classes}. Choose full."
+            f"targets of hourglass is hierarchy, which needs SURREAL's 25 classes, or "
+            f"the 15 of its merged parts, not {num_classes}. Choose full."
         )
     if joints and not 0 <= aux_at < stacks - 1:
         raise UsageError(

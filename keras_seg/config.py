@@ -265,8 +265,16 @@ class LossSettings(Part):
     )
     false_positives: float = setting(0.3, "tversky: weight of false positives")
     false_negatives: float = setting(0.7, "tversky: weight of false negatives")
-    l1: float = setting(0.0, "penalty on |prediction - truth| (CLOTH)")
-    l2: float = setting(0.0, "penalty on (prediction - truth)^2 (CLOTH)")
+    l1: float = setting(0.0, "penalty on |prediction - truth| (CLOTH), or on |kernel|")
+    l2: float = setting(
+        0.0, "penalty on (prediction - truth)^2 (CLOTH), or on kernel^2"
+    )
+    # CLOTH's "L1 and L2 regularization" may mean either.
+    penalise: str = setting(
+        "error",
+        "what l1 and l2 penalise: the error of the prediction, or the kernels",
+        choices=("error", "kernels"),
+    )
     joint_weight: float = setting(1.0, "factor of the hourglass' joint branch")
 
     def __post_init__(self):

@@ -552,14 +552,15 @@ def build(settings: LossSettings, weights: np.ndarray | None) -> PixelLoss:
     """The loss of every label head of a run, with its penalties.
 
     Args:
-        settings: `name` is a key of `keras_seg.config.LOSSES`.
+        settings: `name` is a key of `keras_seg.config.LOSSES`. Penalties on the
+            kernels are the network's (`penalise_kernels`).
         weights: [C] class weights (`class_weights.from_counts`), or None.
     """
     loss = _named(settings.name, settings, weights)
     if settings.plus is not None:
         second = _named(settings.plus, settings, weights)
         loss = Sum(loss, second, settings.plus_weight)
-    if settings.l1 or settings.l2:
+    if (settings.l1 or settings.l2) and settings.penalise == "error":
         loss = WithErrorPenalty(loss, l1=settings.l1, l2=settings.l2)
     return loss
 

@@ -8,6 +8,7 @@ own is named by its path.
 import dataclasses
 import difflib
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -45,6 +46,8 @@ SYNTHETIC = Path("datasets/prepared/synthetic_humans")
 CLIPS = (400, 60, 60)
 FRAMES = 4
 SYNTHETIC_SIZE = (320, 320)
+# Of the document's training images: with fewer the data were cut, not cleaned
+LEAST_SHARE = 0.9
 VALIDATION_SHARE = 6  # training images for one of validation; BODY 2.2
 MOST_JOBS = 64  # tasks given to a cluster at once; it queues what does not fit
 DESCRIPTION = """Run a stage of a study: train its arms, choose a winner, report.
@@ -126,7 +129,11 @@ class Request:
         action="append",
         metavar="KEY=VALUE",
     )
-    seeds: int = option(1, "runs per arm", type=positive_int, metavar="K")
+    seeds: int | None = option(
+        help="runs per arm; default: 1, at scale paper as many as the document has",
+        type=positive_int,
+        metavar="K",
+    )
     jobs: int | None = option(
         help="arms at the same time; default: 1, with ray as many as fit",
         type=positive_int,
@@ -144,6 +151,9 @@ class Request:
     init_weights: str | None = option(
         help="for the arms that start from pretrained weights; see --list",
         metavar="FILE|imagenet",
+    )
+    init_base: bool = switch(
+        "let the base of the stages start from --init-weights as well"
     )
     winner: str | None = option(
         help="start from this arm of an earlier stage", metavar="[STAGE/]ARM"
@@ -167,6 +177,8 @@ class Request:
             )
         if self.size is not None and "data.size" in settings:
             raise UsageError("--size and --set data.size both name a size; give one.")
+        if self.init_base and self.init_weights is None:
+            raise UsageError("--init-base needs the weights: --init-weights FILE.")
         self._check_own()
 
     def _check_own(self) -> None:
@@ -348,6 +360,7 @@ def run(request: Request) -> Outcome:
         steps, seconds = fit_budget(request, study, parts[0], prepared)
         study = grid.study(ask(request, steps), prepared)
         parts = choose(request, study, prepared)
+    check_own_size(request, study, parts, prepared)
     if prepared is None:
         prepared = make_synthetic_humans()
     results, report, said = [], Path(), []
@@ -446,7 +459,7 @@ def fit_budget(
             [arm.config for arm in stage.arms(part.base)],
             prepared,
             execution.folder,
-            seeds=request.seeds,
+            seeds=seeds(request, study),
             validations=grid.VALIDATIONS,
             threads=execution.threads,
             launch=execution.launch,
@@ -506,24 +519,43 @@ def choose(request: Request, study: Study, prepared: Prepared | None) -> list[Pa
         UsageError: an unknown network, stage or winner, or a size that the base's
             network cannot take.
     """
-    facts = data_facts(request, study, prepared)
     parts = []
     if request.vary:
         ((name, plan),) = study.plans.items()
+        facts = data_facts(request, study, plan.stages[0], prepared)
         return [Part(name, plan, plan.stages, plan.base(request.scale, facts))]
-    for net, plan, stages in _stages(request, study):
+    for net, plan, asked in _stages(request, study):
         if request.stage == "all" and prepared is not None:
-            stages = _relevant(stages, prepared)
-        with blaming(f"The configuration of {net} in {request.study} cannot be made"):
-            base = plan.base(request.scale, facts)
-        base = protocol.with_settings(base, request.settings)
-        if request.size is not None:
-            base = base.changed(data={"size": request.size})
-        if not base.net.knobs:  # with knobs, asking imports Keras
-            training.check_size(base)
-        runner.check_winner(plan, stages, base, request.winner)
-        parts.append(Part(net, plan, stages, base))
+            asked = _relevant(asked, prepared)
+        # Only a plan without data may have stages of several data sets.
+        for facts, stages in itertools.groupby(
+            asked, lambda stage: data_facts(request, study, stage, prepared)
+        ):
+            parts.append(_part(request, net, plan, list(stages), facts))
     return parts
+
+
+def _part(
+    request: Request, net: str, plan: Plan, stages: list[Stage], facts: DataFacts
+) -> Part:
+    """Stages of one network with the base they start from."""
+    with blaming(f"The configuration of {net} in {request.study} cannot be made"):
+        base = plan.base(request.scale, facts)
+    base = protocol.with_settings(base, request.settings)
+    if request.size is not None:
+        base = base.changed(data={"size": request.size})
+    if request.init_base and request.init_weights is not None:
+        if not plan.pretrained:
+            raise UsageError(
+                f"--init-base: the stages of {net} start from no published weights. "
+                "Leave it out; arms that start from weights take --init-weights alone."
+            )
+        weights = training.sha256(request.init_weights)
+        base = base.changed(net={"init_weights_sha256": weights})
+    if not base.net.knobs:  # with knobs, asking imports Keras
+        training.check_size(base)
+    runner.check_winner(plan, stages, base, request.winner)
+    return Part(net, plan, stages, base)
 
 
 def _stages(request: Request, study: Study) -> Iterator[tuple[str, Plan, list[Stage]]]:
@@ -585,10 +617,12 @@ def _relevant(stages: list[Stage], prepared: Prepared) -> list[Stage]:
     return certain and [s for s in stages if s in certain or not s.datasets] or stages
 
 
-def data_facts(request: Request, study: Study, prepared: Prepared | None) -> DataFacts:
+def data_facts(
+    request: Request, study: Study, stage: Stage, prepared: Prepared | None
+) -> DataFacts:
     """Of the data given; else with --plan of the document's, else of the synthetic."""
     if request.action != "run" and request.data is None:
-        return study.data
+        return study.facts(stage)
     if prepared is None:
         return DataFacts(SYNTHETIC_SIZE, CLIPS[0] * FRAMES)
     images = len(prepared.samples("train"))
@@ -659,6 +693,31 @@ def check_claims(stage: Stage, prepared: Prepared | None) -> None:
             )
 
 
+def check_own_size(
+    request: Request, study: Study, parts: Sequence[Part], prepared: Prepared | None
+) -> None:
+    """UsageError where smaller images would pass for those of the document.
+
+    At scale paper, on the document's data, a stage that is scored at the images' own
+    size would be scored at the size they were prepared at.
+    """
+    if prepared is None or request.scale != "paper" or changes(request):
+        return
+    size = prepared.image_size
+    for stage in (stage for part in parts for stage in part.stages):
+        wanted = study.facts(stage).image_size
+        is_asked = prepared.dataset in (stage.datasets or study.datasets)
+        if not (stage.full_size and is_asked and size):
+            continue
+        if math.prod(size) < math.prod(wanted):
+            raise UsageError(
+                f"The images of --data {prepared.folder} have {wording.size(size)}. "
+                f"The stage {stage.name} is scored at the images' own size, "
+                f"{wording.size(wanted)} in the document. Prepare the data again "
+                "without --size, or name another --scale."
+            )
+
+
 def make_synthetic_humans() -> Prepared:
     """Generate clips of synthetic people and prepare them as SURREAL's are."""
     from keras_seg.data import synthetic_humans, writer
@@ -673,6 +732,13 @@ def make_synthetic_humans() -> Prepared:
     return synthetic_humans.prepare(SYNTHETIC_RAW, SYNTHETIC, options)[0]
 
 
+def seeds(request: Request, study: Study) -> int:
+    """Runs per arm: as asked for, else at scale paper as many as the document has."""
+    if request.seeds is not None:
+        return request.seeds
+    return study.seeds if request.scale == "paper" else 1
+
+
 def make_execution(
     request: Request, study: Study, net: str, prepared: Prepared
 ) -> runner.Execution:
@@ -683,7 +749,7 @@ def make_execution(
     return runner.Execution(
         folder=request.out / study.name / net,
         prepared=prepared,
-        seeds=request.seeds,
+        seeds=seeds(request, study),
         jobs=jobs,
         threads=threads,
         isolate=request.scale != "smoke" or request.executor != "local",
@@ -767,13 +833,19 @@ def _context(
     training.import_backend()
     from keras_seg.report import context
 
+    prepared, is_own = execution.prepared, _is_own(request, results)
     facts = context.make(
         study,
-        execution.prepared,
+        prepared,
         results,
         command=request.command,
         scale=request.scale,
-        is_own=_is_own(request, results),
+        altered={
+            stage.stage.name: differences(request, study, stage.stage, prepared)
+            for stage in results
+            if not is_own
+        },
+        is_own=is_own,
     )
     facts = dataclasses.replace(
         facts,
@@ -783,16 +855,6 @@ def _context(
             if result.winner is not None
         },
     )
-    if request.size is not None or request.settings:
-        # These are no runs of the document's settings, so its numbers do not stand
-        # beside theirs, as on other data.
-        facts = dataclasses.replace(facts, datasets=())
-        results = [
-            dataclasses.replace(
-                result, stage=dataclasses.replace(result.stage, datasets=())
-            )
-            for result in results
-        ]
     return facts, results
 
 
@@ -825,8 +887,9 @@ def next_steps(
         tool = ["python", f"tools/{verb}.py"] if is_script else ["keras-seg", verb]
         return shlex.join([*tool, str(runs[0]), *more])
 
-    if request.seeds < ENOUGH_SEEDS:
-        more = again("--seeds", str(request.seeds + 2))
+    number = seeds(request, study)
+    if number < ENOUGH_SEEDS:
+        more = again("--seeds", str(number + 2))
         yield "more seeds: how much is chance?", more
     steps = result.arms[0].config.steps
     if request.vary:
@@ -872,6 +935,47 @@ def _without(words: Sequence[str], changed: Sequence[str]) -> list[str]:
         elif not equals and name not in ("--extend", "--restart"):
             position += 1  # its value
     return kept
+
+
+def changes(request: Request) -> str:
+    """The options that make the runs others than the document's; "" without any."""
+    given = {"--size": request.size is not None, "--set": bool(request.settings)}
+    return wording.joined(
+        [name for name, is_given in given.items() if is_given] or [""]
+    )
+
+
+def differences(
+    request: Request, study: Study, stage: Stage, prepared: Prepared
+) -> str:
+    """Why the document's numbers cannot stand beside a stage's, a clause; "" if not.
+
+    Only of the document's data: other data are another matter.
+    """
+    if prepared.dataset not in (stage.datasets or study.datasets):
+        return ""
+    facts, found = study.facts(stage), []
+    if options := changes(request):
+        found.append(f"{options} changed the runs")
+    classes = prepared.labels.num_classes
+    if facts.classes not in (0, classes):
+        found.append(f"the labels have {classes} classes instead of {facts.classes}")
+    images, limit = (
+        len(prepared.samples("train")),
+        prepared.meta["request"].get("limit"),
+    )
+    if limit is not None or images < LEAST_SHARE * facts.train_images:
+        found.append(
+            f"{wording.whole(images)} images were trained on instead of "
+            f"{wording.whole(facts.train_images)}"
+        )
+    size = prepared.image_size
+    if stage.full_size and size != facts.image_size:
+        shown = wording.size(size) if size else "several sizes"
+        found.append(
+            f"the scores are at {shown} instead of {wording.size(facts.image_size)}"
+        )
+    return wording.joined(found) if found else ""
 
 
 def check_failures(results: Iterable[StageResult]) -> None:
@@ -921,7 +1025,7 @@ def header(
     yield (
         f"  {' and '.join(f'{h} x {w} px' for h, w in sizes)}, "
         f"{shown[0] if len(shown) == 1 else f'{shown[0]} to {shown[-1]}'}, "
-        f"{wording.count(request.seeds, 'seed')}"
+        f"{wording.count(seeds(request, study), 'seed')}"
     )
     yield (
         f"  {prepared.folder}: {images['train']} images to train on, "
@@ -930,11 +1034,11 @@ def header(
     runs = list({training_key(run): run for run in runs}.values())  # the others follow
     if math.isnan(seconds):
         costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
-        seconds = request.seeds * sum(
+        seconds = seeds(request, study) * sum(
             estimate.seconds(run, images["val"], costs, speed) for run in runs
         )
     time = "" if math.isnan(seconds) else f": about {command_line.duration(seconds)}"
-    trainings = wording.count(request.seeds * len(runs), "training")
+    trainings = wording.count(seeds(request, study) * len(runs), "training")
     yield f"  {trainings} on {device()}{time}"
     yield f"  {execution.folder}: report.html from the first finished arm on"
 
@@ -1009,21 +1113,24 @@ def listing(request: Request) -> Iterator[str]:
     costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
     prepared = open_prepared(request.data) if request.data else None
     on = f"on {prepared.dataset}, " if prepared else ""
-    runs = f"{on}{wording.count(request.seeds, 'seed')}, one run at a time"
+    many = wording.count(request.seeds or 1, "seed")
+    if request.seeds is None and request.scale == "paper":
+        many = "the documents' seeds"
+    runs = f"{on}{many}, one run at a time"
     yield f"Times: roughly, at scale {request.scale}, {runs}, here and now."
     own = request.study.endswith(".py")
     if not own and not names():
         yield "The studies of the documents are in a checkout of the project."
     for study in map(load, [request.study] if own else names()):
         yield f"--study {request.study if own else study.name}: {study.title}"
-        facts = data_facts(request, study, prepared)
         images = validation_images(request, study, prepared)
         for net, plan in study.plans.items():
             named = f"--net {net} " if len(study.plans) > 1 else ""
-            base = plan.base(request.scale, facts)
             for stage in plan.stages:
+                facts = data_facts(request, study, stage, prepared)
+                base = plan.base(request.scale, facts)
                 arms = runner.planned_arms(plan, stage, base)
-                time = request.seeds * sum(
+                time = seeds(request, study) * sum(
                     estimate.seconds(arm.config, images, costs, speed) for arm in arms
                 )
                 title = f"  {named}--stage {stage.name}: {stage.question}"

@@ -598,6 +598,13 @@ def test_compiled_model_is_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(copy.evaluate(images, labels, verbose=0), before)
 
 
+def test_penalties_on_kernels_are_not_of_the_prediction():
+    settings = LossSettings(l1=0.5, l2=0.5, penalise="kernels")
+    assert type(losses.build(settings, None)) is losses.CrossEntropy
+    settings = LossSettings(l1=0.5, penalise="error")
+    assert type(losses.build(settings, None)) is losses.WithErrorPenalty
+
+
 def test_penalise_kernels():
     image = keras.Input((1, 1, 2))
     inner = keras.Sequential([keras.layers.Conv2D(1, 1, name="inner")])

@@ -26,8 +26,8 @@ from keras_seg.ablation.protocol import (
 from keras_seg.ablation.protocol import choose_winner as winner_of
 from keras_seg.config import Config
 from keras_seg.errors import StorageError
+from keras_seg.report import charts, scores, tables, wording
 from keras_seg.report import page as report
-from keras_seg.report import scores, tables, wording
 from keras_seg.report.claims_table import findings
 from keras_seg.report.sheets import Example
 from keras_seg.report.verdict import verdict
@@ -843,6 +843,96 @@ def test_published_numbers_stand_beside_ours(
     assert normal[header.index("macro F1\u00a0%")] == "80.18"
     unknown = ["Arm", "F1 (of which kind is unknown)\u00a0%"]
     assert (unknown in page.rows) == (["Normal", "88.17"] in page.rows) == is_shown
+
+
+def test_jump_at_half_of_the_steps(tmp_path):
+    """Of 200 steps, scored every 10: two validations to either side of step 100."""
+    run = done(tmp_path, ARM, GOOD)
+    rows = [{"step": k, "val_miou": 0.001 * k} for k in range(10, 201, 10)]
+    for row in rows[10:]:
+        row["val_miou"] += 0.3
+    rows[8]["val_miou"] = 0.09 - 0.02  # of step 90
+    # (0.41 + 0.42) / 2 - (0.07 + 0.1) / 2
+    assert scores.jump(replace(run, history=rows)) == pytest.approx(0.33)
+    # Every 50 steps: step 150 against step 100
+    few = [{"step": k, "val_miou": 0.01 * k} for k in (50, 100, 150, 200)]
+    assert scores.jump(replace(run, history=few)) == pytest.approx(0.5)
+    assert math.isnan(scores.jump(replace(run, history=rows[:1])))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_pictures_are_of_the_images_that_were_scored(tmp_path, kept):
+    run = done(tmp_path, ARM, GOOD, split="test")
+    if kept:
+        with np.load(run.run / "samples.npz") as samples:
+            arrays = dict(samples) | {"ids": np.array(["t1", "t2", "t3"])}
+        (run.run / "evaluation").mkdir()
+        np.savez(run.run / "evaluation" / "test-samples.npz", **arrays)
+    _, caption, grid = charts.pictures(
+        StageView(stage_of([run], split="test"), CONTEXT)
+    )
+    if kept:
+        assert caption.text == "Some of the test images."
+        assert [row[0] for row in grid.rows] == ["t1", "t2", "t3"]
+    else:  # by a version that kept those of validation only
+        said = "validation images. Those that the scores are on were not kept."
+        assert caption.text == f"Some of the {said}"
+        assert [row[0] for row in grid.rows] == ["one", "two", EVIL]
+
+
+ALTERED = "the scores are at 24 x 40 px instead of 1024 x 2048 px"
+
+
+@pytest.mark.parametrize("altered", ["", ALTERED])
+def test_rows_of_other_authors_studies_and_why_nothing_published_is_shown(
+    tmp_path, undrawn, altered
+):
+    run = done(tmp_path, replace(ARM, published={"miou": 82.9}), GOOD)
+    others = {"Li et al.": {"mean_accuracy": 88.1, "miou": 81.2}}
+    given = replace(PAPER, altered={"weighting": altered})
+
+    page = written_page(tmp_path, stage_of([run], others=others), given)
+
+    texts = " ".join(page.texts)
+    said = f"Not comparable with the published numbers: {ALTERED}."
+    assert (said in texts) == bool(altered)
+    header = next(cells for cells in page.rows if "mIoU\u00a0%" in cells)
+    # GOOD has a mIoU of 69.66 % and a mean class accuracy of 82.22 %
+    above = "compares itself with, Normal is above 0 of 1 in mIoU."
+    assert (above in texts) == (altered == "")
+    row = [cells for cells in page.rows if cells[0] == "published: Li et al."]
+    assert ("published mIoU\u00a0%" in header) == bool(row) == (altered == "")
+    if row:
+        filled = {a: text for a, text in zip(header, row[0]) if text not in ("", "–")}
+        assert filled == {
+            "Arm": "published: Li et al.",
+            "published mIoU\u00a0%": "81.2",
+            "mean class accuracy\u00a0%": "88.1",
+        }
+
+
+@pytest.mark.parametrize(
+    ("measured", "size", "words"),
+    [
+        ({}, (24, 40), "on the validation images, at 32 x 48 px."),
+        ({"split": "test"}, None, "on the test images, at 32 x 48 px."),
+        ({"full_size": True}, (24, 40), "at the size of each label, 24 x 40 px."),
+        ({"full_size": True}, None, "at the size of each label."),
+    ],
+)
+def test_the_report_says_at_which_size_was_scored(
+    tmp_path, undrawn, measured, size, words
+):
+    run = done(tmp_path, ARM, GOOD, **measured)
+    given = replace(CONTEXT, image_size=size)
+    page = written_page(tmp_path, stage_of([run]), given)
+    (source,) = (text for text in page.texts if "Stage weighting;" in text)
+    assert source.endswith(words)
+    other = replace(ARM, name="large", config=BASE.changed(data={"size": (64, 96)}))
+    both = stage_of([run, done(tmp_path, other, GOOD, **measured)])
+    texts = " ".join(written_page(tmp_path, both, given).texts)
+    sizes = "each arm at its own size, 32 x 48 px and 64 x 96 px."
+    assert (sizes in texts) == ("full_size" not in measured)
 
 
 @pytest.mark.parametrize("scale", ["demo", "paper"])

@@ -78,6 +78,22 @@ def assert_counts(scored, ids, labels, predictions):
     np.testing.assert_array_equal(scored.counts.intersection, diagonals)
 
 
+def test_the_loss_has_the_penalties_on_kernels(prepared):
+    plain = evaluation.Network(CONFIG, 4)
+    kernels = {"l1": 0.5, "l2": 0.25, "penalise": "kernels"}
+    penalised = evaluation.Network(CONFIG.changed(loss=kernels), 4)
+    penalised.net.set_weights(plain.net.get_weights())
+    without, found = (
+        evaluation.Scorer(one, prepared).score(one.samples(prepared, "val")).loss
+        for one in (plain, penalised)
+    )
+    weights = [w for w in plain.net.trainable_weights if w.path.endswith("kernel")]
+    values = np.concatenate([np.ravel(weight) for weight in weights])
+    penalty = 0.5 * np.abs(values).mean() + 0.25 * np.square(values).mean()
+    assert penalty > 0.01
+    np.testing.assert_allclose(found - without, penalty, rtol=1e-4)
+
+
 def test_without_the_joints_of_a_head_there_is_no_loss(prepared):
     network = evaluation.Network(CONFIG.changed(net={"joints": 24, "stacks": 2}), 4)
     result, counts = evaluation.evaluate(network, prepared, "val")

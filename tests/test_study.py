@@ -1,6 +1,7 @@
 """keras_seg/study.py: from a command line to a request, from a request to a report."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from keras_seg import study as studies
 from keras_seg.ablation import estimate, protocol, runner
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.data.prepared import open_prepared
+from keras_seg.data.surreal.parts import GROUPS, LABELS14
 from keras_seg.errors import ArmsFailedError, UsageError
 from keras_seg.report import context, page
 from keras_seg.report.view import StageView
@@ -193,21 +195,42 @@ def test_synthetic_humans_are_in_the_working_directory(body, tmp_path, monkeypat
     assert studies.open_data(Request(), body).dataset == "shapes"
 
 
+def shapes_facts(shapes):
+    """The miniature's facts: 10 training images of 24 x 40, 4 classes."""
+    prepared = open_prepared(shapes)
+    assert prepared.image_size is not None
+    return DataFacts(prepared.image_size, 10, prepared.labels.num_classes)
+
+
 @pytest.mark.parametrize(
-    ("changes", "shown"),
-    [({}, True), ({"size": (64, 64)}, False), ({"settings": {"steps": 9}}, False)],
-    ids=["", "--size", "--set"],
+    ("changes", "facts", "reason"),
+    [
+        ({}, {}, ""),
+        ({"size": (64, 64)}, {}, "--size changed the runs"),
+        ({"settings": {"steps": 9}}, {}, "--set changed the runs"),
+        ({}, {"classes": 25}, "the labels have 4 classes instead of 25"),
+        ({}, {"classes": 0}, ""),
+        ({}, {"train_images": 11}, ""),  # as with a few damaged images left out
+        ({}, {"train_images": 12}, "10 images were trained on instead of 12"),
+        ({}, {"image_size": (1024, 2048)}, "at 24 x 40 px instead of 1024 x 2048 px"),
+    ],
 )
 @pytest.mark.parametrize("own_data", [True, False], ids=["stage's data", "study's"])
-def test_published_numbers_stand_only_beside_the_documents_settings(
-    own_data, changes, shown, body, shapes, tmp_path, monkeypatch
+def test_published_numbers_stand_only_beside_the_documents_runs(
+    own_data, changes, facts, reason, body, shapes, tmp_path, monkeypatch
 ):
     written = {}
     monkeypatch.setattr(page, "write", lambda _, **given: written.update(given))
     plan = body.plans["icnet"]
-    stage = plan.stage("filters")
+    stage = dataclasses.replace(plan.stage("filters"), full_size=True)
+    facts = dataclasses.replace(shapes_facts(shapes), **facts)
     study = dataclasses.replace(body, datasets=() if own_data else ("shapes",))
-    stage = dataclasses.replace(stage, datasets=("shapes",) if own_data else ())
+    study = study if own_data else dataclasses.replace(study, data=facts)
+    stage = dataclasses.replace(
+        stage,
+        datasets=("shapes",) if own_data else (),
+        data=facts if own_data else None,
+    )
     arms = stage.arms(plan.base("paper", FACTS))
     lost = tuple(ArmResult(arm, 0, tmp_path, "missing") for arm in arms)
     request = Request(net="icnet", scale="paper", out=tmp_path, **changes)
@@ -215,7 +238,83 @@ def test_published_numbers_stand_only_beside_the_documents_settings(
     found = StageResult(stage, lost, None, "")
     studies.write_report(request, study, where, [found])
     (result,) = written["stages"]
-    assert StageView(result, written["context"]).shows_published == shown
+    view = StageView(result, written["context"])
+    assert view.shows_published == (reason == "")
+    assert view.altered.endswith(reason)
+    assert (view.altered == "") == (reason == "")
+
+
+def test_a_part_of_the_data_has_no_published_numbers_beside_it(body, tmp_path):
+    """--limit is found in the prepared folder, however large the rest is."""
+    folder = miniatures.shapes(tmp_path / "shapes")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["request"]["limit"] = 10
+    (folder / "meta.json").write_text(json.dumps(meta))
+    miniatures.resign(folder)
+    study = dataclasses.replace(body, datasets=("shapes",), data=shapes_facts(folder))
+    stage = study.plans["icnet"].stage("filters")
+    found = studies.differences(Request(), study, stage, open_prepared(folder))
+    assert found == "10 images were trained on instead of 10"
+    other = dataclasses.replace(study, datasets=("surreal",))
+    assert studies.differences(Request(), other, stage, open_prepared(folder)) == ""
+
+
+def test_smaller_images_do_not_pass_for_the_documents_own_size(shapes, tmp_path):
+    study = studies.load("cityscapes")
+    study = dataclasses.replace(study, datasets=("shapes",))
+    prepared = open_prepared(shapes)
+    request = Request(study="cityscapes", stage="dice", scale="paper", data=shapes)
+    parts = studies.choose(request, study, prepared)
+    message = r"shapes have 24 x 40 px\. .* dice .* 1024 x 2048 px .*without --size"
+    with pytest.raises(UsageError, match=message):
+        studies.check_own_size(request, study, parts, prepared)
+    # Marked instead: at a smaller scale, with a size of one's own, of other data
+    for other in ({"scale": "bench"}, {"size": (64, 64)}):
+        changed = dataclasses.replace(request, **other)
+        studies.check_own_size(changed, study, parts, prepared)
+    others = dataclasses.replace(study, datasets=("cityscapes34",))
+    studies.check_own_size(request, others, parts, prepared)
+
+
+@pytest.mark.parametrize(
+    ("scale", "asked", "found"),
+    [("paper", None, 3), ("paper", 2, 2), ("bench", None, 1), ("demo", 5, 5)],
+)
+def test_the_documents_repeats_are_those_of_scale_paper(scale, asked, found, body):
+    thrice = dataclasses.replace(body, seeds=3)
+    assert studies.seeds(Request(scale=scale, seeds=asked), thrice) == found
+
+
+def test_groups_are_those_of_surreals_25_classes(body, tmp_path):
+    """With --merge surreal14 the ids of the groups would name other parts, or none."""
+    prepared = open_prepared(miniatures.bodies(tmp_path / "bodies"))
+    prepared = dataclasses.replace(prepared, dataset="surreal")
+    assert context.groups(body, prepared) == GROUPS
+    merged = dataclasses.replace(prepared, labels=LABELS14)
+    assert context.groups(body, merged) == {}
+    stage = body.plans["icnet"].stage("filters")
+    reason = studies.differences(Request(), body, stage, merged)
+    assert reason.startswith("the labels have 15 classes instead of 25")
+
+
+def test_the_base_may_start_from_weights(body, tmp_path):
+    file = tmp_path / "icnet.npz"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    words = {"net": "icnet", "stage": "filters", "action": "plan"}
+    request = Request(**words, init_weights=file, init_base=True)
+    (part,) = studies.choose(request, body, None)
+    normal, doubled = part.stages[0].arms(part.base)
+    assert normal.config.net.init_weights_sha256 == digest
+    # Published weights are of the normal width.
+    assert doubled.config.net.init_weights_sha256 is None
+    (plain,) = studies.choose(Request(**words, init_weights=file), body, None)
+    assert plain.base.net.init_weights_sha256 is None
+    with pytest.raises(UsageError, match="--init-base needs .*--init-weights FILE"):
+        Request(init_base=True)
+    other = dataclasses.replace(request, net="hourglass", stage="targets")
+    with pytest.raises(UsageError, match="hourglass start from no published weights"):
+        studies.choose(other, body, None)
 
 
 def test_the_plan_has_the_settings_of_a_chain(capsys):
@@ -232,9 +331,11 @@ def test_the_plan_has_the_settings_of_a_chain(capsys):
 def test_the_hourglass_starts_from_its_comparison_alone(body):
     """Not from one of its arms that was run by itself, nor from a sweep of one."""
     plan = body.plans["hourglass"]
-    assert plan.before(plan.stage("targets")) == ()
+    earlier = plan.before(plan.stage("targets"))
+    assert [stage.name for stage in earlier] == ["search"]
     for name in ("joint_weight", "final"):
-        assert plan.before(plan.stage(name)) == (plan.stage("targets"),)
+        earlier = plan.before(plan.stage(name))
+        assert [stage.name for stage in earlier] == ["search", "targets"]
 
 
 def test_all_stages_are_those_about_the_data(tmp_path):

@@ -46,6 +46,11 @@ def test_train_and_evaluate(shapes, tmp_path, capsys):
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("test: mIoU 0.")
         assert last.endswith(", 3 images")
+    # shapes() has three test images: all are kept
+    with np.load(folder / "evaluation" / "test-samples.npz") as kept:
+        assert kept["ids"].tolist() == ["test0", "test1", "test2"]
+        assert kept["prediction"].shape == kept["label"].shape == (3, 24, 40)
+    assert (folder / "evaluation" / "test-samples.png").is_file()
     for name in ("test.json", "test-full-size.json"):
         written = json.loads((folder / "evaluation" / name).read_text())
         assert sum(map(sum, written["confusion"])) > 0

@@ -45,10 +45,12 @@ class DataFacts:
     Attributes:
         image_size: height and width of the images, px.
         train_images: in the training split.
+        classes: of the labels; 0 is any number.
     """
 
     image_size: tuple[int, int]
     train_images: int
+    classes: int = 0
 
     def steps(self, epochs: float, batch: int) -> int:
         """Optimizer steps of a number of epochs; an epoch's last batch may be short."""
@@ -226,6 +228,9 @@ class Stage:
             `keras_seg.report.sheets.SHEETS`.
         datasets: names (meta.json) on which published numbers may stand beside
             ours; empty: those of the study.
+        data: the document's data, where they are not the study's.
+        others: {name: {metric: percent}} of the studies of other authors that the
+            document's table compares itself with; keys as of `Arm.published`.
         panels: {title: {name of an arm: what it is called there}}: arms that belong
             in one picture, each panel with curves and pictures of its own; an arm may
             be in several, one in none is not drawn. Up to
@@ -247,6 +252,8 @@ class Stage:
     curves: tuple[str, ...] = ("miou",)
     sheets: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    data: DataFacts | None = None
+    others: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     panels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -264,6 +271,8 @@ class Plan:
         stride: what those sizes are multiples of.
         chained: whether a later stage starts from the winners of those before it;
             else every one starts from the base.
+        pretrained: which weights the base may start from (--init-base); empty if it
+            starts from scratch always.
     """
 
     paper: Callable[[DataFacts], Config]
@@ -271,6 +280,7 @@ class Plan:
     scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stride: int = 32
     chained: bool = True
+    pretrained: str = ""
 
     def base(self, scale: str, data: DataFacts) -> Config:
         """The configuration of the first stage's base at a scale."""
@@ -396,6 +406,8 @@ class Study:
         compare: {net: stage} whose winners --stage compare puts side by side.
         compare_source: document and section of that comparison.
         synthetic: whether it runs on the synthetic humans where no data are given.
+        seeds: runs per arm of the document: those at scale paper, unless others are
+            asked for.
     """
 
     name: str
@@ -407,6 +419,11 @@ class Study:
     compare: Mapping[str, str] = field(default_factory=dict)
     compare_source: str = ""
     synthetic: bool = False
+    seeds: int = 1
+
+    def facts(self, stage: Stage) -> DataFacts:
+        """The document's data of a stage."""
+        return stage.data or self.data
 
     def networks(self) -> list[str]:
         """The networks of its plans, those of the arms where a plan compares some."""

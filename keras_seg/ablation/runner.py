@@ -153,8 +153,8 @@ def planned_configs(studies: Iterable[Study]) -> Iterator[Config]:
     for study in studies:
         for plan in study.plans.values():
             for scale in SCALES:
-                base = plan.base(scale, study.data)
                 for stage in plan.stages:
+                    base = plan.base(scale, study.facts(stage))
                     yield from (arm.config for arm in planned_arms(plan, stage, base))
 
 

@@ -23,7 +23,7 @@ from keras_seg.report.blocks import (
 )
 from keras_seg.report.sheets import SHEETS
 from keras_seg.report.view import Context, Panel, StageView
-from keras_seg.runs import evaluate
+from keras_seg.runs import evaluate, folder
 
 SAMPLE_ROWS = 4
 LOSS_COLOUR, MIOU_COLOUR = COLOURS[5], COLOURS[0]
@@ -255,27 +255,42 @@ def scatter(
 def pictures(view: StageView) -> list:
     """Some images with truth and the prediction of each arm's first finished seed.
 
-    A stage with panels has such pictures for each of them, all but the first folded.
+    They are of the split that the stage's numbers are on. A stage with panels has such
+    pictures for each of them, all but the first folded.
     """
-    found = [(panel.title, _pictures(view, panel)) for panel in view.panels()]
+    panels = view.panels()
+    runs = [
+        run
+        for panel in panels
+        for arm in panel.drawn
+        for run in scores.done(view.result, arm)[:1]
+    ]
+    split = scores.metrics(runs[0]).get("split", "val") if runs else "val"
+    if not all(folder.samples_file(run.run, split).is_file() for run in runs):
+        split = "val"  # a run of a version that kept no others
+    found = [(panel.title, _pictures(view, panel, split)) for panel in panels]
     grids = [(title, grid) for title, grid in found if grid is not None]
     if not grids:
         return []
     (title, first), *others = grids
+    caption = f"Some of the {wording.SPLITS.get(split, split)} images."
+    if any(scores.metrics(run).get("split", split) != split for run in runs):
+        caption += " Those that the scores are on were not kept."
     return [
         Heading(3, "Predictions"),
+        Paragraph(caption, "note"),
         *([Heading(4, title)] if title else []),
         first,
         *(Details(title, [grid]) for title, grid in others),
     ]
 
 
-def _pictures(view: StageView, panel: Panel) -> Pictures | None:
+def _pictures(view: StageView, panel: Panel, split: str) -> Pictures | None:
     """A column for each arm to be drawn; None if there are no samples."""
     samples = {}
     for arm, label in panel.drawn.items():
         for run in scores.done(view.result, arm)[:1]:
-            if (found := _read_samples(run.run)) is not None:
+            if (found := _read_samples(run.run, split)) is not None:
                 samples[label] = found
     if not samples:
         return None
@@ -301,10 +316,10 @@ def _pictures(view: StageView, panel: Panel) -> Pictures | None:
     )
 
 
-def _read_samples(run: Path) -> dict[str, np.ndarray] | None:
-    """samples.npz of a run; None where there is none, or it cannot be read."""
+def _read_samples(run: Path, split: str) -> dict[str, np.ndarray] | None:
+    """The samples of a run; None where there are none, or they cannot be read."""
     try:
-        arrays = storage.read_arrays(run / "samples.npz")
+        arrays = storage.read_arrays(folder.samples_file(run, split))
         return {key: arrays[key] for key in ("ids", "image", "label", "prediction")}
     except (OSError, ValueError, KeyError):
         return None

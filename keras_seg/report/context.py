@@ -1,6 +1,6 @@
 """The context of a study's report: what the data and the runs add to the results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keras_seg.ablation.protocol import StageResult, Study
 from keras_seg.data import pipeline
@@ -20,11 +20,15 @@ def make(
     *,
     command: str,
     scale: str,
+    altered: Mapping[str, str],
     is_own: bool = False,
 ) -> Context:
-    """The context of a report on these results; the command line is to repeat them.
+    """The context of a report on these results.
 
-    `is_own`: it is a question of the user's, of which no document speaks.
+    Args:
+        command: the command line that repeats them.
+        altered: {stage: why the document's numbers cannot stand beside it}.
+        is_own: it is a question of the user's, of which no document speaks.
     """
     labels = prepared.labels
     runs = [result.run for stage in results for result in stage.results]
@@ -40,11 +44,20 @@ def make(
         train_pixels=prepared.counts("train").pixels.tolist(),
         environment=folder.common_environment(runs),
         datasets=study.datasets,
-        groups=study.groups.get(prepared.dataset, {}),
+        altered=altered,
+        image_size=prepared.image_size,
+        groups=groups(study, prepared),
         weights=weights(prepared, results),
         sequences={split: prepared.sequences(split) for split in prepared.splits},
         examples=examples(prepared, results),
     )
+
+
+def groups(study: Study, prepared: Prepared) -> Mapping[str, Sequence[int]]:
+    """The groups of the document's classes, where the data have just these classes."""
+    found = study.groups.get(prepared.dataset, {})
+    members = {class_id for ids in found.values() for class_id in ids}
+    return found if members == set(range(prepared.labels.num_classes)) else {}
 
 
 def weights(

@@ -29,7 +29,12 @@ from keras_seg.report.blocks import (
 )
 from keras_seg.report.claims_table import claims_rows, claims_table, findings
 from keras_seg.report.grouping import FEWEST_GROUPS
-from keras_seg.report.verdict import claims_note, split_by_source, verdict
+from keras_seg.report.verdict import (
+    claims_note,
+    scored_at,
+    split_by_source,
+    verdict,
+)
 from keras_seg.report.view import Context, StageView
 
 EXPORT = Path("export") / "saved_model"  # in a run folder
@@ -74,6 +79,8 @@ GLOSSARY = (
     "Train − val: training mIoU minus validation mIoU at the step that was kept, in "
     "points. A large gap means overfitting. Training mIoU is measured on augmented "
     "images while the network still learns, so stronger augmentation alone lowers it.",
+    "Jump at half of the steps: the mean validation mIoU over the tenth of the steps "
+    "after half of them, minus that over the tenth before.",
     "Left/right swapped: of the pixels whose part is found, the share that gets the "
     "other side. Guessing gives half.",
     "GFLOP: 10⁹ floating-point operations of the convolutions for predicting one image "
@@ -188,7 +195,7 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
     """The answer, the scores, curves and pictures; everything else is folded."""
     stage, found = view.stage, findings(view)
     origin = f"Stage {stage.name}" + (f"; {stage.source}" if stage.source else "")
-    lines = [Paragraph(f"{origin}. {view.result.start}", "source")]
+    lines = [Paragraph(f"{origin}. {view.result.start} {scored_at(view)}", "source")]
     blocks = [
         Heading(2, stage.question, view.anchor()),
         *(lines if stage.source or not view.context.is_own else []),

@@ -260,6 +260,24 @@ def loss_fall(run: ArmResult) -> float:
     return 1 - losses[-1] / losses[0]
 
 
+def jump(run: ArmResult) -> float:
+    """How much the validation mIoU rises at half of the run; NaN if not known.
+
+    The mean over the tenth of the steps after half of them, at least one validation,
+    minus that over the tenth before (BODY Fig. 4, where batch norm joins at half).
+    """
+    rows = [row for row in run.history if math.isfinite(row.get("val_miou", math.nan))]
+    if len(rows) < 2:
+        return math.nan
+    half = rows[-1]["step"] / 2
+    width = max(half / 5, rows[1]["step"] - rows[0]["step"])
+    before, after = (
+        [row["val_miou"] for row in rows if start < row["step"] <= start + width]
+        for start in (half - width, half)
+    )
+    return mean(after) - mean(before)
+
+
 def floors(
     result: StageResult, class_names: Sequence[str], train_pixels: Sequence[int]
 ) -> list[tuple[str, dict]]:

@@ -20,7 +20,9 @@ from keras_seg.report.wording import percent, percent_short, points
 
 STATES = {"oom": "out of memory", "missing": "not run yet"}
 CLASS_SCORES = {"recall": "Accuracy", "iou": "IoU", "precision": "Precision"}
+PUBLISHED_MIOU = "published mIoU %"
 DEVIATION = " ±"  # ends the key of a published number's deviation
+JUMP_TITLE = "jump at half of the steps, points"
 PER_BATCH = "iou_batch_present"  # as VOC07 seems to have averaged
 LEVEL = "95 % interval"
 
@@ -109,6 +111,8 @@ def columns(view: StageView) -> list[Column]:
     ]
     if LOSS_FALL.name in named:
         more.append(LOSS_FALL)
+    if "jump" in named:
+        more.append(Column("jump", JUMP_TITLE, scores.jump, points, is_share=True))
     if any(PER_BATCH in arm.published for arm in view.arms):
         column = score_column(PER_BATCH, f"{wording.metric(PER_BATCH)} %")
         fixed.insert(1, replace(column, value=scores.batch_iou))
@@ -128,7 +132,7 @@ def scores_table(view: StageView) -> Table:
     )
     if shown and published_mious:
         cells = {arm.name: Cell(published(arm, "miou")) for arm in view.arms}
-        shown.insert(1, ("", "published mIoU %", cells))
+        shown.insert(1, ("", PUBLISHED_MIOU, cells))
     if shown and len(view.arms) > 1:
         cells = {arm.name: _difference_cell(view, arm) for arm in view.arms}
         has_interval = any(cell.small for cell in cells.values())
@@ -149,7 +153,22 @@ def scores_table(view: StageView) -> Table:
     for name, floor in view.floors:
         cells = [Cell(percent(floor.get(key, math.nan))) for key, *_ in shown]
         rows.append(Row([Cell(f"floor: {name}"), *cells], "floor"))
+    rows += _rows_of_others(view, [(key, title) for key, title, _ in shown])
     return Table(["Arm", *([title for _, title, _ in shown] or ["Result"])], rows)
+
+
+def _rows_of_others(view: StageView, shown: Sequence[tuple[str, str]]) -> list[Row]:
+    """What the document prints of other authors' studies, by columns (key, title)."""
+    if not view.shows_published:
+        return []
+    rows = []
+    for name, numbers in view.stage.others.items():
+        cells = [Cell(f"published: {name}")]
+        for key, title in shown:
+            key = "miou" if title == PUBLISHED_MIOU else key if key != "miou" else ""
+            cells.append(Cell(f"{numbers[key]:g}" if key in numbers else ""))
+        rows.append(Row(cells, "floor"))
+    return rows
 
 
 def _column_cells(view: StageView, column: Column) -> dict[str, Cell]:

@@ -15,7 +15,8 @@ REDUCED = {
     "demo": "A demonstration at reduced size, not comparable with published numbers.",
     "bench": "A run at reduced size, not comparable with published numbers.",
 }
-OTHER_DATA = "Not comparable with the published numbers, which are for other data."
+ALTERED = "Not comparable with the published numbers"
+OTHER_DATA = f"{ALTERED}, which are for other data."
 VERBS = {claims.OPEN: " is ", claims.NOT_MEASURED: " was ", claims.NOT_RUN: " was "}
 VERBS |= {claims.FOR_SO_FAR: ": ", claims.AGAINST_SO_FAR: ": "}
 
@@ -37,6 +38,7 @@ def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
         _certainty(view),
         _above_floor(view),
         _document_choice(view),
+        *_against_others(view),
         _claims_sentence(said, _whose(view), "claim"),
         _claims_sentence(asked, "Our own", "hypothesis"),
         missing,
@@ -44,6 +46,8 @@ def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
     ]
     if view.context.scale in REDUCED:
         sentences.append(REDUCED[view.context.scale])
+    elif view.altered:
+        sentences.append(f"{ALTERED}: {view.altered}.")
     elif not view.shows_published and not view.context.is_own:
         sentences.append(OTHER_DATA)
     text = " ".join(sentence for sentence in sentences if sentence)
@@ -68,6 +72,8 @@ def claims_note(view: StageView, found: Sequence[Finding]) -> str:
             "These runs are smaller and shorter than the document's: what speaks "
             "against a claim here may not do so there."
         )
+    elif view.altered:
+        sentences.append(f"These are not the document's runs: {view.altered}.")
     elif not view.shows_published and not view.context.is_own:
         sentences.append("These runs are on other data than the document's.")
     if any(
@@ -183,6 +189,48 @@ def _document_choice(view: StageView) -> str:
     if published in view.titles:
         return f"The document chose {view.titles[published]}."
     return ""
+
+
+def _against_others(view: StageView) -> list[str]:
+    """How many of the other studies in the document's table its arms are above."""
+    if not view.shows_published or not view.stage.others:
+        return []
+    numbers = view.stage.others.values()
+    sentences = []
+    for arm in (arm for arm in view.finished if arm.published):
+        counts = []
+        for key in arm.published:
+            known = [row[key] for row in numbers if key in row]
+            found = 100 * scores.mean_score(view.result, arm.name, key)
+            if known and not math.isnan(found):
+                above = sum(found > number for number in known)
+                counts.append(f"{above} of {len(known)} in {wording.metric(key)}")
+        if counts:
+            studies = wording.count(len(numbers), "study")
+            sentences.append(
+                f"Of the {studies} that the document compares itself with, {arm.title} "
+                f"is above {wording.joined(counts)}."
+            )
+    return sentences
+
+
+def scored_at(view: StageView) -> str:
+    """On which images, and at which size, the stage's numbers are; "" without any."""
+    runs = scores.all_done(view.result)
+    if not runs:
+        return ""
+    measured = scores.metrics(runs[0])
+    split = measured.get("split", view.stage.split)
+    sizes = dict.fromkeys(run.arm.config.data.size for run in runs)
+    where = f"at {wording.joined([wording.size(size) for size in sizes])}"
+    if measured.get("full_size"):
+        size = view.context.image_size
+        where = "at the size of each label" + (
+            f", {wording.size(size)}" if size else ""
+        )
+    elif len(sizes) > 1:
+        where = f"each arm at its own size, {where.removeprefix('at ')}"
+    return f"Scored on the {wording.SPLITS.get(split, split)} images, {where}."
 
 
 def _other_data(view: StageView) -> str:

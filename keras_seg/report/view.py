@@ -26,6 +26,9 @@ class Context:
     # On which the study's published numbers may stand beside ours; a stage may name
     # its own.
     datasets: Sequence[str] = ()
+    # {stage: why they cannot stand there all the same; ""}
+    altered: Mapping[str, str] = field(default_factory=dict)
+    image_size: tuple[int, int] | None = None  # of the data; None where they differ
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of class ids
     # {`wording.weighting` of an arm: weights [C]}
     weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -71,7 +74,10 @@ class StageView:
         self.palette = picture_palette(context.palette, context.names)
         # May the document's numbers stand beside ours?
         comparable = context.dataset in (self.stage.datasets or context.datasets)
-        self.shows_published = context.scale == "paper" and comparable
+        self.altered = context.altered.get(self.stage.name, "")
+        self.shows_published = (
+            context.scale == "paper" and comparable and not self.altered
+        )
         self.others = {**(others or {}), result.stage.name: result}
         self.evidence = Evidence(result, context.sequences, context.names, self.others)
 

@@ -115,13 +115,20 @@ def count(number: int, what: str) -> str:
     """The number with its noun in the singular or plural."""
     if number == 1:
         return f"{number} {what}"
-    return f"{number} {what[:-2]}es" if what.endswith("is") else f"{number} {what}s"
+    if what.endswith("is"):
+        return f"{number} {what[:-2]}es"
+    return f"{number} {what[:-1]}ies" if what.endswith("dy") else f"{number} {what}s"
 
 
 def seeds(numbers: Sequence[int]) -> str:
     """How many seeds, of one arm or several: 3 seeds, 2 and 3 seeds."""
     *fewer, most = sorted(set(numbers))
     return joined([*map(str, fewer), count(most, "seed")])
+
+
+def size(height_and_width: tuple[int, int]) -> str:
+    """Of an image."""
+    return "{} x {} px".format(*height_and_width)
 
 
 def joined(parts: Sequence[str]) -> str:

@@ -36,6 +36,7 @@ TIMED_SECONDS = 3.0  # at most, for the time of one image
 TIMED_IMAGES = 20
 # Of predictions that are kept for the report, before compression
 KEPT_IMAGES, KEPT_BYTES = 256, 16 << 20
+SAMPLE_IMAGES = 4  # kept with their predictions
 
 ops: Any = keras.ops  # Keras tensors have no static types
 
@@ -73,6 +74,8 @@ class Network:
             filter_scale=config.net.filter_scale,
             **config.net.knobs,
         )
+        if config.loss.penalise == "kernels":
+            losses.penalise_kernels(self.net, config.loss.l1, config.loss.l2)
         self.heads = nets.heads(config.net.name, num_classes, **config.net.knobs)
         self.inference: Any = nets.inference_model(self.net)
         self.parameters = {
@@ -449,10 +452,12 @@ class _Step(keras.Model):
         if set(targets) != set(outputs):
             return ops.full((), float("nan"))
         weights = self.arguments["loss_weights"]
-        return sum(
+        of_heads = sum(
             weights[name] * loss(targets[name], outputs[name])
             for name, loss in self.arguments["loss"].items()
         )
+        # As in training, with the penalties on kernels; there are none as a rule.
+        return sum(self.net.losses, of_heads)
 
 
 def evaluate(
@@ -491,14 +496,14 @@ def record(network: Network, prepared: Prepared, scored: Scored) -> dict[str, An
 
 
 def save_samples(
-    network: Network, prepared: Prepared, samples: Samples, run: Path, number: int
+    network: Network, prepared: Prepared, samples: Samples, path: Path
 ) -> None:
-    """Keep some images with truth and prediction: samples.npz and samples.png.
+    """Keep some images, evenly spaced over a split, with truth and prediction.
 
     Args:
-        number: how many, evenly spaced over the split.
+        path: of the .npz (`folder.samples_file`); a .png of the same name is drawn.
     """
-    chosen = evenly_spaced(len(samples), number)
+    chosen = evenly_spaced(len(samples), SAMPLE_IMAGES)
     pairs = [samples.plain(position) for position in chosen]
     images = np.stack([pair[0] for pair in pairs])
     weights = network.direct_weights(prepared)
@@ -510,10 +515,10 @@ def save_samples(
         "label": np.stack([pair[1] for pair in pairs]),
         "prediction": np.concatenate(predictions),
     }
-    storage.write_arrays(run / "samples.npz", kept)
+    storage.write_arrays(path, kept)
     labels = prepared.labels
     figure = plots.run_samples(kept, labels.palette, labels.names)
-    storage.write_file(run / "samples.png", plots.png(figure))
+    storage.write_file(path.with_suffix(".png"), plots.png(figure))
 
 
 def save_predictions(

@@ -5,8 +5,8 @@ Files: config.json (the identity: configuration and data), environment.json, lab
 failure.json (why the last session ended early), checkpoints/ (of a finished run its
 last state), best/, curves.png, samples.png, samples.npz, predictions.npz (of validation
 images), per_image.npz (what each image adds to the scores of each class), log.txt;
-evaluation/ has the like of metrics.json and per_image.npz for other splits and sizes.
-Knows neither Keras nor TensorFlow.
+evaluation/ has the like of metrics.json, per_image.npz and the samples for other splits
+and sizes. Knows neither Keras nor TensorFlow.
 """
 
 import json
@@ -277,6 +277,13 @@ def per_image_file(run: Path, split: str | None, full_size: bool = False) -> Pat
         return run / "per_image.npz"
     scores = evaluation_file(run, split, full_size)
     return scores.with_name(f"{scores.stem}-per-image.npz")
+
+
+def samples_file(run: Path, split: str = "val") -> Path:
+    """The file of some images with their predictions, the .png beside it."""
+    if split == "val":
+        return run / "samples.npz"
+    return run / "evaluation" / f"{split}-samples.npz"
 
 
 def write_per_image(path: Path, counts: PerImage) -> None:

@@ -40,7 +40,6 @@ from keras_seg.runs.options import Interruption, Options
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
 SAVING_SHARE = 0.005  # of the wall time at the default interval; 1 % with the best ones
 SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
-SAMPLE_IMAGES = 4  # validation images kept with their predictions
 HISTORY_KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "f1_macro", "fwiou")
 HISTORY_KEYS += ("f1_micro_fg", "precision_micro_fg", "recall_micro_fg")
 
@@ -478,9 +477,8 @@ class Run:
             **({"stopped": self.updates} if self.state.stopped else {}),
             **evaluate.record(self.scored, self.prepared, best),
         }
-        evaluate.save_samples(
-            self.scored, self.prepared, samples, self.out, SAMPLE_IMAGES
-        )
+        place = folder.samples_file(self.out)
+        evaluate.save_samples(self.scored, self.prepared, samples, place)
         evaluate.save_predictions(self.scored, self.prepared, samples, self.out)
         curves = plots.run_curves(self.state.history)
         storage.write_file(self.out / "curves.png", plots.png(curves))

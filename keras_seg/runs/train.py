@@ -269,7 +269,7 @@ def evaluate(
     """Score a run's best weights on a split.
 
     Writes RUN/evaluation/<split>.json, or <split>-full-size.json, and beside it the
-    counts per image.
+    counts per image, and some images with their predictions.
 
     Args:
         run: a run folder.
@@ -302,10 +302,13 @@ def evaluate(
         network = evaluation.Network(config, prepared.labels.num_classes)
         checkpoint.assign(network.net.variables, arrays, "model")
         result, counts = evaluation.evaluate(network, prepared, split, full_size)
+        (run / "evaluation").mkdir(exist_ok=True)
+        if split != "val":  # those of val are kept in training
+            samples, place = network.samples(prepared, split), folder.samples_file
+            evaluation.save_samples(network, prepared, samples, place(run, split))
     trained = folder.read_metrics(run) or {}
     result |= {key: trained.get(key) for key in ("step", "steps")}
     result["manifest"] = prepared.manifest_hash
-    (run / "evaluation").mkdir(exist_ok=True)
     folder.write_per_image(folder.per_image_file(run, split, full_size), counts)
     storage.write_json(folder.evaluation_file(run, split, full_size), result)
     return result

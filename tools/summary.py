@@ -1,6 +1,9 @@
 """Print the table of networks: paper, parameters, GFLOP, stride, heads.
 
 python tools/summary.py [--markdown]    the table, as keras-seg summary
+python tools/summary.py NET --layers    a network's layers
+python tools/summary.py NET --diagram FILE.svg [--part PART]
+                                        its structure, drawn
 python tools/summary.py --costs         the content of ablations/costs.csv: the work
                                         of every arm of the studies
 """

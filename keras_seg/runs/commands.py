@@ -375,18 +375,68 @@ def export(argv: list[str]) -> int:
 
 
 def summary(argv: list[str]) -> int:
-    """Print the table of networks: paper, parameters, GFLOP, stride, heads."""
-    parser = _parser("summary", summary)
-    parser.add_argument(
-        "--markdown", action="store_true", help="the table as in the README"
-    )
-    args = parser.parse_args(argv)
+    """Print the table of networks: paper, parameters, GFLOP, stride, heads.
+
+    keras-seg summary icnet --layers
+    keras-seg summary icnet --diagram icnet.svg
+    keras-seg summary hourglass --diagram module.png --part module
+
+    With a network's name and --layers, its layers in the columns of its document; with
+    --diagram, its structure, drawn from the built network.
+    """
+    args = summary_arguments(argv)
     from keras_seg import backend
     from keras_seg.nets import summary as table
 
     backend.configure()
-    print((table.markdown if args.markdown else table.text)(table.rows()))
+    if args.net is None:
+        print((table.markdown if args.markdown else table.text)(table.rows()))
+        return 0
+    model = table.outline(args.net, args.size, args.classes, **args.knobs)
+    if args.diagram is not None:
+        from keras_seg.nets import diagram
+
+        diagram.write(model, args.net, args.diagram, args.part)
+        note(f"{args.diagram} is drawn.")
+    if args.layers:
+        rows = table.layer_rows(model, args.net)
+        print((table.layers_markdown if args.markdown else table.layers_text)(rows))
     return 0
+
+
+def summary_arguments(argv: list[str]) -> Any:
+    """The arguments of `summary`, checked as far as that needs no Keras."""
+    from keras_seg import nets
+    from keras_seg.config import parse_setting
+
+    parser = _parser("summary", summary)
+    parser.add_argument("net", nargs="?", help="one network instead of all")
+    parser.add_argument(
+        "--markdown", action="store_true", help="the table as in the README"
+    )
+    parser.add_argument(
+        "--layers", action="store_true", help="the layers, as documents list them"
+    )
+    parser.add_argument(
+        "--diagram", type=Path, metavar="FILE", help="draw it into an .svg or .png"
+    )
+    parser.add_argument("--part", default="", help="draw a part of it alone")
+    parser.add_argument(
+        "--knob", action="append", default=[], metavar="NAME=VALUE", help="its option"
+    )
+    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"))
+    parser.add_argument("--classes", type=positive_int, metavar="N")
+    args = parser.parse_args(argv)
+    if args.net is None:
+        if args.layers or args.diagram or args.knob or args.part:
+            raise UsageError("--layers and --diagram are of one network: name it.")
+        return args
+    nets.get(args.net)
+    if not args.layers and args.diagram is None:
+        raise UsageError(f"Of {args.net}, ask for --layers or for --diagram FILE.")
+    args.knobs = dict(map(parse_setting, args.knob))
+    args.size = args.size and tuple(args.size)
+    return args
 
 
 # What their parsers share

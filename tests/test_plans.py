@@ -54,6 +54,7 @@ AUGMENTATIONS = """
     mirror             augment.mirror=0.5 augment.swap_lr=false
     mirror_swap        augment.mirror=0.5 augment.swap_lr=true
     scale              augment.scale=[0.5,2.0] augment.swap_lr=false
+    flip180_scale      augment.flip180=0.5 augment.scale=[0.5,2.0] augment.swap_lr=false
     noise              augment.noise=10.0
 """
 OUTER = """
@@ -78,14 +79,21 @@ ICNET = given(
     "optimizer.poly_power=0.9 optimizer.weight_decay=1e-4 optimizer.decay_on=kernels "
     "optimizer.bn_start=20000 validation.every=200"
 )
-SHORT = ICNET | given("steps=2000 optimizer.bn_start=0")
+
+
+def search(base, rates, batches):
+    """BODY 3.1: a twentieth of the steps, for ten times and a tenth of the rate."""
+    short = base | given("steps=2000 optimizer.bn_start=0")
+    return {
+        f"lr{lr}_batch{batch}".replace(".", "_"): short
+        | {"optimizer.lr": float(lr), "data.batch": batch}
+        for lr in rates
+        for batch in batches
+    }
+
+
 ICNET_STAGES = {
-    "search": {
-        f"lr{lr:g}_batch{batch}".replace(".", "_"): SHORT
-        | {"optimizer.lr": lr, "data.batch": batch}
-        for lr in (0.1, 0.01, 0.001)
-        for batch in (16, 32, 64)
-    },
+    "search": search(ICNET, ("0.1", "0.01", "0.001"), (16, 32, 64)),
     "filters": rows(ICNET, "normal\n doubled net.filter_scale=2"),
     "augment": rows(ICNET, AUGMENTATIONS),
     "weighting": rows(ICNET, DIRECT),
@@ -97,9 +105,20 @@ ICNET_STAGES = {
         at_0   optimizer.bn_start=0
         at_25  optimizer.bn_start=10000
         never  optimizer.bn_start=40000
+        full_at_50  optimizer.bn_mode=full
+        full_never  optimizer.bn_mode=full optimizer.bn_start=40000
         """,
     ),
     "pretrained": rows(ICNET, "scratch\n pretrained"),
+    "frames": rows(
+        ICNET,
+        """
+        all
+        part_2  data.samples=45000
+        part_4  data.samples=22500
+        part_8  data.samples=11250
+        """,
+    ),
 }
 
 # BODY 3.3.3: constant 0.01, batch 32
@@ -110,6 +129,7 @@ SEGNET_BASIC = given(
 )
 DOUBLED = SEGNET_BASIC | given("net.filter_scale=2")
 SEGNET_BASIC_STAGES = {
+    "search": search(SEGNET_BASIC, ("0.1", "0.01", "0.001"), (8, 16, 32)),
     "filters": {"normal": SEGNET_BASIC, "doubled": DOUBLED},
     "augment": rows(DOUBLED, AUGMENTATIONS),
     "weighting": rows(DOUBLED, OUTER),
@@ -132,7 +152,9 @@ TARGETS = rows(
     joints_centroid  net.targets=full net.joints=24 data.joints=centroid
     """,
 )
-HOURGLASS_STAGES = {name: {name: arm} for name, arm in TARGETS.items()} | {
+HOURGLASS_STAGES = {
+    "search": search(HOURGLASS, ("0.0025", "0.00025", "2.5e-05"), (1, 2, 4)),
+    **{name: {name: arm} for name, arm in TARGETS.items()},
     "targets": TARGETS,
     "joint_weight": rows(
         TARGETS["joints"],
@@ -165,6 +187,13 @@ GRID = {
 FIG_5 = only(GRID, "(fcn|unet|attention_unet|unet_bn)_focal_l1")
 CLOTHING_STAGES = {
     "table1": only(GRID, "(unet|attention_unet|unet_bn)_focal.*"),
+    "kernels": {
+        f"{net}_focal{end}{'_kernels' if on_kernels else ''}": GRID[f"{net}_focal{end}"]
+        | ({"loss.penalise": "kernels"} if on_kernels else {})
+        for net in ("unet", "unet_bn")
+        for on_kernels, ends in ((False, ("", "_l1")), (True, ("_l2", "_l1", "_l1_l2")))
+        for end in ends
+    },
     "fig3": GRID,
     "fig4": {
         name: GRID[name]
@@ -236,11 +265,21 @@ AGAINST_FCN = rows(
     fcn_attention
     fcn_vgg16            net=fcn net.preprocess=bgr_minus_mean
     fcn_attention_vgg16  net.preprocess=bgr_minus_mean
+    first_five           net.encoder=layers net.aspp=false
+    first_five_vgg16     net.encoder=layers net.aspp=false net.preprocess=bgr_minus_mean
     """,
 )
+ATTN_ARMS = ("fcn", "fcn_attention", "first_five")
+AGAINST_FCN = {
+    name: AGAINST_FCN[name]
+    for end in ("", "_vgg16")
+    for name in (a + end for a in ATTN_ARMS)
+}
+# 1464 images, so 6 steps an epoch
+ON_VOC2012 = {name: arm | {"steps": 300} for name, arm in AGAINST_FCN.items()}
 ATTENTION_FCN_STAGES = {
     "cityscapes": AGAINST_FCN,
-    "voc2012": AGAINST_FCN,
+    "voc2012": ON_VOC2012,
     "ablation": rows(
         ATTN,
         """
@@ -250,6 +289,10 @@ ATTENTION_FCN_STAGES = {
         no_aspp       net.aspp=false
         pooling       net.downsample=pool
         narrow        net.width=0.234
+        first_five               net.encoder=layers net.aspp=false
+        first_five_no_skips      net.encoder=layers net.aspp=false net.skips=false
+        first_five_no_attention  net.encoder=layers net.aspp=false net.attention=false
+        first_five_aspp          net.encoder=layers net.aspp=true
         """,
     ),
     "reduction": {"reduction_16": ATTN}
@@ -288,6 +331,20 @@ VOC2007_STAGES = {
     "table4": VOC_TABLE_4,
     "table4_test": VOC_TABLE_4,
     "occurrences": rows(VOC_4B, "4b\n 4b_images loss.occurrences=images"),
+    "background": rows(
+        VOC_4B,
+        """
+        4b
+        background_0_05  loss.background_weight=0.05
+        background_0_3   loss.background_weight=0.3
+        background_0_6   loss.background_weight=0.6
+        background_1     loss.background_weight=1.0
+        """,
+    ),
+    "resolution": {
+        "5c": VOC_TABLE_4["5c"],
+        "5c_larger": VOC_TABLE_4["5c"] | {"data.size": (448, 448)},
+    },
 }
 
 # The Caffe files of SegNet; one recipe for the other networks
@@ -423,6 +480,7 @@ PRETRAINED = {
     "transfer_unfrozen": "fcn_resnet50",
     "fcn_vgg16": "fcn",
     "fcn_attention_vgg16": "fcn_attention",
+    "first_five_vgg16": "fcn_attention",
     "5b": "fcn_resnet34",
     **{f"pretrained_{count}": "unet_lite0" for count in (25, 100, 367)},
     **dict.fromkeys(("all", "slow_encoder", "fixed_norm"), "unet_lite0"),
@@ -440,7 +498,7 @@ ALL = [param.values for param in ALL_STAGES]
 
 def arms_at(scale, study, plan, stage):
     """The stage's arms, each stage from its base: knobs and sizes are no winner's."""
-    return stage.arms(plan.base(scale, study.data))
+    return stage.arms(plan.base(scale, study.facts(stage)))
 
 
 def test_the_tables_have_every_study():
@@ -504,7 +562,8 @@ def test_a_smoke_test_is_small(study, plan, stage):
         assert config.steps <= 8, arm.name
         assert config.data.batch * config.optimizer.accumulate <= 2, arm.name
         assert config.validation.samples == 4, arm.name
-        assert config.data.size[0] * config.data.size[1] <= 160 * 160, arm.name
+        largest = 320 if arm.name == "5c_larger" else 160
+        assert config.data.size[0] * config.data.size[1] <= largest**2, arm.name
 
 
 @pytest.mark.slow
@@ -544,6 +603,7 @@ def test_what_a_stage_names_exists(study, plan, stage):
         assert claim.arm != claim.than
         kind, _, of_class = claim.metric.partition(" ")
         others = {"train_val_gap", "ms_per_image", "train_loss_fall", "parameters"}
+        others |= {"jump"}
         assert kind in (OF_CLASS if of_class else scores | others), claim
     for panel in stage.panels.values():
         assert set(panel) <= set(names)
@@ -597,7 +657,10 @@ OUR_HYPOTHESES = {
     ("icnet", "augment"): [("mirror_scale_swap", "plain"), ("mirror_scale", "plain")],
     ("icnet", "weighting"): [("w1_direct_inference", "w1_direct")],
     ("icnet", "pretrained"): [("pretrained", "scratch")],
+    ("icnet", "frames"): [("part_2", "all"), ("part_8", "all")],
+    ("clothing", "kernels"): [("unet_focal_l1_kernels", "unet_focal_l1")],
     ("segnet_basic", "augment"): [("mirror_scale_swap", "plain")],
+    ("segnet_basic", "final"): [("winner@test", "winner@val")],
     ("hourglass", "targets"): [
         ("hierarchy", "plain"),
         ("joints", "plain"),
@@ -610,6 +673,7 @@ OUR_HYPOTHESES = {
     ("attention_fcn", "voc2012"): [("fcn_attention", "fcn")],
     ("attention_fcn", "ablation"): [("no_aspp", "full")],
     ("voc2007", "occurrences"): [("4b_images", "4b")],
+    ("voc2007", "resolution"): [("5c_larger", "5c"), ("5c_larger", "5c")],
     **{
         (net, "recipe"): [
             ("modern", "plain"),
@@ -654,7 +718,8 @@ def test_what_no_document_claims_is_ours():
         ]
         for net in ("icnet", "segnet_basic")
     )
-    assert (icnet, segnet) == (["miou"], ["miou", "train_val_gap"])
+    assert icnet == ["miou", "pixel_accuracy", "f1_weighted"]
+    assert segnet == ["miou", "pixel_accuracy", "f1_macro", "train_val_gap"]
 
 
 def test_pixels_against_images_is_what_the_stage_compares():
@@ -701,7 +766,8 @@ def test_an_arm_is_the_same_in_every_stage_that_has_it(study, scale):
     found = {}
     for stage in plan.stages:
         for arm in arms_at(scale, study, plan, stage):
-            assert found.setdefault(arm.name, arm.config) == arm.config, arm.name
+            key = study.facts(stage), arm.name
+            assert found.setdefault(key, arm.config) == arm.config, arm.name
 
 
 @pytest.mark.parametrize(

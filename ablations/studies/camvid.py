@@ -359,7 +359,7 @@ STUDY = Study(
     name="camvid",
     title="CamVid: networks side by side, class weights, recipes, a pretrained start",
     datasets=("camvid",),
-    data=DataFacts(image_size=(360, 480), train_images=367),
+    data=DataFacts(image_size=(360, 480), train_images=367, classes=11),
     plans={
         "networks": Plan(paper, STAGES, SCALES, chained=False),
         "icnet": Plan(plain("icnet"), RECIPE_STAGES, RECIPE_SCALES, chained=False),

@@ -168,6 +168,7 @@ def test_next_steps_and_files_are_in_the_report(stage, own, tmp_path, monkeypatc
         "tables/weighting.csv",
         "wide/seed0/config.json",
         "wide/seed0/log.txt",
+        "plain/seed0/",
     ]
     markdown = (tmp_path / "report.md").read_text()
     assert "(wide/seed0/config.json): the winner's settings" in markdown

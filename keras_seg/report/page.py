@@ -243,7 +243,7 @@ def _next_steps(view: StageView) -> list:
 
 
 def _files(view: StageView, folder: Path) -> list:
-    """Links to the winner's run and to the tables; [] where they are elsewhere."""
+    """Links to the tables, to what the winner's run holds, and to the other arms."""
     links = [Link(f"tables/{view.stage.name}.csv", f"tables/{view.stage.name}.csv")]
     for run in scores.done(view.result, view.result.winner or "")[:1]:
         if not run.run.is_relative_to(folder):
@@ -260,6 +260,11 @@ def _files(view: StageView, folder: Path) -> list:
             for name, note in notes.items()
             if (run.run / name).exists()
         ]
+    for arm in view.finished:
+        place = scores.done(view.result, arm.name)[0].run
+        if arm.name != view.result.winner and place.is_relative_to(folder):
+            address = place.relative_to(folder).as_posix()
+            links.append(Link(f"{address}/", f"{address}/", f"the run of {arm.title}"))
     return [Details("Files", [Links(links)])]
 
 

@@ -208,7 +208,8 @@ def test_page_is_self_contained_and_escaped(written, page):
 
     assert not {"link", "iframe", "object", "base", "form"} & set(page.tags)
     ours = (Path(report.__file__).parent / "page.js").read_text()
-    assert re.findall("<script>\n(.*?)</script>", text, re.DOTALL) == [ours]
+    scripts = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    assert [script.strip() for script in scripts] == [ours.strip()]
     others = [a for a in page.addresses if not a.startswith(("data:image/", "#"))]
     assert "tables/weighting.csv" in others
     assert all((written / unquote(address)).exists() for address in others)

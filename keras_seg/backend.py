@@ -218,6 +218,21 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def loader_threads() -> int:
+    """Threads of a run's data loader where none are asked for.
+
+    On a CPU 2, since the network needs the cores too. Beside a GPU its share of the
+    machine's cores, less two for what feeds it; other arms may use the other GPUs.
+    """
+    if fingerprint()["gpus"] == "none":
+        return 2
+    try:
+        gpus = len(os.listdir("/proc/driver/nvidia/gpus"))
+    except OSError:
+        gpus = 1
+    return max(2, _cores() // max(1, gpus) - 2)
+
+
 def _pool_without_scatter() -> None:
     """Give JAX's max pooling a gradient that XLA computes without a scatter.
 

@@ -135,7 +135,8 @@ class Request:
         metavar="K",
     )
     jobs: int | None = option(
-        help="arms at the same time; default: 1, with ray as many as fit",
+        help="arms at the same time; default: 1, with GPUs one on each, with ray as "
+        "many as fit",
         type=positive_int,
         metavar="N",
     )
@@ -744,6 +745,10 @@ def make_execution(
     request: Request, study: Study, net: str, prepared: Prepared
 ) -> runner.Execution:
     jobs, threads, launch = request.jobs or 1, request.threads, executors.local
+    if request.executor == "local" and (gpus := executors.gpus()):
+        jobs, launch = request.jobs or len(gpus), executors.OnGpus(gpus)
+        if jobs > len(gpus):
+            command_line.note(f"{jobs} arms at a time share {len(gpus)} GPUs.")
     if request.executor == "ray":  # every arm gets the cores that are reserved for it
         threads = request.threads or os.cpu_count() or 1
         jobs, launch = request.jobs or MOST_JOBS, executors.Ray(threads)

@@ -88,6 +88,7 @@ def at_step(step: int | None, act):
 
     def counted(self, batch, logs=None):
         count(self, batch, logs)
+        _ = self.model  # on JAX, brings the variables up to date
         if step in (None, self.run.state.step):
             act(self.run)
 

@@ -125,7 +125,11 @@ def _train_parser() -> Parser:
         "--swap-lr", action="store_true", help="exchange left and right when mirrored"
     )
     _add_threads(parser)
-    parser.add_argument("--workers", type=positive_int, default=2, help="of the loader")
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        help="of the loader; default: 2, beside a GPU its share of the cores less 2",
+    )
     parser.add_argument(
         "--checkpoint-every",
         type=positive_int,

@@ -11,8 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from keras_seg.command_line import install_hint
@@ -33,6 +34,67 @@ def local(arguments: Sequence[str]) -> Process:
     return subprocess.Popen(_command(arguments))
 
 
+def gpus() -> list[str]:
+    """The GPUs that arms may use here, as CUDA_VISIBLE_DEVICES names them.
+
+    Those that the variable names, else all that nvidia-smi lists; [] without any.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        names = [name.strip() for name in chosen.split(",")]
+        return [name for name in names if name and not name.startswith("-")]
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+class OnGpus:
+    """Starts processes on this machine, each on the GPU that has the fewest of them.
+
+    Args:
+        names: of the GPUs (`gpus`), at least one.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self._users = dict.fromkeys(names, 0)
+        self._lock = threading.Lock()
+
+    def __call__(self, arguments: Sequence[str]) -> Process:
+        with self._lock:
+            gpu = min(self._users, key=lambda name: self._users[name])
+            self._users[gpu] += 1
+        variables = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
+        try:
+            process = subprocess.Popen(_command(arguments), env=variables)
+        except BaseException:
+            self._release(gpu)
+            raise
+        return _OnGpu(process, lambda: self._release(gpu))
+
+    def _release(self, gpu: str) -> None:
+        with self._lock:
+            self._users[gpu] -= 1
+
+
+class _OnGpu:
+    """A process that gives its GPU back once it was waited for."""
+
+    def __init__(self, process: subprocess.Popen, release: Callable[[], None]):
+        self.process, self.release = process, release
+
+    def wait(self) -> int:
+        exit_code = self.process.wait()
+        self.release()
+        self.release = lambda: None
+        return exit_code
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+
 def require_ray() -> None:
     """UsageError unless Ray can be imported."""
     if importlib.util.find_spec("ray") is None:
@@ -45,7 +107,8 @@ class Ray:
     """Starts arms as tasks of a Ray cluster (the extra `ray`).
 
     The cluster is the one that RAY_ADDRESS names, else one of this machine alone. All
-    machines need this package installed, and OUT and the data at the same place.
+    machines need this package installed, and OUT and the data at the same place. Where
+    the cluster has GPUs, each arm gets one to itself.
 
     Args:
         cpus: of each arm, kept free for it.
@@ -54,7 +117,10 @@ class Ray:
     def __init__(self, cpus: int):
         ray = _ray()
         ray.init(ignore_reinit_error=True, include_dashboard=False)
-        self._task = ray.remote(num_cpus=cpus, max_retries=0)(_run_here)
+        options: dict[str, Any] = {"num_cpus": cpus, "max_retries": 0}
+        if ray.cluster_resources().get("GPU"):
+            options["num_gpus"] = 1
+        self._task = ray.remote(**options)(_run_here)
 
     def __call__(self, arguments: Sequence[str]) -> Process:
         return _RayProcess(self._task.remote(list(arguments)))

@@ -163,13 +163,14 @@ class Run:
         self.val_samples = self.scored.samples(
             prepared, "val", validation.samples, validation.choice
         )
+        self.workers = options.workers or backend.loader_threads()
         self.feed = Feed(
             self.train_samples,
             config.data.batch,
             self.network.preprocess,
             self.network.heads,
             config.data.joints,
-            options.workers,
+            self.workers,
             config.data.crop,
             normalise=backend.name() == "tensorflow",  # else the device does
         )
@@ -364,7 +365,7 @@ class Run:
         """Score the present weights on the images of validation."""
         if self.scored is not self.network:
             self._bring(self.weights())
-        return self.scorer.score(self.val_samples, self.options.workers)
+        return self.scorer.score(self.val_samples, self.workers)
 
     def weights(self) -> dict[str, np.ndarray]:
         """What is validated, kept as the best and exported: the averages, if any."""
@@ -469,7 +470,7 @@ class Run:
         if self.scored is not self.network:
             self._bring(arrays)
         samples = self.scored.samples(self.prepared, "val")
-        best = self.scorer.score(samples, self.options.workers)
+        best = self.scorer.score(samples, self.workers)
         result: dict[str, Any] = {
             "step": self.state.best_step,
             "steps": self.config.steps,

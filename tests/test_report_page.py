@@ -222,8 +222,8 @@ def test_page_is_self_contained_and_escaped(written, page):
     assert set(links) <= set(page.ids)
     assert page.tags.count("h2") == 4
     # Four curves of each stage, those of the documents (together and of each arm),
-    # class figures; the pixels of each class once.
-    assert page.tags.count("svg") == 2 * 4 + (1 + 3) + 1 + 3 + 2 + 1
+    # class figures; scores against time of the first; the pixels of each class once.
+    assert page.tags.count("svg") == 2 * 4 + (1 + 3) + 1 + 3 + 2 + 1 + 1
     # Nothing temporary is left.
     files = {path.name for path in written.iterdir() if path.is_file()}
     assert files == {"report.html", "report.md"}

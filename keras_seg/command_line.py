@@ -101,6 +101,14 @@ def positive_int(text: str) -> int:
     return _whole_number(text, 1)
 
 
+def share(text: str) -> tuple[int, int]:
+    """An argparse type: "2/4" is (2, 4), the second of four shares."""
+    number, _, count = text.partition("/")
+    if number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise argparse.ArgumentTypeError(f"{text!r} must be I/N, from 1/N to N/N")
+
+
 def time_span(text: str) -> float:
     """Seconds of a time like 90s, 45m, 2h or 1h30m."""
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", text.strip())

@@ -188,8 +188,11 @@ def _field(value):
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, shared: bool = False) -> Iterator[None]:
     """Hold `folder` for this process; it is made where it is missing.
+
+    `shared`: with all others who hold it so; they see to it that they do not write the
+    same files.
 
     Where the block raises and nothing was put into a folder made here, the folder is
     removed again. The lock ends with the process, however that ends.
@@ -213,7 +216,8 @@ def lock(folder: Path) -> Iterator[None]:
         raise storage_error(error, folder) from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
             # A process that leaves removes its lock file: is ours still the one there?
             is_ours = os.path.samestat(os.fstat(handle), path.stat())
         except (BlockingIOError, FileNotFoundError):

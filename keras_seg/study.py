@@ -140,6 +140,12 @@ class Request:
         type=positive_int,
         metavar="N",
     )
+    shard: tuple[int, int] | None = option(
+        help="train only share I of N of one stage, beside processes with the other "
+        "shares; the same command without it then reports",
+        type=command_line.share,
+        metavar="I/N",
+    )
     executor: str = option(
         "local",
         "where arms are run: here, or on the Ray cluster of RAY_ADDRESS",
@@ -371,6 +377,9 @@ def run(request: Request) -> Outcome:
             for line in header(request, study, part, execution, seconds):
                 command_line.note(line)
             found: list[StageResult] = []
+            if request.shard is not None:
+                results.append(share(request, part, execution))
+                continue
             for found in runner.run_stages(
                 part.plan,
                 part.stages,
@@ -521,6 +530,12 @@ def choose(request: Request, study: Study, prepared: Prepared | None) -> list[Pa
             network cannot take.
     """
     parts = []
+    if request.shard is not None and not request.vary:
+        if request.stage in (None, "all", COMPARE):
+            raise UsageError(
+                "--shard trains a share of one stage, since the next one starts from "
+                "its winner. Name a stage with --stage."
+            )
     if request.vary:
         ((name, plan),) = study.plans.items()
         facts = data_facts(request, study, plan.stages[0], prepared)
@@ -765,8 +780,22 @@ def make_execution(
         keeps_state=bool(request.vary),  # few arms, which may be trained on
         init_weights=request.init_weights,
         tensorboard=request.tensorboard,
+        shard=request.shard,
         launch=launch,
     )
+
+
+def share(request: Request, part: Part, execution: runner.Execution) -> StageResult:
+    """Train the share of a stage that `--shard` names; nothing is reported yet."""
+    (stage,) = part.stages  # `choose` sees to it
+    found = runner.run_shard(part.plan, stage, part.base, execution, request.winner)
+    number, count = request.shard or (1, 1)
+    done = sum(result.state == "done" for result in found.results)
+    command_line.note(
+        f"share {number} of {count}: {done} of {len(found.results)} runs are done. "
+        "After all shares, the same command without --shard writes the report."
+    )
+    return found
 
 
 # What comes back
@@ -1094,7 +1123,8 @@ def running(request: Request) -> Iterator[str]:
         yield ""
         for what, command in answer.next_steps:
             yield from (f"# {what}", command)
-    yield f"report: {outcome.report}"
+    if outcome.report.name:  # not of a share
+        yield f"report: {outcome.report}"
     check_failures(outcome.results)
 
 

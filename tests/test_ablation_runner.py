@@ -532,6 +532,32 @@ def test_seeds_are_runs_of_their_own(trainer, shapes, tmp_path):
     assert [round(r.miou, 2) for r in result.results] == [0.3, 0.31, 0.4, 0.41]
 
 
+def test_shares_of_a_stage_are_trained_side_by_side_and_then_decide(
+    trainer, shapes, tmp_path
+):
+    """Three weightings with two seeds, in two shares and afterwards as a whole."""
+    shares = []
+    for number in (1, 2):
+        part = execution(tmp_path, shapes, seeds=2, shard=(number, 2))
+        with part.locked(), execution(tmp_path, shapes, shard=(2, 2)).locked():
+            with pytest.raises(LockedError), execution(tmp_path, shapes).locked():
+                pass
+            found = runner.run_shard(PLAN, WEIGHTING, BASE, part, "normal")
+        assert found.winner is None
+        shares.append({(r.arm.name, r.seed): r.state for r in found.results})
+        assert set(shares[-1].values()) == {"done"}
+    assert not shares[0].keys() & shares[1].keys()
+    arms = [arm.name for arm in weightings(BASE)]
+    assert {*shares[0], *shares[1]} == {(arm, seed) for arm in arms for seed in (0, 1)}
+    assert [len(share) for share in shares] == [3, 3]
+    assert len(trainer.trained) == len(set(trainer.trained)) == 6
+    trainer.trained.clear()
+    whole = execution(tmp_path, shapes, seeds=2)
+    (found,) = run(whole, WEIGHTING, winner="normal")
+    assert trainer.trained == []
+    assert found.winner == "w1"
+
+
 def test_a_torn_line_of_the_journal_is_left_out(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.add(run="a/b/seed0", event="diverged", reason="nan")

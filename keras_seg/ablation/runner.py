@@ -108,6 +108,42 @@ def run_stages(
             return
 
 
+def run_shard(
+    plan: Plan, stage: Stage, base: Config, execution: Execution, winner: str | None
+) -> StageResult:
+    """Train this process' share of a stage (`Execution.shard`), and nothing else.
+
+    Nobody chooses a winner before all shares are there: `run_stages` does, afterwards.
+
+    Returns:
+        The results of the share.
+
+    Raises:
+        As `run_stages`.
+    """
+    if not execution.restart:
+        _check_data(execution)
+    _check_base(plan, [stage], base, execution)
+    config, start = stage_start(plan, stage, base, execution, winner)
+    tasks = _missing(stage, config, execution)
+    for _ in _train(stage, tasks, execution):
+        pass
+    arms = _runnable(stage, config, execution)
+    every = sorted(_tasks(stage, arms, execution), key=lambda task: task.seed)
+    results = [task.result() for task in _in_shard(every, execution)]
+    return StageResult(stage, tuple(results), None, start)
+
+
+def _in_shard(tasks: Sequence[Task], execution: Execution) -> list[Task]:
+    """The tasks of this process' share; those of one training are in one."""
+    if execution.shard is None:
+        return list(tasks)
+    number, count = execution.shard
+    keys = list(dict.fromkeys(training_key(task.config) for task in tasks))
+    mine = set(keys[number - 1 :: count])
+    return [task for task in tasks if training_key(task.config) in mine]
+
+
 def stage_start(
     plan: Plan,
     stage: Stage,
@@ -315,6 +351,7 @@ def _missing(stage: Stage, config: Config, execution: Execution) -> list[Task]:
             note(f"{stage.name}: {arm.name} needs {needs or 'left and right classes'}")
     tasks = _tasks(stage, arms, execution)
     tasks.sort(key=lambda task: task.seed)  # every arm once before any arm twice
+    tasks = _in_shard(tasks, execution)
     if execution.restart:
         return tasks
     for task in tasks:

@@ -52,6 +52,8 @@ class Execution:
         init_weights: file for the arms that start from pretrained weights, or
             "imagenet"; without one those that were not run yet are left out.
         tensorboard: let every arm keep a log for TensorBoard.
+        shard: (i, n): of the trainings of a stage only the i-th of every n, counted
+            from 1; the others are other processes'. None is all.
         launch: starts the process of an arm (`keras_seg.runs.executors`).
     """
 
@@ -67,6 +69,7 @@ class Execution:
     keeps_state: bool = False
     init_weights: Path | str | None = None
     tensorboard: bool = False
+    shard: tuple[int, int] | None = None
     launch: Callable[[Sequence[str]], executors.Process] = executors.local
 
     @cached_property
@@ -86,8 +89,11 @@ class Execution:
         return self._weights[net]
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the folder for this process; LockedError where another one does."""
-        return storage.lock(self.folder)
+        """Hold the folder for this process; LockedError where another one does.
+
+        Processes that train shares of a stage hold it together.
+        """
+        return storage.lock(self.folder, shared=self.shard is not None)
 
     @property
     def journal(self) -> "Journal":

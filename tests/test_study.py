@@ -8,6 +8,7 @@ from pathlib import Path
 import miniatures
 import pytest
 
+import keras_seg
 from keras_seg import command_line
 from keras_seg import study as studies
 from keras_seg.ablation import estimate, protocol, runner
@@ -589,3 +590,50 @@ def test_next_steps_are_commands_that_run(shapes, tmp_path, monkeypatch):
         if "next stage" in what
     ]
     assert "--stage augment" in after
+
+
+# From Python
+
+
+def test_ablate_asks_what_the_command_asks(shapes, monkeypatch):
+    monkeypatch.setattr(studies, "run", lambda request: request)
+    vary = {"loss.weights": ["none", [1, 2, 3, 4]]}
+    found = keras_seg.ablate(
+        data=str(shapes), net="icnet", vary=vary, budget="2h", seeds=3, out="x"
+    )
+    words = "--net icnet --vary loss.weights=none,[1,2,3,4] --budget 2h --seeds 3"
+    wanted = studies.parse([*words.split(), "--data", str(shapes), "--out", "x"], "")
+    assert dataclasses.replace(found, command="") == dataclasses.replace(
+        wanted, command=""
+    )
+    assert found.command.startswith("keras_seg.ablate(data='")
+    prepared = open_prepared(shapes)
+    assert keras_seg.ablate(data=prepared, vary=vary, steps=2).data == shapes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"networks": "icnet"}, "ablate has no option 'networks'; it has "),
+        ({"vary": ["loss.weights"]}, "vary is .*, a list for each setting"),
+        ({"vary": {"loss.weights": "none,w1"}}, "vary is .*, a list for each setting"),
+        ({"vary": {"loss.weight": ["w1", "w2"]}}, "no setting 'loss.weight'"),
+        ({"vary": {"loss.l1": [0, 1]}, "budget": "soon"}, "'soon' is no time"),
+    ],
+)
+def test_what_ablate_cannot_take_is_named(options, words):
+    with pytest.raises(UsageError, match=words):
+        keras_seg.ablate(**options)
+
+
+def test_an_outcome_names_the_winners_run(tmp_path, body):
+    arms = (
+        body.plans["icnet"]
+        .stage("filters")
+        .arms(body.plans["icnet"].base("smoke", FACTS))
+    )
+    runs = tuple(ArmResult(arm, 0, tmp_path / arm.name, "done") for arm in arms)
+    stage = StageResult(body.plans["icnet"].stage("filters"), runs, "doubled", "")
+    assert studies.Outcome([stage], Path()).winner == tmp_path / "doubled"
+    nobody = dataclasses.replace(stage, winner=None)
+    assert studies.Outcome([nobody], Path()).winner is None

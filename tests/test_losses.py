@@ -622,7 +622,7 @@ def test_penalise_kernels():
     net.compile("sgd", loss=losses.for_heads(net, CE))
     logs = net.evaluate(
         np.zeros((2, 1, 1, 2)),
-        {"logits": np.full((2, 1, 1), 255)},
+        {"logits": np.full((2, 1, 1), 255, "uint8")},
         verbose=0,
         return_dict=True,
     )

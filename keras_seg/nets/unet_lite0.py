@@ -14,8 +14,6 @@ convolution, widths that halve from the encoder's 320. The encoder ends before i
 variance of 2 / fan out, as the encoder's authors start them.
 """
 
-import logging
-
 import keras
 from keras import layers
 
@@ -39,8 +37,6 @@ STAGES = (
 )
 DECODER = (320, 160, 80, 40, 20)
 
-log = logging.getLogger(__name__)
-
 
 def build(
     input_shape: tuple[int, int, int],
@@ -55,6 +51,7 @@ def build(
     Args:
         filter_scale: factor on the decoder's widths; the encoder keeps its own.
         freeze: train the decoder only; the encoder's batch norm keeps its statistics.
+            Its weights are random until ImageNet's are loaded.
         freeze_norm: the encoder's batch norm keeps its statistics, gamma and beta.
 
     Returns:
@@ -85,11 +82,6 @@ def build(
             )  # [B, H/2^(i-1), W/2^(i-1), filters]
 
     logits = blocks.head(x, num_classes, "classifier", initializer=INIT)
-    if freeze:
-        log.warning(
-            "unet_lite0: the frozen encoder has random weights. Load ImageNet's with "
-            "--init-weights imagenet."
-        )
     return keras.Model(image, {"logits": logits}, name="unet_lite0")
 
 

@@ -186,6 +186,11 @@ class Request:
             raise UsageError("--size and --set data.size both name a size; give one.")
         if self.init_base and self.init_weights is None:
             raise UsageError("--init-base needs the weights: --init-weights FILE.")
+        if self.init_base and self.vary:
+            raise UsageError(
+                "--init-base is of a stage of a study; with --vary every arm starts "
+                "from --init-weights as it is."
+            )
         self._check_own()
 
     def _check_own(self) -> None:
@@ -566,8 +571,8 @@ def _part(
                 f"--init-base: the stages of {net} start from no published weights. "
                 "Leave it out; arms that start from weights take --init-weights alone."
             )
-        weights = training.sha256(request.init_weights)
-        base = base.changed(net={"init_weights_sha256": weights})
+        file = training.weights_file(request.init_weights, base.net.name)
+        base = base.changed(net={"init_weights_sha256": training.sha256(file)})
     if not base.net.knobs:  # with knobs, asking imports Keras
         training.check_size(base)
     runner.check_winner(plan, stages, base, request.winner)

@@ -303,7 +303,8 @@ def test_the_base_may_start_from_weights(body, tmp_path):
     file.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     words = {"net": "icnet", "stage": "filters", "action": "plan"}
-    request = Request(**words, init_weights=file, init_base=True)
+    # As a command line gives it
+    request = Request(**words, init_weights=str(file), init_base=True)
     (part,) = studies.choose(request, body, None)
     normal, doubled = part.stages[0].arms(part.base)
     assert normal.config.net.init_weights_sha256 == digest
@@ -313,6 +314,8 @@ def test_the_base_may_start_from_weights(body, tmp_path):
     assert plain.base.net.init_weights_sha256 is None
     with pytest.raises(UsageError, match="--init-base needs .*--init-weights FILE"):
         Request(init_base=True)
+    with pytest.raises(UsageError, match="--init-base is of a stage of a study"):
+        Request(init_base=True, init_weights=str(file), vary=("seed=1",))
     other = dataclasses.replace(request, net="hourglass", stage="targets")
     with pytest.raises(UsageError, match="hourglass start from no published weights"):
         studies.choose(other, body, None)

@@ -2,12 +2,15 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from keras_seg import study
 from keras_seg.ablation import estimate, runner
 from keras_seg.config import Config
+from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import KerasSegError, UsageError
 
 BASE = Config(
     net="icnet",
@@ -49,3 +52,82 @@ def test_the_table_has_the_published_operations():
     for net, gflop in (("icnet", 2.86), ("segnet_basic", 70.3)):
         per_image = known[net, 1, json.dumps({})] * 320 * 320 / 1e6
         assert per_image == pytest.approx(gflop, rel=0.005)
+
+
+# A budget
+
+
+class Timing:
+    """Stands in for `python -m keras_seg.runs.speed`."""
+
+    def __init__(self, folder, found=None, exit_code=0):
+        self.folder, self.exit_code, self.timed = folder, exit_code, []
+        self.found = found or {"step": 0.5, "validation": 1.0, "start": 4.0}
+
+    def __call__(self, words):
+        options = dict(zip(words[2::2], words[3::2]))
+        self.timed.append(json.loads(Path(options["--config"]).read_text()))
+        if self.exit_code == 0:
+            Path(options["--out"]).write_text(json.dumps(self.found))
+        return self
+
+    def wait(self):
+        return self.exit_code
+
+    def terminate(self):
+        pass
+
+
+def steps_within(budget, timing, prepared, arms, **more):
+    return estimate.budget_steps(
+        budget,
+        arms[0],
+        arms,
+        prepared,
+        timing.folder,
+        seeds=2,
+        validations=10,
+        threads=None,
+        launch=timing,
+        **more,
+    )
+
+
+@pytest.fixture
+def arms():
+    base = Config(net="icnet", data={"size": (32, 64)}, steps=1)
+    return [base, base.changed(loss={"weights": "w1"})]
+
+
+def test_all_arms_get_the_steps_that_fit(arms, shapes, tmp_path, monkeypatch):
+    """Four runs of 4 + 11 + 8 s and half a second a step; a tenth is kept back.
+
+    (0.9 x 200 - 4 x 23) / 2 = 44, and 1000 s give 404, rounded down to two digits.
+    """
+    monkeypatch.setattr(estimate.time, "monotonic", lambda: 0.0)
+    timing, prepared = Timing(tmp_path), open_prepared(shapes)
+    assert steps_within(200.0, timing, prepared, arms) == (
+        44,
+        180.0,
+    )
+    assert len(timing.timed) == 1  # weights change nothing in how long a step takes
+    # The record is what counts from then on, whatever the machine does.
+    assert steps_within(200.0, Timing(tmp_path, {}), prepared, arms)[0] == 44
+    assert steps_within(1000.0, timing, prepared, arms)[0] == 400
+    wide = arms[0].changed(net={"filter_scale": 2})
+    steps_within(200.0, timing, prepared, [*arms, wide], anew=True)
+    scales = [config["net"]["filter_scale"] for config in timing.timed]
+    assert scales == [1, 1, 1, 2]
+    assert [file.name for file in tmp_path.iterdir()] == [estimate.RECORD]
+
+
+def test_a_budget_that_is_too_short_is_refused(arms, shapes, tmp_path):
+    prepared = open_prepared(shapes)
+    with pytest.raises(
+        UsageError, match="--budget 1 min 30 s is too short: 4 runs need"
+    ):
+        steps_within(90.0, Timing(tmp_path), prepared, arms)
+    with pytest.raises(KerasSegError, match="network icnet cannot be timed") as caught:
+        steps_within(90.0, Timing(tmp_path, exit_code=3), prepared, arms)
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, UsageError
 from keras_seg.runs.executors import Process
+from keras_seg.runs.speed import STEPS as TIMED_STEPS
 
 # Of the speed of a matrix product, as measured in training on two cores: 0.45
 # (ICNet, many small convolutions) to 0.95 (SegNet-basic, few large ones).
@@ -209,7 +210,8 @@ def _timed(
         for file in (wanted, found):
             file.unlink(missing_ok=True)
     # Starting Python and its libraries comes before what the process can see.
-    seen = result["start"] + 6 * result["step"] + 2 * result["validation"]
+    timed = TIMED_STEPS * result["step"] + 2 * result["validation"]
+    seen = result["start"] + timed
     result["start"] += max(0.0, time.monotonic() - began - seen)
     return result
 

@@ -579,8 +579,6 @@ class Theirs:
 
         self.torch = torch
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.backends.cuda.matmul.allow_tf32 = True  # as XLA and cuDNN do
-        torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
         self.is_mixed = config.precision != "float32"
         rng = np.random.default_rng(0)

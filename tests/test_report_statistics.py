@@ -145,6 +145,40 @@ def test_no_seed_variance_is_made_up_where_interaction_explains_it():
     assert found.p_value() == pytest.approx(test.pvalue)
 
 
+def test_what_all_arms_vary_is_a_floor_for_each():
+    """Three arms of 3, 3 and 2 trainings; all images alike, so only trainings differ.
+
+    Variances 1, 9 and 2 with 2, 2 and 1 degrees of freedom: their mean is 22 / 5. The
+    first has that; the second has its own, which is more than twice as much.
+    """
+    scores = [np.array([-1.0, 0, 1]), np.array([-3.0, 0, 3]), np.array([4.0, 6])]
+    pooled = statistics.pool(scores)
+    assert (pooled.value, pooled.freedom) == (22 / 5, 5)
+    assert pooled.of_arm(scores[0]) == (22 / 5, 5)
+    assert pooled.of_arm(scores[1]) == (9, 2)
+    assert pooled.of_arm(np.array([-2.5, 0, 2.5])) == (6.25, 5)
+    arms = [mean_score(np.repeat(each[:, None], 40, axis=1)) for each in scores]
+    found = compare(arms[1], arms[0], alone(40), pooled=pooled)
+    variances = [9 / 3, 22 / 5 / 3]
+    assert found.error**2 == pytest.approx(sum(variances))
+    expected = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2 / 5)
+    assert found.freedom == pytest.approx(expected)
+    squares = sum((part**2).sum() for part in found.parts.values())
+    assert squares == pytest.approx(found.error**2)
+    assert statistics.pool(scores[:2]) is None
+    assert statistics.pool([scores[0], scores[1], scores[2][:1]]) is None
+
+
+def test_equal_trainings_have_the_spread_of_the_other_arms():
+    same = mean_score(np.zeros((3, 40)))
+    other = mean_score(np.ones((3, 40)))
+    pooled = statistics.pool([np.zeros(3), np.ones(3), np.array([-1.0, 0, 1])])
+    found = compare(same, other, alone(40), pooled=pooled)
+    assert found.error**2 == pytest.approx(2 * (2 / 6) / 3)
+    squares = sum((part**2).sum() for part in found.parts.values())
+    assert squares == pytest.approx(found.error**2)
+
+
 def test_different_images_are_the_welch_test():
     """One training each, on images that have nothing to do with each other."""
     rng = np.random.default_rng(31)

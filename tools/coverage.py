@@ -18,7 +18,7 @@ called clear, and in which all simultaneous intervals cover.
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ class Setting:
         effect: true difference of the second arm and the base, in standard errors.
         arms: all but the second equal the base in their expected score.
         ratio: of the spread of the other arms' trainings to that of the base's.
+        odd: of the second arm's to that.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Setting:
     effect: float = 0.0
     arms: int = 2
     ratio: float = 1.0
+    odd: float = 1.0
 
 
 SETTINGS = (
@@ -105,7 +107,18 @@ SETTINGS = (
         "7 arms, video of 600, r = .9, seeds vary a third",
         *(600, (3, 3), 1 / 3, 0.9, 600, True, 0.0, 7),
     ),
+    Setting("7 arms, one varies 1.5 times as much", arms=7, different=True, odd=1.5),
+    Setting("7 arms, one varies twice as much", arms=7, different=True, odd=2.0),
+    Setting("7 arms, one varies half as much", arms=7, different=True, odd=0.5),
+    Setting("4 arms, one varies twice as much", arms=4, different=True, odd=2.0),
     Setting("power: 3 errors, 3 seeds", effect=3.0),
+    Setting("power: 3 errors, 3 seeds, 4 arms", arms=4, effect=3.0),
+    Setting("power: 3 errors, 3 seeds, 7 arms", arms=7, effect=3.0),
+    Setting("power: 3 errors, 5 seeds, 7 arms", 50, (5, 5), arms=7, effect=3.0),
+    Setting(
+        "power: 3 errors, 3 seeds that vary a third, other arm, 7 arms",
+        *(50, (3, 3), 1 / 3, 0.0, 1, True, 3.0, 7),
+    ),
     Setting("power: 3 errors, 5 seeds", seeds=(5, 5), effect=3.0),
     Setting("power: 3 errors, 8 seeds", seeds=(8, 8), effect=3.0),
     Setting(
@@ -138,6 +151,7 @@ class Population:
         """float64 [B, S, 3, N, C] of trainings of an arm on drawn images [B, N]."""
         mean = self.other if arm and setting.different else self.mean
         spread = setting.spread * (setting.ratio if arm else 1)
+        spread *= setting.odd if arm == 1 else 1
         basis = np.concatenate(
             [mean[:, None], spread * self.deviations], axis=1
         )  # [P, 1 + K, 3, C]
@@ -215,8 +229,9 @@ def comparisons(arms, setting: Setting, ids, sequences) -> list[statistics.Compa
         arm.influences.mean(axis=0) - base.influences.mean(axis=0) for arm in others
     ]
     groups = grouping.group_images(ids, sequences, np.stack(means))
+    pooled = statistics.pool([arm.scores for arm in arms])
     return [
-        statistics.compare(arm, base, groups, (f"arm {number}", "base"))
+        statistics.compare(arm, base, groups, (f"arm {number}", "base"), pooled)
         for number, arm in enumerate(others)
     ]
 
@@ -229,6 +244,8 @@ def simulate(population: Population, setting: Setting, studies: int, seed: int) 
         sequences = {id: str(int(id) // setting.sequence) for id in ids}
     equal = population.gain(setting, 0.0) if setting.different else 0.0
     gains = [0.0] + [equal] * (setting.arms - 1)
+    if setting.odd != 1:  # the expected score depends a little on the spread
+        gains[2:] = [population.gain(replace(setting, odd=1.0), 0.0)] * len(gains[2:])
 
     def run(number, rng):
         for arms in measured_studies(rng, population, setting, number, gains):

@@ -156,6 +156,49 @@ OF_CLASS = {"iou": "miou", "recall": "mean_accuracy", "precision": "mean_precisi
 
 
 @dataclass(frozen=True)
+class SeedVariance:
+    """The variance of a score between trainings, from several arms together.
+
+    Attributes:
+        value: mean over the arms, weighted by their degrees of freedom.
+        freedom: its degrees of freedom.
+    """
+
+    value: float
+    freedom: float
+
+    def of_arm(self, arm: np.ndarray) -> tuple[float, float]:
+        """Variance and degrees of freedom for the scores [S] of one of the arms.
+
+        Arms may differ in how much they vary, and from few trainings it cannot be told
+        whether they do. So what all arms say is a floor for each, and an arm whose own
+        variance is more than `ODD` times that stands for itself. With one arm of seven
+        varying twice as much, intervals so cover 93 %, those from the mean alone 86 %.
+        """
+        own = float(arm.var(ddof=1))
+        if own > ODD * self.value:
+            return own, len(arm) - 1.0
+        return max(own, self.value), self.freedom
+
+
+ODD = 2.0
+
+
+def pool(arms: Sequence[np.ndarray]) -> SeedVariance | None:
+    """The common variance of the scores [S] of each of a stage's arms.
+
+    None of fewer than three arms with several trainings: two are compared with each
+    other's spread anyhow.
+    """
+    several = [arm for arm in arms if len(arm) > 1 and np.isfinite(arm).all()]
+    if len(several) < 3:
+        return None
+    freedom = float(sum(len(arm) - 1 for arm in several))
+    squares = sum(float(((arm - arm.mean()) ** 2).sum()) for arm in several)
+    return SeedVariance(squares / freedom, freedom)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The difference of two arms' expected scores.
 
@@ -173,6 +216,7 @@ class Comparison:
         of_seeds: variance of each arm's mean over draws of trainings, as it shows in
             these images, the interaction included; 0 for one seed.
         of_interaction: the interaction's part in each of the two, for each arm.
+        seed_freedom: degrees of freedom of `of_seeds`; 0 for one seed.
         parts: {what is drawn: contributions}: uncorrelated parts of the difference's
             deviation, whose squares sum to error**2: of the groups [G], and of each
             arm's trainings [S], for this pair of arms.
@@ -190,6 +234,7 @@ class Comparison:
     of_groups: float
     of_seeds: tuple[float, float]
     of_interaction: tuple[float, float]
+    seed_freedom: tuple[float, float]
     parts: Mapping[tuple[str, ...], np.ndarray] = field(repr=False)
     shares: np.ndarray = field(repr=False)
 
@@ -281,7 +326,9 @@ class Comparison:
         if self.error == 0:
             return float(self.difference != 0)
         terms = self._terms(seeds, times)
-        freedoms = (self.groups * times - 1, seeds[0] - 1, seeds[1] - 1)
+        freedoms = [self.groups * times - 1]
+        for have, now, want in zip(self.seed_freedom, self.seeds, seeds):
+            freedoms.append(have * (want - 1) / (now - 1))
         freedom = sum(terms) ** 2 / sum(t**2 / f for t, f in zip(terms, freedoms))
         effect = abs(self.difference) / math.sqrt(sum(terms))
         found = stats.nct.sf(stats.t.ppf((1 + level) / 2, freedom), freedom, effect)
@@ -293,6 +340,7 @@ def compare(
     base: Measured,
     grouping: Grouping,
     names: tuple[str, str] = ("ours", "base"),
+    pooled: SeedVariance | None = None,
 ) -> Comparison:
     """How much better one arm is than another, and how sure that is.
 
@@ -305,6 +353,7 @@ def compare(
         ours, base: of the same images and metric.
         grouping: of the images.
         names: of the two arms, by which comparisons know that they are of the same.
+        pooled: of all arms of the stage; None: each arm's own variance counts.
 
     Raises:
         ValueError: fewer than two groups.
@@ -317,9 +366,9 @@ def compare(
     deviations = tables[0].mean(axis=0) - tables[1].mean(axis=0)  # [G]
     of_groups = grouping.factor * float((deviations**2).sum())
     seeds = (len(ours.scores), len(base.scores))
-    of_seeds = of_interaction = (0.0, 0.0)
+    of_seeds = of_interaction = seed_freedom = (0.0, 0.0)
     if min(seeds) > 1:
-        of_seeds = (_of_mean(ours.scores), _of_mean(base.scores))
+        of_seeds, seed_freedom = _seed_parts(arms, pooled)
         of_interaction = (
             _interaction(tables[0], grouping),
             _interaction(tables[1], grouping),
@@ -329,16 +378,15 @@ def compare(
     freedom = grouping.groups - 1.0
     if excess > 0:
         terms = [of_groups**2 / freedom]
-        terms += [part**2 / (number - 1) for part, number in zip(of_seeds, seeds)]
+        terms += [part**2 / number for part, number in zip(of_seeds, seed_freedom)]
         freedom = max(variance**2 / sum(terms), min(seeds) - 1.0)
     parts: dict[tuple[str, ...], np.ndarray] = {
         ("images",): deviations * math.sqrt(grouping.factor)
     }
-    for name, arm, number, sign in zip(names, arms, seeds, (1, -1)):
+    for name, arm, part, sign in zip(names, arms, of_seeds, (1, -1)):
         if excess > 0:
-            scale = sign * math.sqrt(excess / sum(of_seeds) / (number * (number - 1)))
-            drawn = (name, *sorted(names))
-            parts[drawn] = scale * (arm.scores - arm.scores.mean())
+            scale = math.sqrt(excess * part / sum(of_seeds))
+            parts[(name, *sorted(names))] = sign * scale * _direction(arm.scores)
     sizes = np.bincount(grouping.numbers)
     return Comparison(
         difference=difference,
@@ -352,9 +400,34 @@ def compare(
         of_groups=of_groups,
         of_seeds=of_seeds,
         of_interaction=of_interaction,
+        seed_freedom=seed_freedom,
         parts=parts,
         shares=difference * sizes / sizes.sum() + deviations,
     )
+
+
+def _seed_parts(
+    arms: Sequence[Measured], pooled: SeedVariance | None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Variances of both arms' means over draws of trainings; their freedoms."""
+    found = [
+        pooled.of_arm(arm.scores)
+        if pooled
+        else (float(arm.scores.var(ddof=1)), len(arm.scores) - 1.0)
+        for arm in arms
+    ]
+    numbers = [len(arm.scores) for arm in arms]
+    variances = [value / number for (value, _), number in zip(found, numbers)]
+    return (variances[0], variances[1]), (found[0][1], found[1][1])
+
+
+def _direction(scores: np.ndarray) -> np.ndarray:
+    """[S]: the deviations of the scores, of length 1."""
+    deviations = scores - scores.mean()
+    length = np.linalg.norm(deviations)
+    if length == 0:
+        return np.full(len(scores), 1 / math.sqrt(len(scores)))
+    return deviations / length
 
 
 def compare_apart(
@@ -401,11 +474,12 @@ def compare_apart(
     terms = [part**2 / freedom for part, freedom in zip(of_images, freedoms)]
     if excess > 0:
         terms += [part**2 / (number - 1) for part, number in zip(of_seeds, seeds)]
-        drawn = [ours.scores - base.scores] if same_trainings else [ours, base]
-        for name, arm, number, sign in zip(names, drawn, seeds, signs):
-            values = arm.scores if isinstance(arm, Measured) else arm
-            scale = sign * math.sqrt(excess / sum(of_seeds) / (number * (number - 1)))
-            parts[(name, *sorted(names))] = scale * (values - values.mean())
+        drawn = [ours.scores, base.scores]
+        if same_trainings:
+            drawn = [ours.scores - base.scores]
+        for name, values, part, sign in zip(names, drawn, of_seeds, signs):
+            scale = math.sqrt(excess * part / sum(of_seeds))
+            parts[(name, *sorted(names))] = sign * scale * _direction(values)
     freedom = max(
         variance**2 / sum(terms) if variance > 0 else math.inf, min(seeds) - 1, 1
     )
@@ -421,6 +495,7 @@ def compare_apart(
         of_groups=sum(of_images),
         of_seeds=of_seeds,
         of_interaction=of_interaction,
+        seed_freedom=(seeds[0] - 1.0, seeds[1] - 1.0),
         parts=parts,
         shares=np.zeros(0),
     )
@@ -449,9 +524,8 @@ def compare_trainings(
     variance = sum(of_seeds)
     terms = [part**2 / (number - 1) for part, number in zip(of_seeds, seeds)]
     parts = {}
-    for name, values, number, sign in zip(names, (ours, base), seeds, (1, -1)):
-        scale = sign / math.sqrt(number * (number - 1))
-        parts[(name, *sorted(names))] = scale * (values - values.mean())
+    for name, values, part, sign in zip(names, (ours, base), of_seeds, (1, -1)):
+        parts[(name, *sorted(names))] = sign * math.sqrt(part) * _direction(values)
     return Comparison(
         difference=float(np.mean(ours) - np.mean(base)),
         error=math.sqrt(variance),
@@ -464,6 +538,7 @@ def compare_trainings(
         of_groups=0.0,
         of_seeds=of_seeds,
         of_interaction=(0.0, 0.0),
+        seed_freedom=(seeds[0] - 1.0, seeds[1] - 1.0),
         parts=parts,
         shares=np.zeros(0),
     )

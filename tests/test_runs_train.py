@@ -104,6 +104,8 @@ def ask_to_stop(run) -> None:
 def assert_same_run(found: Path, expected: Path) -> None:
     for name in ("history.csv", "metrics.json", "per_image.npz", "config.json"):
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+    validations = [contents(run / "validations") for run in (found, expected)]
+    assert validations[0] == validations[1]
     best = [run_folder.load_best(run)[0] for run in (found, expected)]
     assert best[0].keys() == best[1].keys()
     for name, array in best[0].items():
@@ -459,11 +461,14 @@ def test_an_unforeseen_error_keeps_its_place_and_traceback(
     assert place.startswith("loop.py:")
 
 
-def test_accumulated_steps_and_a_full_switch_are_resumed(shapes, tmp_path):
+def test_accumulated_steps_and_a_full_switch_are_resumed(shapes, tmp_path, monkeypatch):
     """Stopped inside a step of three batches, before the switch and after it."""
+    from keras_seg.runs import loop
+
+    monkeypatch.setattr(loop, "KEPT_VALIDATIONS", 2)
     config = TINY.changed(
         optimizer={"accumulate": 3, "bn_start": 2, "bn_mode": "full"},
-        validation={"every": 2},
+        validation={"every": 1, "samples": None},
         steps=5,
     )
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -477,6 +482,14 @@ def test_accumulated_steps_and_a_full_switch_are_resumed(shapes, tmp_path):
         at[batch], _ = checkpoint.load(run / "checkpoints" / f"step-{batch:08d}")
     train(config, shapes, run, OPTIONS)
     assert_same_run(run, whole)
+    # Counts of the two best validations are kept, those of the best twice
+    scores = {row["step"]: row["val_miou"] for row in run_folder.read_history(run)}
+    best = sorted(scores, key=lambda step: -scores[step])[:2]
+    kept = run_folder.read_validations(run)
+    assert list(kept) == sorted(best)
+    counts, same = kept[int(best[0])], run_folder.read_per_image(run)
+    assert counts.ids == same.ids
+    np.testing.assert_array_equal(counts.intersection, same.intersection)
     # Batch norm rests until the switch, the rest of the net does not.
     rests = {"moving_mean": 0.0, "moving_variance": 1.0, "gamma": 1.0}
     rests["beta"] = np.float32(0.001)  # as SegNet-basic starts it

@@ -4,9 +4,9 @@ Files: config.json (the identity: configuration and data), environment.json, lab
 (classes and colours), history.csv, timing.csv, metrics.json (written last: finished),
 failure.json (why the last session ended early), checkpoints/ (of a finished run its
 last state), best/, curves.png, samples.png, samples.npz, predictions.npz (of validation
-images), per_image.npz (what each image adds to the scores of each class), log.txt;
-evaluation/ has the like of metrics.json, per_image.npz and the samples for other splits
-and sizes. Knows neither Keras nor TensorFlow.
+images), per_image.npz (what each image adds to the scores of each class), validations/
+(the same of the best validations), log.txt; evaluation/ has the like of metrics.json,
+per_image.npz and the samples for other splits and sizes. Knows neither Keras nor TensorFlow.
 """
 
 import json
@@ -43,7 +43,7 @@ ENTRIES += (
     "best",
     "evaluation",
 )
-ENTRIES += ("tensorboard", "export")
+ENTRIES += ("tensorboard", "export", "validations")
 
 
 @dataclass(frozen=True)
@@ -303,8 +303,36 @@ def read_per_image(
         StorageError: the file is damaged.
     """
     path = per_image_file(run, split, full_size)
-    if not path.is_file():
-        return None
+    return _read_counts(path) if path.is_file() else None
+
+
+def validation_file(run: Path, step: int) -> Path:
+    """The file of the counts per image of the validation after a step."""
+    return run / "validations" / f"step-{step:08d}.npz"
+
+
+def validation_steps(run: Path) -> list[int]:
+    """The steps whose validations have such a file, ascending."""
+    return sorted(int(path.stem[5:]) for path in run.glob("validations/step-*.npz"))
+
+
+def keep_validations(run: Path, wanted: Iterable[int]) -> None:
+    """Remove the counts of all validations but those after `wanted` steps."""
+    for step in set(validation_steps(run)) - set(wanted):
+        validation_file(run, step).unlink()
+
+
+def read_validations(run: Path) -> dict[int, PerImage]:
+    """{step: counts per image} of the validations that were kept, in their order.
+
+    Raises:
+        StorageError: a file is damaged.
+    """
+    steps = validation_steps(run)
+    return {step: _read_counts(validation_file(run, step)) for step in steps}
+
+
+def _read_counts(path: Path) -> PerImage:
     with storage.damage_named(path, "It holds no counts per image."):
         try:
             arrays = storage.read_arrays(path)

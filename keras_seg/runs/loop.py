@@ -40,6 +40,7 @@ from keras_seg.runs.options import Interruption, Options
 KEPT_CHECKPOINTS = 2  # the newest may be damaged by the disk; then the one before
 SAVING_SHARE = 0.005  # of the wall time at the default interval; 1 % with the best ones
 SAVING_SECONDS = (30.0, 600.0)  # shortest and longest default interval
+KEPT_VALIDATIONS = 8  # the best, from whose counts a report chooses the step anew
 HISTORY_KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "f1_macro", "fwiou")
 HISTORY_KEYS += ("f1_micro_fg", "precision_micro_fg", "recall_micro_fg")
 
@@ -84,8 +85,10 @@ def train(
                 row = {}
                 for each in reversed(run.together):  # the run itself last
                     each.follow(run.state)
-                    row = each.history_row(logs, each.validate())
+                    validation = each.validate()
+                    row = each.history_row(logs, validation)
                     each.keep_best(row)
+                    each.keep_counts(validation)
                     each.write_history(row)
                     if each in events:
                         events[each].add(row)
@@ -180,6 +183,7 @@ class Run:
         # step
         self.metric_arrays: Mapping[str, np.ndarray] | None = None
         self.saved_best: tuple[int, ...] = ()  # the best steps of the kept checkpoints
+        self.saved_validations: tuple[set[int], ...] = ()  # the best ones of each
         self.followers = [Follower(self, *each) for each in options.followers]
         self.others = [each.train_confusion for each in self.followers]
         if self.others:
@@ -223,6 +227,7 @@ class Run:
         if newest is None:
             for each in self.together:
                 checkpoint.drop_after(each.out / "best", -1)
+                folder.keep_validations(each.out, ())
             if self.options.init_weights:
                 fresh = ", ".join(self.fresh) or "none"
                 self.log(
@@ -239,19 +244,26 @@ class Run:
         place = self.out / "checkpoints"
         folder.check_same(meta["identity"], self._identity_at(step), place)
         self.state = State(**meta["state"])
-        self.saved_best = (self.state.best_step,)
+        self._take_up_best()
         self._check_fingerprint(meta["fingerprint"])
         self.followers = [
             each for each in self.followers if each.take_up(meta.get("followers", {}))
         ]
         checkpoint.drop_after(self.out / "checkpoints", step)
-        checkpoint.drop_after(self.out / "best", self.state.best_step)
         checkpoint.assign(self.net.variables, arrays, "model")
         checkpoint.assign(self.optimizer.variables, arrays, "optimizer")
         if meta["mid_window"]:
             self._make_metric_variables()
             self.metric_arrays = arrays
         self.log(f"resuming at step {self.updates}")
+
+    def _take_up_best(self) -> None:
+        """Keep what the restored state knows as its best, and nothing later."""
+        self.saved_best = (self.state.best_step,)
+        self.saved_validations = (self.best_validations(),)
+        checkpoint.drop_after(self.out / "best", self.state.best_step)
+        known = folder.validation_steps(self.out)
+        folder.keep_validations(self.out, [k for k in known if k <= self.updates])
 
     def _identity_at(self, step: int) -> dict[str, Any]:
         """The identity that the run had at a step: before it was extended, another."""
@@ -413,6 +425,19 @@ class Run:
             best = self.out / "best"
             checkpoint.save(best, self.updates, arrays, self.identity, keep=None)
 
+    def keep_counts(self, validation: evaluate.Scored) -> None:
+        """Keep the counts per image, if the validation is of all images."""
+        if len(self.val_samples) == len(self.prepared.samples("val")):
+            path = folder.validation_file(self.out, self.updates)
+            path.parent.mkdir(exist_ok=True)
+            folder.write_per_image(path, validation.counts)
+
+    def best_validations(self) -> set[int]:
+        """The steps of the best validations so far."""
+        rows = [row for row in self.state.history if not math.isnan(row["val_miou"])]
+        rows.sort(key=lambda row: (-row["val_miou"], row["step"]))
+        return {int(row["step"]) for row in rows[:KEPT_VALIDATIONS]}
+
     def write_history(self, row: dict[str, float]) -> None:
         """Add a row to history.csv, which is replaced as a whole."""
         self.state.history.append(row)
@@ -439,6 +464,9 @@ class Run:
             each.saved_best = (*each.saved_best, each.state.best_step)
             each.saved_best = each.saved_best[-KEPT_CHECKPOINTS:]
             checkpoint.keep_only(each.out / "best", each.saved_best)
+            each.saved_validations = (*each.saved_validations, each.best_validations())
+            each.saved_validations = each.saved_validations[-KEPT_CHECKPOINTS:]
+            folder.keep_validations(each.out, set().union(*each.saved_validations))
 
     def metric_groups(self) -> Iterator[tuple[str, list]]:
         """(group in a checkpoint, variables): the run's metrics, its followers'."""
@@ -490,6 +518,7 @@ class Run:
         storage.write_json(self.out / "metrics.json", result)  # last: it is finished
         checkpoint.keep_only(self.out / "checkpoints", [self.state.step])
         checkpoint.keep_only(self.out / "best", [self.state.best_step])
+        folder.keep_validations(self.out, self.best_validations())
         self.log(
             f"done: val mIoU {self._summary(best.confusion)['miou']:.4f} at step "
             f"{result['step']} of {result['steps']}, "
@@ -537,6 +566,7 @@ class Follower(Run):
         self.identity = folder.identity(config, leader.prepared)
         self.key = storage.json_sha256(self.identity)
         self.state, self.saved_best, self.followers = State(), (), []
+        self.saved_validations = ()
         self.options = replace(leader.options, title=f"{out.parent.name}: ")
         self.network = self.scored = leader.network.predicting_as(config)
         if leader.scored is not leader.network:
@@ -556,8 +586,7 @@ class Follower(Run):
         if self.key not in found:
             return False
         self.state = State(**found[self.key])
-        self.saved_best = (self.state.best_step,)
-        checkpoint.drop_after(self.out / "best", self.state.best_step)
+        self._take_up_best()
         return True
 
 

@@ -32,6 +32,7 @@ from keras_seg.report.claims_table import findings
 from keras_seg.report.sheets import Example
 from keras_seg.report.verdict import verdict
 from keras_seg.report.view import Context, StageView
+from keras_seg.report.winner import find_winner
 from keras_seg.runs import folder as run_folder
 
 EVIL = "<script>alert(1)</script>|*a* [x](http://y)"
@@ -63,8 +64,11 @@ PAPER = replace(CONTEXT, scale="paper", datasets=("camvid",))
 
 
 def history(last, steps=(20.0, 40.0)):
-    scored = {"train_miou": last + 0.04, "val_miou": last}
-    return [{"step": k, "loss": 1.0, "val_loss": math.nan} | scored for k in steps]
+    """Still rising at the end."""
+    values = [0.9 * last, last][-len(steps) :]
+    rows = [{"train_miou": last + 0.04, "val_miou": value} for value in values]
+    other = {"loss": 1.0, "val_loss": math.nan}
+    return [{"step": step} | other | row for step, row in zip(steps, rows)]
 
 
 def done(folder, arm, confusion, seed=0, minutes=2.0, **more):
@@ -273,7 +277,8 @@ def test_tables_of_the_page(written, page):
     ]
     expected = [f"{EVIL} winner 1 seed", "69.66", GAIN, "89.00", "80.18", "82.22"]
     expected += ["+4.00", "22.50"]  # training less validation; 6 + 3 of 40 swapped
-    assert page.row(EVIL) == [*expected, "1,234,567", "2.0", "20.0"]
+    expected += ["40of 40; still improving", "1,234,567", "2.0", "20.0"]
+    assert page.row(EVIL) == expected
     assert page.row("=W2") == ["=W2", f"failed: {CRASH}"]
     # GOOD has the higher scores. The parameters are equal, so none of them is best;
     # that POOR's arm is faster may be due to what ran beside it.
@@ -539,7 +544,9 @@ def test_interval_stands_below_the_difference(claimed):
     assert "covers the choice of 8 images, not the randomness of training." in said
     # The base is the runner-up, and any of the images choose the same arm.
     corrected = page.row("winner against Normal, corrected for the choice")
-    assert corrected[1:] == [interval, "–", "–", "–"]
+    assert corrected[1:] == [interval, "–", "–", "–", "–"]
+    # All names exchanged or none: 2 of the 2**8 exchanges are as far apart
+    assert page.row(f"{EVIL} against Normal")[3] == "images 0.008"
     assert not any("against the runner-up" in cells[0] for cells in page.rows)
     line = read_csv(folder / "tables/weighting.csv")[1]
     assert line["certainty"] == line["winner"] == few
@@ -581,8 +588,10 @@ def test_one_seed_or_few_images_are_never_clear(
     pair = f"{EVIL} against Normal"
     row = page.row(pair)
     assert row[0] == pair + ("1 seed" if seeds == 1 else "3 seeds")
-    assert (row[3] == "–") == (seeds == 1)  # the chance that it beats the base
-    assert row[4] == words
+    if seeds > 1:  # 2 of the 20 ways to choose three trainings of six
+        assert row[3].endswith("seeds 0.100")
+    assert (row[4] == "–") == (seeds == 1)  # the chance that it beats the base
+    assert row[5] == words
     assert page.row("=W2 winner")[0].endswith(wording.count(seeds, "seed"))
     shown = " ".join(page.texts)
     assert words in shown
@@ -636,8 +645,139 @@ def test_what_would_decide_an_open_verdict(tmp_path, undrawn, seeds, expected):
     shown = " ".join(page.texts)
     assert f". {expected[:1].upper()}{expected[1:]}" in shown
     assert "Which of the two is better is open:" in shown
-    cell = page.row(f"{EVIL} against Normal")[4]
+    cell = page.row(f"{EVIL} against Normal")[5]
     assert cell == "open" if seeds == 1 else cell.startswith(f"open{expected}")
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([0.4], None),
+        ([0.3, 0.4], True),
+        ([0.4, 0.4], False),
+        ([0.1, 0.2, 0.3, 0.303], False),  # by less than 1 % of 0.303
+        ([0.1, 0.2, 0.3, 0.304], True),
+        ([0.1, 0.4, 0.3, 0.39], False),  # the best was earlier
+        ([0.1, 0.2, 0.3, 0.3, 0.31, 0.31, 0.32, 0.31], True),  # 0.315 after 0.31
+        ([0.1, 0.2, 0.3, 0.3, 0.31, 0.32, 0.321, 0.31], False),  # 0.3155 after 0.315
+    ],
+)
+def test_which_arms_still_improve(curve, expected):
+    run = ArmResult(ARM, 0, Path(), "done", history=[{"val_miou": v} for v in curve])
+    assert scores.still_improving([run]) is expected
+    # One seed rises as the other falls: their mean stays
+    turned = [{"val_miou": 1 - v} for v in curve]
+    assert not scores.still_improving([run, replace(run, history=turned)])
+
+
+def test_how_far_it_was_trained(tmp_path, undrawn):
+    """32 x 48 px, 40 steps of 16 images of 100: 6.4 epochs."""
+    given = replace(CONTEXT, images={"train": 100, "val": 24})
+    stage = study_of(tmp_path, 2, 24, 0.2)
+    flat = [
+        replace(run, history=[row | {"val_miou": 0.5} for row in run.history])
+        if run.arm is ARM
+        else replace(run, metrics={**run.metrics, "step": 20 * (1 + run.seed)})
+        for run in stage.results
+    ]
+    page = written_page(tmp_path, replace(stage, results=tuple(flat)), given)
+    facts = "Images of 32 x 48 px; 40 steps of 16 images: 6.4 epochs of 100 training "
+    assert f"{facts}images, 24 validation images." in page.texts
+    place = page.row("Arm").index("kept step")
+    assert page.row("Normal base")[place] == "40of 40"
+    assert page.row("=W2 winner")[place] == "20, 40of 40; still improving"
+    said = answer(replace(stage, results=tuple(flat)), given)
+    assert "2 of 3 arms were still improving at the last step: their order may" in said
+    lines = read_csv(tmp_path / "tables/weighting.csv")
+    assert [line["kept_step"] for line in lines[:4]] == ["40", "40", "20", "40"]
+
+
+def test_a_claim_is_so_far_while_its_arms_still_improve(tmp_path, undrawn):
+    claims = (Claim("weighting helps", "w1", "normal", "higher"),)
+    stage = study_of(tmp_path, 3, 24, 0.2, claims=claims)
+    ended = [
+        replace(run, history=[row | {"val_miou": 0.5} for row in run.history])
+        for run in stage.results
+    ]
+    for results, scale, expected in (
+        (stage.results, "bench", "as the document says so far"),
+        (stage.results, "paper", "holds"),
+        (ended, "bench", "holds"),
+    ):
+        view = StageView(
+            replace(stage, results=tuple(results)), replace(CONTEXT, scale=scale)
+        )
+        (found,) = findings(view)
+        assert found.verdict == expected
+
+
+def test_what_the_winner_costs(tmp_path):
+    """It finds more of everything in twice the time, with 3 times the parameters."""
+    results = [done(tmp_path, ARM, POOR), done(tmp_path, WEIGHTED, GOOD, minutes=4.0)]
+    results[1].metrics["parameters"] = {"trainable": 3 * 1234567}
+    said = answer(stage_of(results))
+    assert (
+        "Against Normal it costs 3 times the parameters, 2 times the training time and "
+        "2 times the time per image." in said
+    )
+    results[1] = done(tmp_path / "same", WEIGHTED, GOOD)
+    assert "Against Normal it costs nothing: no other score" in answer(
+        stage_of(results)
+    )
+
+
+# Rows are the truth.
+EVEN = [[60, 30], [0, 10]]  # accuracy 70 %, mIoU (60/90 + 10/40) / 2 = 45.8 %
+LARGE = [[90, 0], [10, 0]]  # accuracy 90 %, mIoU (90/100 + 0) / 2 = 45 %
+
+
+def test_a_score_that_the_winner_loses_is_named(tmp_path):
+    results = [
+        done_with_counts(tmp_path, arm, *[counts] * 24, seed=seed)
+        for arm, counts in ((ARM, LARGE), (WEIGHTED, EVEN))
+        for seed in range(2)
+    ]
+    given = replace(CONTEXT, names=("a", "b"), palette=CONTEXT.palette[:2])
+    given = replace(given, train_pixels=[9, 1], flip_pairs=())
+    said = answer(stage_of(results), given)
+    assert "it costs 20.00 points of accuracy (clearly behind)" in said
+    assert "mean class accuracy" not in said  # (60/90 + 1) / 2 against 50 %
+
+
+def test_the_step_is_chosen_anew_from_the_validations_that_were_kept(tmp_path):
+    """As `find_winner` does with all steps' counts; not without the best step's."""
+    stage = study_of(tmp_path, 2, 24, 0.02)
+    rng, counts, kept = np.random.default_rng(5), {}, {}
+    for run in stage.results:
+        final = run_folder.read_per_image(run.run)
+        final = np.stack([final.intersection, final.truth, final.predicted])
+        early = final.copy()
+        early[0] = np.rint(final[0] * rng.uniform(0.9, 1.1, final[0].shape))
+        early[0] = np.minimum(early[0], np.minimum(final[1], final[2]))
+        kept.setdefault(run.arm.name, []).append(np.stack([early, final]))
+        counts.setdefault(run.arm.name, []).append(final)
+        ids = tuple(f"image{k}" for k in range(24))
+        for step, arrays in ((20, early), (40, final)):
+            path = run_folder.validation_file(run.run, step)
+            path.parent.mkdir(exist_ok=True)
+            run_folder.write_per_image(path, run_folder.PerImage(ids, *arrays))
+
+    def corrected():
+        evidence = StageView(stage, CONTEXT).evidence
+        return evidence.winner, evidence.grouping
+
+    found, grouping = corrected()
+    expected = find_winner(kept, "normal", grouping)
+    plain = find_winner(counts, "normal", grouping)
+    lead = found.corrected_over_base.difference
+    assert lead == pytest.approx(expected.corrected_over_base.difference)
+    assert lead != pytest.approx(plain.corrected_over_base.difference, abs=1e-6)
+    for run in stage.results:
+        run_folder.keep_validations(run.run, [20])
+    found, _ = corrected()
+    assert found.corrected_over_base.difference == pytest.approx(
+        plain.corrected_over_base.difference
+    )
 
 
 def test_equal_results_give_equal_reports(tmp_path, undrawn):

@@ -5,7 +5,6 @@ The numbers of the intervals are in test_report_statistics.py.
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ import pytest
 from keras_seg import metrics
 from keras_seg.ablation.protocol import Arm, ArmResult, Claim, Stage, StageResult
 from keras_seg.config import Config
-from keras_seg.report import claims, scores, tables
+from keras_seg.report import claims, families, scores, statistics
+from keras_seg.report.claims_table import findings
 from keras_seg.report.evidence import Evidence
 from keras_seg.report.families import Simultaneous
 from keras_seg.report.grouping import Grouping
@@ -140,7 +140,7 @@ def test_a_claim_is_judged_by_the_interval_of_its_own_score(tmp_path):
     keys = ("miou", "mean_accuracy", "ms_per_image")
     claimed = tuple(Claim(f"{k} rises", "ours", "base", "higher", k) for k in keys)
     context = Context("run.py", "paper", "test", "wxyz", [(0, 0, 0)] * 4, [1] * 4, {})
-    found = tables.findings(StageView(stage_of(*runs, claims=claimed), context))
+    found = findings(StageView(stage_of(*runs, claims=claimed), context))
 
     assert [one.claim.metric for one in found] == list(keys)
     for one, key in zip(found[:2], keys):
@@ -210,24 +210,26 @@ def test_damaged_counts_are_named(tmp_path):
 # Verdicts, from intervals and from single numbers
 
 
-def judged(expected, ours=(0.0,), base=(0.0,), between=None, metric="miou", **where):
+def judged(
+    expected,
+    ours=(0.0,),
+    base=(0.0,),
+    between=None,
+    metric="miou",
+    so_far=False,
+    is_ours=False,
+):
     """The verdict on "ours against base" of runs that are done with these numbers."""
-    runs = [
-        ArmResult(ARMS[name], seed, Path(), "done", metrics={"x": number})
-        for name, numbers in (("base", base), ("ours", ours))
-        for seed, number in enumerate(numbers)
-    ]
-    claim = Claim("it does", "ours", "base", expected, metric, where.pop("own", False))
-    stage = stage_of(*runs)
-    found = claims.judge(stage, claim, lambda run: run.metrics["x"], between, **where)
-    return found.verdict
+    claim = Claim("it does", "ours", "base", expected, metric, is_ours)
+    return claims.judge(claim, ours, base, between, so_far=so_far).verdict
 
 
 def found_between(low, high, images=60, seeds=3) -> Simultaneous:
     """A comparison of so many images and seeds with this interval."""
     rng = np.random.default_rng(0)
     arms = [
-        Measured(np.zeros(seeds), rng.normal(size=(seeds, images))) for _ in range(2)
+        Measured(np.full(seeds, score), rng.normal(size=(seeds, images)))
+        for score in ((low + high) / 2, 0.0)
     ]
     one = compare(*arms, Grouping(np.arange(images), "images", images))
     return Simultaneous(one, 1.0, low, high)
@@ -255,14 +257,13 @@ def test_interval_decides(low, high, higher, lower, same):
             assert judged(expected, between=between) == seems.get(verdict, verdict)
         so_far = {"holds": "as the document says so far"}
         so_far |= {"does not hold": "against it so far"}
-        for scale in ("smoke", "demo", "bench"):
-            for seeds in (1, 3):
-                between = found_between(low, high, seeds=seeds)
-                said = judged(expected, between=between, scale=scale)
-                assert said == so_far.get(verdict, verdict)
-            # A hypothesis of ours is about these runs.
-            between = found_between(low, high)
-            assert judged(expected, between=between, scale=scale, own=True) == verdict
+        for seeds in (1, 3):
+            between = found_between(low, high, seeds=seeds)
+            said = judged(expected, between=between, so_far=True)
+            assert said == so_far.get(verdict, verdict)
+        # A hypothesis of ours is about these runs.
+        between = found_between(low, high)
+        assert judged(expected, between=between, so_far=True, is_ours=True) == verdict
 
 
 @pytest.mark.parametrize(
@@ -271,23 +272,27 @@ def test_interval_decides(low, high, higher, lower, same):
         ((0.5,), (0.4,), "seems to hold", "seems not to hold"),
         ((0.4,), (0.5,), "seems not to hold", "seems not to hold"),
         ((0.4,), (0.4,), "seems not to hold", "seems to hold"),
-        # Means 0.5 and 0.4 with deviations 0.1414 each: sqrt(2 0.02) = 0.2 > 0.1.
+        # Means 0.5 and 0.4 with errors 0.1 each: 0.1 is 0.71 times 0.141.
         ((0.4, 0.6), (0.3, 0.5), "open", "open"),
-        # The same means with deviations 0.0141: 0.02 < 0.1.
+        # The same means with errors 0.01: 7.1 times, where t of 2 degrees is 4.3.
         ((0.49, 0.51), (0.39, 0.41), "seems to hold", "seems not to hold"),
         ((math.nan,), (0.4,), "not measured", "not measured"),
         ((), (0.4,), "not run", "not run"),
         ((0.4,), (), "not run", "not run"),
     ],
 )
-def test_numbers_without_an_interval_say_less(ours, base, higher, same):
-    assert judged("higher", ours, base) == higher
-    assert judged("same", ours, base) == same
+def test_numbers_of_trainings_say_less(ours, base, higher, same):
+    between = None
+    if min(len(ours), len(base)) > 1:
+        compared = statistics.compare_trainings(np.array(ours), np.array(base))
+        (between,) = families.adjust([compared])
+    assert judged("higher", ours, base, between) == higher
+    assert judged("same", ours, base, between) == same
 
 
 def test_what_follows_from_the_network_is_certain():
     assert judged("higher", (8.0,), (2.0,), metric="parameters") == claims.HOLDS
     assert judged("same", (8.0,), (2.0,), metric="gflop") == claims.FAILS
     assert judged("lower", (8.0,), (2.0,), metric="gflop") == claims.FAILS
-    assert judged("lower", (8.0,), (2.0,), metric="gflop", scale="demo") == claims.FAILS
+    assert judged("lower", (8.0,), (2.0,), metric="gflop", so_far=True) == claims.FAILS
     assert judged("lower", (8.0,), (2.0,), metric="ms_per_image").startswith("seems")

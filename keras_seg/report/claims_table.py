@@ -43,7 +43,9 @@ def findings(view: StageView) -> list[Finding]:
                 [one.value(run) for run in runs] for runs in _runs(view, claim)
             )
             interval = None if comparison is None else next(adjusted)
-            so_far = view.context.scale != "paper"
+            so_far = view.context.scale != "paper" and any(
+                scores.still_improving(runs) is not False for runs in _runs(view, claim)
+            )
             found.append(
                 claims.judge(claim, first, second, interval, one.is_share, so_far)
             )

@@ -50,6 +50,7 @@ def make(
         weights=weights(prepared, results),
         sequences={split: prepared.sequences(split) for split in prepared.splits},
         examples=examples(prepared, results),
+        images={split: len(prepared.samples(split)) for split in prepared.splits},
     )
 
 

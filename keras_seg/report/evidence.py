@@ -8,17 +8,19 @@ import numpy as np
 
 from keras_seg.ablation.protocol import ArmResult, Claim, Side, StageResult
 from keras_seg.report import scores
-from keras_seg.report.families import Simultaneous, adjust
+from keras_seg.report.families import Simultaneous, adjust, relabel, sign_flip
 from keras_seg.report.grouping import Grouping, group_images
 from keras_seg.report.statistics import (
     OF_CLASS,
     SCORES,
     Comparison,
     Measured,
+    SeedVariance,
     compare,
     compare_apart,
     compare_trainings,
     measure,
+    pool,
 )
 from keras_seg.report.winner import Winner, find_winner
 from keras_seg.storage import StorageError
@@ -122,7 +124,24 @@ class Evidence:
     def _compare(self, ours: str, base: str, metric: str) -> Comparison:
         arms = [self.measured(name, metric) for name in (ours, base)]
         assert self.grouping is not None
-        return compare(arms[0], arms[1], self.grouping, (ours, base))
+        pooled = self._pooled(metric)
+        return compare(arms[0], arms[1], self.grouping, (ours, base), pooled)
+
+    def _pooled(self, metric: str) -> SeedVariance | None:
+        """Of all arms of the stage."""
+        return pool([self.measured(name, metric).scores for name in self.arms])
+
+    def permutations(self, ours: str, base: str) -> tuple[float, float]:
+        """p-values that exchange images (groups of them), and trainings; mIoU.
+
+        Each takes the other as given, and neither is adjusted for the number of
+        comparisons. NaN of trainings where there is one.
+        """
+        of_images = sign_flip(self._compare(ours, base, "miou").shares)
+        first, second = (self.measured(name, "miou").scores for name in (ours, base))
+        if min(len(first), len(second)) < 2:
+            return of_images, math.nan
+        return of_images, relabel(first, second)
 
     def of_claim(
         self, claim: Claim, value: Callable[[ArmResult], float]
@@ -178,8 +197,11 @@ class Evidence:
             return None
         names = (claim.arm, claim.than)
         if first.matches(second):
-            grouping = self.grouping if {*names} <= self.arms.keys() else None
-            grouping = grouping or self._group(first, [means[0] - means[1]])
+            if {*names} <= self.arms.keys() and self.grouping is not None:
+                plain = classes is None and claim.factor is None
+                pooled = self._pooled(metric) if plain else None
+                return compare(arms[0], arms[1], self.grouping, names, pooled)
+            grouping = self._group(first, [means[0] - means[1]])
             return compare(arms[0], arms[1], grouping, names)
         groupings = (self._group(first, means[:1]), self._group(second, means[1:]))
         same = [run.run for run in ours] == [run.run for run in than]
@@ -221,6 +243,19 @@ class Evidence:
         turned = self._compare(first, second, "miou")
         return Simultaneous(turned, found.p, -found.high, -found.low)
 
+    def _candidates(self, name: str) -> list[np.ndarray]:
+        """Of each training [3, N, C], or [K, 3, N, C] where several steps are known."""
+        arm = self.arms[name]
+        found = []
+        for run, counts in zip(scores.done(self.result, name), arm.counts):
+            try:
+                steps = scores.counted_steps(run, arm.ids)
+            except StorageError as error:
+                self.damaged.append(str(error))
+                steps = []
+            found.append(np.stack(steps) if steps else counts)
+        return found
+
     @cached_property
     def winner(self) -> Winner | None:
         """The winner's lead, corrected for having been chosen on these images.
@@ -234,7 +269,7 @@ class Evidence:
         means = [self.measured(name, "miou").scores.mean() for name in done]
         if first.split != "val" or not np.isfinite(means).all():
             return None
-        counts = {name: list(arm.counts) for name, arm in self.arms.items()}
+        counts = {name: self._candidates(name) for name in done}
         found = find_winner(counts, self.base, self.grouping, first.classes)
         best_two = (self.result.winner, scores.runner_up(self.result))
         return found if (found.name, found.runner_up) == best_two else None

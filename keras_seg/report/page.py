@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from keras_seg import storage
-from keras_seg.ablation.protocol import StageResult
+from keras_seg.ablation.protocol import ArmResult, StageResult
 from keras_seg.report import charts, claims, disputed, scores, tables, wording
 from keras_seg.report.blocks import (
     NO_VALUE,
@@ -62,6 +62,12 @@ GLOSSARY = (
     f"seeds of both arms and images worth {FEWEST_GROUPS} independent ones. “Open”: "
     "above 0.05. “On these images” marks a difference that one seed or few images "
     f"cannot settle. {MORE}",
+    "p of permutations: how often a difference this large comes out where the arms' "
+    "names are exchanged at random, in groups of images or between trainings; for each "
+    "comparison alone. Three seeds of each arm cannot fall below 0.1.",
+    "Still improving: the best of an arm's validation mIoU, averaged over its seeds, "
+    "is in the last quarter of its validations, whose mean is at least 1 % of itself "
+    f"above that of the quarter before. {MORE}",
     "Beats it: the chance that a new training scores higher than a new one of the "
     "other arm on as many new images. Corrected for the choice: the best of several "
     "arms is partly the luckiest, so the lead is measured anew on images and trainings "
@@ -136,7 +142,10 @@ def _blocks(views: Sequence[StageView], context: Context, folder: Path) -> list:
         f"{context.dataset}{scale}, {seeds} per arm; {done} of "
         f"{wording.count(len(runs), 'run')} done."
     )
-    blocks: list = [Paragraph(facts, "source")]
+    blocks: list = [
+        Paragraph(facts, "source"),
+        Paragraph(_length(runs, context), "source"),
+    ]
     sources = " ".join(view.stage.source for view in views)
     for name, document in wording.DOCUMENTS.items():
         if name in sources:
@@ -160,6 +169,29 @@ def _glossary(context: Context) -> Sequence[str]:
     if not context.is_own:
         return GLOSSARY
     return [text for text in GLOSSARY if not text.startswith(OF_DOCUMENTS)]
+
+
+def _length(runs: Sequence[ArmResult], context: Context) -> str:
+    """How far the arms were trained: image size, steps, epochs, images."""
+    configs = [run.arm.config for run in runs]
+    sizes = dict.fromkeys("{} x {}".format(*each.data.size) for each in configs)
+    steps = sorted({each.steps for each in configs})
+    batches = sorted({each.data.batch * each.optimizer.accumulate for each in configs})
+    text = (
+        f"Images of {wording.joined(list(sizes))} px; {wording.span(steps)} steps of "
+        f"{wording.span(batches)} images"
+    )
+    train, val = context.images.get("train"), context.images.get("val")
+    if not train:
+        return f"{text}."
+    epochs = [
+        each.steps * each.data.batch * each.optimizer.accumulate / train
+        for each in configs
+    ]
+    counted = f"{wording.count(train, 'training image')}"
+    if val:
+        counted += f", {wording.count(val, 'validation image')}"
+    return f"{text}: {wording.span(sorted(epochs))} epochs of {counted}."
 
 
 def _contents(views: Sequence[StageView]) -> Table:

@@ -163,6 +163,22 @@ def counted(runs: Sequence[ArmResult]) -> Counted | None:
     return replace(found[0], counts=np.concatenate([one.counts for one in found]))
 
 
+def counted_steps(run: ArmResult, ids: Sequence[str]) -> list[np.ndarray]:
+    """int64 [3, N, C] of the validations of a run whose counts were kept.
+
+    [] unless they are of the images `ids` and the step that was kept is among them.
+
+    Raises:
+        StorageError: a file of counts is damaged.
+    """
+    found = folder.read_validations(run.run)
+    if metrics(run).get("step") not in found:
+        return []
+    if any(counts.ids != tuple(ids) for counts in found.values()):
+        return []
+    return [_stacked(counts) for counts in found.values()]
+
+
 def batch_iou(run: ArmResult, batch: int = 16) -> float:
     """Mean over batches of the mean IoU of the classes present in each (VOC07).
 
@@ -247,6 +263,32 @@ def gap(run: ArmResult) -> float:
         if row["step"] == metrics(run)["step"]:
             return row.get("train_miou", math.nan) - row.get("val_miou", math.nan)
     return math.nan
+
+
+STILL_RISING = 0.01  # of the score: the least that counts as a rise
+
+
+def still_improving(runs: Sequence[ArmResult]) -> bool | None:
+    """Whether an arm's validation mIoU still rose when its trainings ended.
+
+    Of the curve that is the mean over its trainings: its best is in the last quarter,
+    whose mean is at least 1 % of itself above that of the quarter before. None where
+    there are fewer than two validations.
+    """
+    curves = [[row.get("val_miou", math.nan) for row in run.history] for run in runs]
+    length = min(map(len, curves), default=0)
+    if length < 2:
+        return None
+    curve = np.mean([each[:length] for each in curves], axis=0)
+    quarter = max(1, length // 4)
+    last, before = curve[-quarter:], curve[-2 * quarter : -quarter]
+    is_best = last.max() > curve[:-quarter].max()
+    return bool(is_best and last.mean() - before.mean() >= STILL_RISING * last.mean())
+
+
+def kept_step(run: ArmResult) -> float:
+    """The step whose weights were kept and scored."""
+    return metrics(run).get("step", math.nan)
 
 
 def loss_fall(run: ArmResult) -> float:

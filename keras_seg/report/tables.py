@@ -41,6 +41,7 @@ class Column:
     best: Callable | None = None  # max or min; None: no value is better than another
     published: str = ""  # key of the document's number that stands below ours
     is_share: bool = False  # in 0..1, and differences are written in points
+    is_listed: bool = False  # each seed's number is written, not their mean
 
 
 def score_column(key: str, title: str, published: str | None = None) -> Column:
@@ -55,6 +56,9 @@ SCORES = (  # of every table
     score_column("pixel_accuracy", "accuracy %"),
     score_column("f1_macro", "macro F1 %", "f1"),
     score_column("mean_accuracy", "mean class accuracy %"),
+)
+KEPT_STEP = Column(
+    *("kept_step", "kept step", scores.kept_step, wording.whole), is_listed=True
 )
 LOSS_FALL = Column(
     *("train_loss_fall", "fall of the training loss %", scores.loss_fall, percent),
@@ -99,6 +103,7 @@ def columns(view: StageView) -> list[Column]:
         Column("train_val_gap", gap_title, scores.gap, points, is_share=True),
         # None is best: an arm that finds little mistakes little.
         Column("left_right_swapped", swapped_title, swapped, percent, is_share=True),
+        KEPT_STEP,
         *COSTS,
     ]
     known = {name for column in fixed for name in (column.name, column.published)}
@@ -183,7 +188,9 @@ def _column_cells(view: StageView, column: Column) -> dict[str, Cell]:
         arm.name: Cell(
             _with_spread(values[arm.name], column),
             best=is_best,
-            small=_published_small(view, arm, column.published),
+            small=_steps_small(view, arm)
+            if column is KEPT_STEP
+            else _published_small(view, arm, column.published),
         )
         for arm, is_best in zip(view.arms, marked)
     }
@@ -202,11 +209,23 @@ def _best(
 
 def _with_spread(values: Sequence[float], column: Column) -> str:
     """The mean and, for scores of several seeds, ± their standard deviation."""
+    if column.is_listed:
+        known = sorted({value for value in values if not math.isnan(value)})
+        return ", ".join(map(column.write, known))
     text = column.write(scores.mean(values))
     spread = scores.spread(values)
     if column.best is not max or math.isnan(spread):
         return text
     return f"{text} ± {column.write(spread)}"
+
+
+def _steps_small(view: StageView, arm: Arm) -> str:
+    """Of how many steps, and whether more would have raised the score further."""
+    runs = scores.done(view.result, arm.name)
+    if not runs:
+        return ""
+    rising = "; still improving" if scores.still_improving(runs) else ""
+    return f"of {wording.whole(arm.config.steps)}{rising}"
 
 
 def _difference_cell(view: StageView, arm: Arm) -> Cell:
@@ -279,6 +298,7 @@ def comparisons_table(view: StageView) -> list[Table | Paragraph]:
             ),
             Cell(points(each.comparison.difference), small=bracketed(each)),
             Cell(wording.p_value(each.p)),
+            _permutation_cell(view, ours, base),
             Cell("" if math.isnan(wins) else f"{100 * wins:.0f} %"),
             Cell(each.verdict, best=each.is_clear, small=decide),
         ]
@@ -286,10 +306,11 @@ def comparisons_table(view: StageView) -> list[Table | Paragraph]:
     for title, difference, interval in corrected(view):
         title = f"winner against {title}, corrected for the choice"
         cells = [Cell(title), Cell(points(difference), small=interval)]
-        rows.append(Row([*cells, *[Cell("")] * 3]))
+        rows.append(Row([*cells, *[Cell("")] * 4]))
     if not rows:
         return []
-    header = ["Difference of mIoU", f"points [{LEVEL}]", "p", "beats it", "in words"]
+    header = ["Difference of mIoU", f"points [{LEVEL}]", "p", "p of permutations"]
+    header += ["beats it", "in words"]
     number = len(view.evidence.pairs)
     adjusted = f", for {number} comparisons at once" if number > 1 else ""
     bases = dict.fromkeys(
@@ -297,6 +318,12 @@ def comparisons_table(view: StageView) -> list[Table | Paragraph]:
     )
     note = f"The {LEVEL}{adjusted}, {'; or '.join(bases)}."
     return [Table(header, rows, numbers=False), Paragraph(note, "note")]
+
+
+def _permutation_cell(view: StageView, ours: str, base: str) -> Cell:
+    of_images, of_seeds = view.evidence.permutations(ours, base)
+    several = "" if math.isnan(of_seeds) else f"seeds {wording.p_value(of_seeds)}"
+    return Cell(f"images {wording.p_value(of_images)}", small=several)
 
 
 def corrected(view: StageView) -> list[tuple[str, float, str]]:
@@ -523,12 +550,16 @@ def scores_rows(view: StageView, folder: Path) -> list[dict]:
 
 def _difference_fields(view: StageView, arm: Arm) -> dict:
     """Difference of the arm's mean to the base's, and how sure it is."""
-    names = ("difference_to_base", "interval_low", "interval_high", "p", "certainty")
+    names = ("difference_to_base", "interval_low", "interval_high", "p")
+    names += ("p_permuted_images", "p_permuted_seeds", "certainty")
     if arm.name == view.base.name or arm not in view.finished:
         return dict.fromkeys(names, "")
     difference = scores.difference(view.result, arm.name, view.base.name)
     found = view.evidence.pairs.get((arm.name, view.base.name))
-    numbers = (found.low, found.high, found.p) if found else ("", "", "")
+    numbers: tuple = ("",) * 5
+    if found:
+        permuted = view.evidence.permutations(arm.name, view.base.name)
+        numbers = (found.low, found.high, found.p, *permuted)
     return dict(zip(names, (difference, *numbers, certainty(found))))
 
 

@@ -17,6 +17,12 @@ REDUCED = {
 }
 ALTERED = "Not comparable with the published numbers"
 OTHER_DATA = f"{ALTERED}, which are for other data."
+COSTS = {  # the columns `tables.COSTS` in words
+    "parameters": "parameters",
+    "gflop": "operations",
+    "train_minutes": "training time",
+    "ms_per_image": "time per image",
+}
 VERBS = {claims.OPEN: " is ", claims.NOT_MEASURED: " was ", claims.NOT_RUN: " was "}
 VERBS |= {claims.FOR_SO_FAR: ": ", claims.AGAINST_SO_FAR: ": "}
 
@@ -36,6 +42,8 @@ def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
     said, asked = split_by_source(found)
     sentences = [
         _certainty(view),
+        _still_improving(view),
+        _costs(view),
         _above_floor(view),
         _document_choice(view),
         *_against_others(view),
@@ -168,6 +176,69 @@ def _lead_sentences(view: StageView, lead: Simultaneous, rival: str) -> list[str
     if decide := tables.would_decide(view, lead):
         sentences.append(f"{decide[:1].upper()}{decide[1:]}.")
     return sentences
+
+
+def _still_improving(view: StageView) -> str:
+    """How many arms had not been trained to their end."""
+    rising = [
+        scores.still_improving(scores.done(view.result, arm.name))
+        for arm in view.finished
+    ]
+    if len(rising) < 2:
+        return "It was still improving at its last step." if any(rising) else ""
+    if any(each is None for each in rising):
+        return "One validation per run does not tell whether arms still improved."
+    if not any(rising):
+        return ""
+    are = "was" if sum(rising) == 1 else "were"
+    return (
+        f"{sum(rising)} of {len(rising)} arms {are} still improving at the last step: "
+        "their order may change with longer training."
+    )
+
+
+LITTLE = 0.05  # of a cost: less is not worth a word, times vary as much
+
+
+def _costs(view: StageView) -> str:
+    """What the winner is worse in than the arm it beats: scores, time, parameters."""
+    result, rival = view.result, scores.rival(view.result)
+    if rival is None or result.winner is None:
+        return ""
+    shares = [
+        column
+        for column in tables.columns(view)
+        if column.best is max and column.name in statistics.SCORES
+    ]
+    family = view.evidence.family(
+        [(result.winner, rival, column.name) for column in shares]
+    )
+    costs = []
+    for column in shares:
+        ours, other = (
+            scores.mean_score(result, name, column.name)
+            for name in (result.winner, rival)
+        )
+        if ours < other and column.name != "miou":
+            name = wording.metric(column.name)
+            found = family.get((result.winner, rival, column.name))
+            sure = f" ({found.verdict})" if found else ""
+            costs.append(f"{100 * (other - ours):.2f} points of {name}{sure}")
+    for column in tables.COSTS:
+        ours, other = (
+            scores.mean([column.value(run) for run in scores.done(result, name)])
+            for name in (result.winner, rival)
+        )
+        if ours > (1 + LITTLE) * other:
+            title = COSTS[column.name]
+            costs.append(f"{wording.three_digits(ours / other)} times the {title}")
+    against = view.titles[rival]
+    if not costs:
+        return (
+            f"Against {against} it costs nothing: no other score is lower, no time or "
+            "number of parameters higher."
+        )
+    return f"Against {against} it costs {wording.joined(costs)}."
 
 
 def _above_floor(view: StageView) -> str:

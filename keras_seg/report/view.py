@@ -39,6 +39,7 @@ class Context:
     is_own: bool = False  # a question of the user's, of which no document speaks
     # {stage: (what a command is for, the command)} of its answer's next steps
     next_steps: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)  # number of each split
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,12 @@ def size(height_and_width: tuple[int, int]) -> str:
     return "{} x {} px".format(*height_and_width)
 
 
+def span(values: Sequence[float]) -> str:
+    """From the smallest to the largest of sorted numbers, one where they are equal."""
+    low, high = three_digits(values[0]), three_digits(values[-1])
+    return low if low == high else f"{low} to {high}"
+
+
 def joined(parts: Sequence[str]) -> str:
     """a, b and c"""
     *most, last = parts

@@ -6,7 +6,8 @@ failure.json (why the last session ended early), checkpoints/ (of a finished run
 last state), best/, curves.png, samples.png, samples.npz, predictions.npz (of validation
 images), per_image.npz (what each image adds to the scores of each class), validations/
 (the same of the best validations), log.txt; evaluation/ has the like of metrics.json,
-per_image.npz and the samples for other splits and sizes. Knows neither Keras nor TensorFlow.
+per_image.npz and the samples for other splits and sizes. Knows neither Keras nor
+TensorFlow.
 """
 
 import json

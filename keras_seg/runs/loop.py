@@ -244,8 +244,8 @@ class Run:
         place = self.out / "checkpoints"
         folder.check_same(meta["identity"], self._identity_at(step), place)
         self.state = State(**meta["state"])
-        self._take_up_best()
         self._check_fingerprint(meta["fingerprint"])
+        self._take_up_best()
         self.followers = [
             each for each in self.followers if each.take_up(meta.get("followers", {}))
         ]

@@ -78,8 +78,8 @@ GLOSSARY = (
     "where the interval decides; “about the same” holds where all of it is within "
     f"±{100 * claims.MARGIN:g} point or the margin stated. “Seems to” marks what one "
     "seed, few images or a number without counts per image suggest. Runs smaller than "
-    "the document's only tell what is “as the document says so far” or “against it so "
-    f"far”. {MORE}",
+    "the document's, of arms that still improve, only tell what is “as the document "
+    f"says so far” or “against it so far”. {MORE}",
     "Floor: the score of a prediction that needs no learning. An arm that is not "
     "clearly above it has learned little.",
     "Train − val: training mIoU minus validation mIoU at the step that was kept, in "

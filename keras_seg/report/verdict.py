@@ -186,14 +186,14 @@ def _still_improving(view: StageView) -> str:
     ]
     if len(rising) < 2:
         return "It was still improving at its last step." if any(rising) else ""
-    if any(each is None for each in rising):
+    if None in rising:
         return "One validation per run does not tell whether arms still improved."
-    if not any(rising):
+    number = rising.count(True)
+    if number == 0:
         return ""
-    are = "was" if sum(rising) == 1 else "were"
     return (
-        f"{sum(rising)} of {len(rising)} arms {are} still improving at the last step: "
-        "their order may change with longer training."
+        f"{number} of {len(rising)} arms {'was' if number == 1 else 'were'} still "
+        "improving at the last step: their order may change with longer training."
     )
 
 

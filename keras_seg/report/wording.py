@@ -26,6 +26,7 @@ METRICS = {  # keys of `keras_seg.metrics.summary`
 COLUMNS = (  # that a claim may be about beside them; `keras_seg.report.tables.columns`
     *("parameters", "gflop", "train_minutes", "ms_per_image"),
     *("train_val_gap", "left_right_swapped", "train_loss_fall", "jump"),
+    "kept_step",
 )
 OF_CLASSES = ("iou", "recall", "precision")  # with the name of a class: "iou Road"
 PUBLISHED = {  # further keys of published numbers

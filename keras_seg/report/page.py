@@ -239,8 +239,8 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
     if notes := _notes(view):
         blocks.append(Items(notes))
     blocks += _claims(view, found)
-    blocks += charts.costs(view)
     blocks += charts.curves(view)
+    blocks += charts.costs(view)
     blocks += charts.pictures(view)
     blocks += disputed.blocks(view)
     blocks.append(Heading(3, "Details"))

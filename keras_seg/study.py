@@ -130,7 +130,8 @@ class Request:
         metavar="KEY=VALUE",
     )
     seeds: int | None = option(
-        help="runs per arm; default: 1, at scale paper as many as the document has",
+        help="runs per arm; default: 1, at scale demo 2 of body_parts, at scale paper "
+        "as many as the document has",
         type=positive_int,
         metavar="K",
     )
@@ -755,10 +756,10 @@ def make_synthetic_humans() -> Prepared:
 
 
 def seeds(request: Request, study: Study) -> int:
-    """Runs per arm: as asked for, else at scale paper as many as the document has."""
+    """Runs per arm: as asked for, else as the study has at its scale."""
     if request.seeds is not None:
         return request.seeds
-    return study.seeds if request.scale == "paper" else 1
+    return {"paper": study.seeds, "demo": study.demo_seeds}.get(request.scale, 1)
 
 
 def make_execution(
@@ -1155,8 +1156,8 @@ def listing(request: Request) -> Iterator[str]:
     prepared = open_prepared(request.data) if request.data else None
     on = f"on {prepared.dataset}, " if prepared else ""
     many = wording.count(request.seeds or 1, "seed")
-    if request.seeds is None and request.scale == "paper":
-        many = "the documents' seeds"
+    if request.seeds is None and request.scale in ("paper", "demo"):
+        many = "the studies' seeds"
     runs = f"{on}{many}, one run at a time"
     yield f"Times: roughly, at scale {request.scale}, {runs}, here and now."
     own = request.study.endswith(".py")

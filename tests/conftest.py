@@ -12,6 +12,9 @@ import pytest
 
 from keras_seg import backend
 
+# Last, so that no tool hides a package of its name, as coverage.py would coverage
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+
 backend.set_environment()
 
 LONGEST = ("test_studies", "test_training", "test_faults", "test_nets")

@@ -279,9 +279,11 @@ def test_smaller_images_do_not_pass_for_the_documents_own_size(shapes, tmp_path)
 
 @pytest.mark.parametrize(
     ("scale", "asked", "found"),
-    [("paper", None, 3), ("paper", 2, 2), ("bench", None, 1), ("demo", 5, 5)],
+    [("paper", None, 3), ("paper", 2, 2), ("bench", None, 1), ("demo", 5, 5)]
+    + [("demo", None, 2), ("smoke", None, 1)],
 )
-def test_the_documents_repeats_are_those_of_scale_paper(scale, asked, found, body):
+def test_the_repeats_are_those_of_a_scale(scale, asked, found, body):
+    assert body.demo_seeds == 2
     thrice = dataclasses.replace(body, seeds=3)
     assert studies.seeds(Request(scale=scale, seeds=asked), thrice) == found
 

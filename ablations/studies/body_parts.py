@@ -388,7 +388,7 @@ FAST = {
 }
 ICNET_SCALES = {
     "bench": FAST | {"optimizer.bn_start": 200, "validation.every": 50, "steps": 400},
-    "demo": FAST | {"optimizer.bn_start": 120, "validation.every": 30, "steps": 240},
+    "demo": FAST | {"optimizer.bn_start": 60, "validation.every": 15, "steps": 120},
 }
 
 
@@ -559,7 +559,7 @@ def segnet_basic(data: DataFacts) -> Config:
 SMALL = {"data.batch": 8, "optimizer.lr": 3e-3, "optimizer.schedule": "poly"}
 SEGNET_SCALES = {
     "bench": SMALL | {"data.size": 64 * 64, "validation.every": 40, "steps": 200},
-    "demo": SMALL | {"data.size": 48 * 48, "validation.every": 40, "steps": 80},
+    "demo": SMALL | {"data.size": 48 * 48, "validation.every": 10, "steps": 40},
 }
 SEGNET_DOUBLED = segnet_scores(39.17, 94.79, 54.49)
 SEGNET_STAGES = (
@@ -650,7 +650,7 @@ NARROW = {
 HOURGLASS_SCALES = {
     "bench": NARROW
     | {"validation.every": 100, "optimizer.decay_every": 50, "steps": 1000},
-    "demo": NARROW | {"validation.every": 20, "optimizer.decay_every": 6, "steps": 120},
+    "demo": NARROW | {"validation.every": 10, "optimizer.decay_every": 3, "steps": 60},
     "smoke": {"net.features": 8, "net.stem": 8, "net.stacks": 2, "net.depth": 2},
 }
 
@@ -743,6 +743,7 @@ HOURGLASS_STAGES = (
 
 STUDY = Study(
     name="body_parts",
+    demo_seeds=2,
     title="Body parts: width, augmentation and class weighting",
     datasets=("surreal",),
     data=DataFacts(image_size=(320, 320), train_images=90_000, classes=25),

@@ -408,6 +408,7 @@ class Study:
         synthetic: whether it runs on the synthetic humans where no data are given.
         seeds: runs per arm of the document: those at scale paper, unless others are
             asked for.
+        demo_seeds: those at scale demo, in which its steps should fit.
     """
 
     name: str
@@ -420,6 +421,7 @@ class Study:
     compare_source: str = ""
     synthetic: bool = False
     seeds: int = 1
+    demo_seeds: int = 1
 
     def facts(self, stage: Stage) -> DataFacts:
         """The document's data of a stage."""

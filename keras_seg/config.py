@@ -652,13 +652,12 @@ def _choices(spec: dataclasses.Field) -> tuple[str, ...]:
 def _check(spec: dataclasses.Field, value: Any, path: str) -> None:
     if value is None:
         return
-    choices = _choices(spec)
-    is_name = isinstance(value, str)
-    if choices and is_name and value not in choices:
-        raise UsageError(f"{path} is {value!r}; it must be one of {_list(choices)}.")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and not 0 <= value < math.inf:
         raise UsageError(f"{path} is {value}; it must be a finite number from 0.")
+    choices, is_name = _choices(spec), isinstance(value, str)
+    if choices and is_name and value not in choices:
+        raise UsageError(f"{path} is {value!r}; it must be one of {_list(choices)}.")
     if (rule := spec.metadata["rule"]) is not None and not rule[0](value):
         raise UsageError(f"{path} is {value}; it must be {rule[1]}.")
 

@@ -430,15 +430,21 @@ class ConfusionMatrix(keras.metrics.Metric):
         self._high.assign(self._high + carry)
 
     def result(self):
-        """The mIoU, absent classes left out; NaN while nothing is counted."""
+        """The mIoU, absent classes left out; NaN while nothing is counted.
+
+        NaN also once a label is neither a class nor the ignored id: without its pixels
+        the score would look better than it is. `invalid` counts them.
+        """
         low, high = ops.cast(self._low, "float32"), ops.cast(self._high, "float32")
-        counts = (high * _BASE + low)[:-1]
+        counts = high * _BASE + low
+        has_invalid, counts = counts[-1] > 0, counts[:-1]
         matrix = ops.reshape(counts, (self.num_classes, self.num_classes))
         true_positives = ops.diagonal(matrix)
         union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - true_positives
         present = union > 0
         iou = true_positives / ops.where(present, union, 1.0)
         miou = ops.sum(iou) / ops.sum(ops.cast(present, "float32"))
+        miou = ops.where(has_invalid, float("nan"), miou)
         return ops.cast(miou, self.dtype)
 
     def confusion(self) -> np.ndarray:

@@ -407,6 +407,7 @@ def test_metric_tells_invalid_labels():
     metric = metrics.ConfusionMatrix(5)
     metric.update_state(label, logits)
     assert metric.invalid == 16
+    assert np.isnan(float(metric.result()))  # not the score of the others
     np.testing.assert_array_equal(metric.confusion(), expected)
 
 

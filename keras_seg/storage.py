@@ -9,7 +9,6 @@ checked before memory is taken.
 
 import csv
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -27,6 +26,11 @@ from typing import Any, cast
 import numpy as np
 
 from keras_seg.errors import LockedError, StorageError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 TEMPORARY = ".tmp-"  # begins the name of whatever is not whole yet
 LOCK = ".lock"
@@ -202,6 +206,11 @@ def lock(folder: Path, shared: bool = False) -> Iterator[None]:
         UsageError: it is a file.
         StorageError: it cannot be written.
     """
+    if fcntl is None:
+        raise UsageError(
+            "keras_seg needs Linux or macOS, whose locks keep two processes apart. On "
+            "Windows, run it in WSL."
+        )
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     path = folder / LOCK
     locked = f"Another process is working on {folder}. Wait until it has finished."

@@ -125,6 +125,17 @@ def natural_int(text: str) -> int:
     return _whole_number(text, 0)
 
 
+def fraction(text: str) -> float:
+    """An argparse type: a number of at least 0 and below 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to below 1")
+    return number
+
+
 def _whole_number(text: str, lowest: int) -> int:
     try:
         number = int(text)

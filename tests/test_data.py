@@ -113,7 +113,9 @@ def test_prepare_verify_show_and_train(name, tmp_path, capsys):
     assert prepare.main(command) == 0
     assert capsys.readouterr().out.startswith("already prepared: ")
     assert prepare.main(["show", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out / 'sheet.png'}\n"
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"shown: {out} (train 2, ")
+    assert printed.endswith(f"\n{out / 'sheet.png'}\n")
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 1000
         assert sheet.height > 200

@@ -4,10 +4,11 @@ import math
 import zlib
 from fractions import Fraction
 
+import cv2
 import miniatures
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_seg.data import images
 from keras_seg.errors import DataError
@@ -111,7 +112,7 @@ def test_truncated_files_are_refused(name, kept, tmp_path):
     ("name", "content", "reason"),
     [
         ("a.png", b"", "an empty file"),
-        ("a.png", b"GIF89a" + b"\0" * 30, "neither PNG nor JPEG"),
+        ("a.png", b"GIF88a" + b"\0" * 30, "neither PNG nor JPEG"),
         ("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 30, "damaged"),
         ("a.jpg", b"\xff\xd8\xff\xd9", "damaged"),
         ("a.png", png(4, 4, 8, 2, b"\0" * 12), "damaged"),  # too few rows
@@ -143,33 +144,109 @@ def test_masks_of_few_bits_keep_their_ids(bits, palette, tmp_path):
     np.testing.assert_array_equal(images.read_raw_label(tmp_path / "a.png"), ids)
 
 
-COLOURS = {(0, 0, 0): 0, (255, 0, 0): 1, (0, 0, 255): 2, (9, 9, 9): 255}
+@pytest.mark.parametrize("suffix", ["tif", "bmp", "webp", "gif"])
+def test_other_lossless_formats_are_read_like_png(suffix, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    image = Image.fromarray(RGB)
+    if suffix == "gif":  # of 256 colours
+        image = Image.fromarray(GREY)
+    image.save(path, lossless=True)
+    raw = images.read_raw_image(path)
+    expected = grey_as_rgb(GREY) if suffix == "gif" else RGB
+    np.testing.assert_array_equal(raw.pixels, expected)
+    assert (raw.format, raw.content) == ("png", None)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DataError, match=f"a.{suffix} is (truncated at|damaged)"):
+        images.read_raw_image(path)
 
 
-@pytest.mark.parametrize("alpha", [False, True], ids=["rgb", "rgba"])
-def test_colour_masks_become_ids(alpha, tmp_path):
-    ids = RNG.choice(np.array([0, 1, 2, 255], np.uint8), (7, 9))
-    colours = {class_id: colour for colour, class_id in COLOURS.items()}
-    rgb = np.array([[colours[i] for i in row] for row in ids.tolist()], np.uint8)
-    if alpha:
-        rgb = np.dstack([rgb, np.full(ids.shape, 255, np.uint8)])
-    Image.fromarray(rgb).save(tmp_path / "a.png")
-    label = images.read_raw_label(tmp_path / "a.png", COLOURS)
-    np.testing.assert_array_equal(label, ids)
-    with pytest.raises(DataError, match="an RGB mask.* --palette"):
-        images.read_raw_label(tmp_path / "a.png")
-    rgb[2:4, 3, :3] = (9, 8, 7)
-    Image.fromarray(rgb).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"colour \(9, 8, 7\) in 2 pixels"):
-        images.read_raw_label(tmp_path / "a.png", COLOURS)
+@pytest.mark.parametrize("suffix", ["tif", "webp", "gif"])
+def test_several_pages_are_refused(suffix, tmp_path):
+    path, pages = tmp_path / f"a.{suffix}", [Image.fromarray(RGB)] * 2
+    pages[1] = Image.fromarray(RGB[::-1])
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="has several pages or frames"):
+        images.read_raw_image(path)
 
 
-def test_palette_mask_is_read_by_its_colours_if_colours_are_given(tmp_path):
-    indices = np.array([[3, 0, 255], [1, 1, 3]], np.uint8)
-    colours = [0, 0, 255, 255, 0, 0, 1, 1, 1, 0, 0, 0] + [5] * (768 - 12)
-    miniatures.palette_image(indices, colours).save(tmp_path / "a.png")
-    label = images.read_raw_label(tmp_path / "a.png", COLOURS)
-    np.testing.assert_array_equal(label, [[0, 2, 255], [1, 1, 0]])
+DEEP = RNG.integers(100, 1124, (6, 8)).astype(np.uint16)  # 10 bits
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_levels_of_16_bits_become_black_and_white(suffix, channels, tmp_path):
+    pixels = DEEP if channels == 1 else np.dstack([DEEP, DEEP[::-1], DEEP[:, ::-1]])
+    path = tmp_path / f"a.{suffix}"
+    bgr = pixels if channels == 1 else pixels[..., ::-1]
+    cv2.imwrite(str(path), bgr)
+    assert images.is_deep(path)
+    raw = images.read_raw_image(path, (200, 1000))
+    expected = np.clip((pixels.astype(float) - 200) * 255 / 800, 0, 255)
+    expected = np.rint(expected).astype(np.uint8)
+    expected = grey_as_rgb(expected) if channels == 1 else expected
+    np.testing.assert_array_equal(raw.pixels, expected)
+    assert raw.is_deep
+    counts = images.count_levels(path)
+    np.testing.assert_array_equal(counts, np.bincount(pixels.ravel(), minlength=65536))
+    Image.fromarray(RGB).save(path)
+    assert not images.is_deep(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations_are_those_of_pillow(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.array(ImageOps.exif_transpose(image))
+    raw = images.read_raw_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(raw.pixels, expected)
+    np.testing.assert_array_equal(images.turned(RGB, orientation), expected)
+    assert raw.orientation == orientation
+    stored = images.read_raw_image(tmp_path / "a.png", upright=False)
+    np.testing.assert_array_equal(stored.pixels, RGB)
+    assert (stored.content is None) == (orientation != 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\0\0\0\x18ftypheic" + b"\0" * 30, "a HEIC picture. Convert it"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 30, "a DICOM file"),
+        (b"\x93NUMPY" + b"\0" * 30, "a NumPy array"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    ],
+)
+def test_pictures_of_other_formats_are_named(content, what, tmp_path):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=f"a.png is {what}"):
+        images.read_raw_image(tmp_path / "a.png")
+
+
+def test_masks_of_every_kind_are_decoded_as_they_are(tmp_path):
+    path, ids = tmp_path / "a.png", RNG.integers(0, 9, (5, 7)).astype(np.uint8)
+    Image.fromarray(RGB).save(path)
+    mask = images.read_raw_mask(path)
+    np.testing.assert_array_equal(mask.pixels, RGB)
+    assert (mask.palette, mask.is_lossy) == (None, False)
+    miniatures.palette_image(ids, [*range(27)]).save(path)
+    mask = images.read_raw_mask(path)
+    np.testing.assert_array_equal(mask.pixels, ids)
+    np.testing.assert_array_equal(mask.palette[:9], np.arange(27).reshape(9, 3))
+    Image.fromarray(GREY16).save(path)
+    np.testing.assert_array_equal(images.read_raw_mask(path).pixels, GREY16)
+    Image.fromarray(np.dstack([GREY, GREY[::-1]])).save(path)
+    expected = np.dstack([GREY, GREY, GREY, GREY[::-1]])
+    np.testing.assert_array_equal(images.read_raw_mask(path).pixels, expected)
+    for name, options in (
+        ("a.jpg", {}),
+        ("a.webp", {}),
+        ("b.webp", {"lossless": True}),
+    ):
+        Image.fromarray(RGB).save(tmp_path / name, **options)
+        mask = images.read_raw_mask(tmp_path / name)
+        assert mask.is_lossy == (name != "b.webp")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +254,8 @@ def test_palette_mask_is_read_by_its_colours_if_colours_are_given(tmp_path):
     [
         ("a.jpg", GREY, "a JPEG mask"),
         ("a.png", GREY16, "a 16-bit mask"),
-        ("a.png", np.dstack([GREY, GREY]), "a mask of mode LA"),
+        ("a.png", np.dstack([GREY, GREY]), "an RGB mask"),
+        ("a.png", RGB, "an RGB mask"),
     ],
 )
 def test_masks_without_ids_are_refused(name, pixels, reason, tmp_path):

@@ -13,7 +13,7 @@ from scipy.io import loadmat, savemat
 from keras_seg import data
 from keras_seg.data import atr, camvid, ccp, cityscapes, voc
 from keras_seg.data.prepared import read_image, read_label
-from keras_seg.data.raw import seeded_split
+from keras_seg.data.splits import seeded_split
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
 

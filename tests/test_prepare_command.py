@@ -86,7 +86,8 @@ WRONG_USE = {
     "camvid --src raw --out x --size 0 4": "--size: '0' must be a whole number of at",
     "camvid --src raw --out x --skip-bad some": "--skip-bad: 'some' must be a whole",
     "camvid --src raw --out raw/train.txt": "train.txt is a file",
-    "folder --src raw --out x": "required: --classes",
+    "camvid --src raw --out raw/x": "raw/x is inside --src",
+    "folder --src raw --out x": "Name the classes with --classes A,B,C.",
     "verify none": "prepared folder none does not exist",
     "show none": "prepared folder none does not exist",
     "surreal --src raw --out x --frames 5 5": "--frames: expected 3 arguments",
@@ -194,9 +195,9 @@ def test_image_in_two_splits_is_noted(run, raw, tmp_path):
     image = (raw / "train" / "0001TP_000002.png").read_bytes()
     (raw / "val" / "0001TP_000001.png").write_bytes(image)
     _, printed, _ = run("camvid", "--src", raw, "--out", tmp_path / "out")
-    assert printed.splitlines()[1] == (
-        "note: 1 images are in two splits, the first "
-        "val/0001TP_000001 = train/0001TP_000002"
+    assert printed.splitlines()[-1] == (
+        "warning: 1 images are in two splits, the first val/0001TP_000001 = "
+        "train/0001TP_000002: scores there measure memory."
     )
 
 

@@ -1,16 +1,25 @@
-"""Reading files that come from anywhere: regular ones only, of a bounded size.
+"""Finding and reading files that come from anywhere.
 
-A pipe would be waited for and a device has no end, so both are refused before they are
-opened.
+Only regular files of a bounded size are read: a pipe would be waited for, and a device
+has no end. Names are compared in Unicode's composed form: a disk of macOS gives
+decomposed ones.
 """
 
 import codecs
+import os
 import stat
+import unicodedata
 from pathlib import Path
 
 from keras_seg.errors import DataError
 
 MAX_TEXT_BYTES = 256_000_000  # of lists, tables and annotations
+
+PICTURES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp .gif".split())
+# Pictures that are not read: left out silently, they would be missed.
+_UNREADABLE = frozenset(
+    ".heic .heif .avif .jp2 .j2k .dcm .dng .cr2 .nef .arw .exr .psd .svg .jfif".split()
+)
 
 # UTF-32's begins with UTF-16's, so it comes first.
 _MARKS = (
@@ -52,3 +61,58 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise DataError(f"{path} is no text: it has zero bytes. Save it as UTF-8.")
     return text
+
+
+def normal(text: str) -> str:
+    """A name in composed form, with slashes between folders."""
+    return unicodedata.normalize("NFC", text)
+
+
+def pictures(folder: Path, follow_links: bool = False) -> dict[str, list[Path]]:
+    """{path below the folder without extension: files} of the pictures in it.
+
+    Hidden files, system files and descriptions are left out.
+
+    Raises:
+        DataError: a link to a folder, unless they are followed.
+    """
+    found: dict[str, list[Path]] = {}
+    seen = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=follow_links):
+        for name in sorted(folders):
+            path = Path(place, name)
+            if path.is_symlink():
+                if not follow_links:
+                    raise DataError(
+                        f"{path} is a link to a folder, which is not followed. Own "
+                        "data: --follow-links."
+                    )
+                if os.path.realpath(path) in seen:  # a circle
+                    folders.remove(name)
+                seen.add(os.path.realpath(path))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(place, name)
+            if is_picture(path):
+                below = path.relative_to(folder).with_suffix("")
+                found.setdefault(normal(below.as_posix()), []).append(path)
+    return found
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is meant to be a picture, by its name."""
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return False
+    return suffix in PICTURES or suffix in _UNREADABLE
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether there is any picture in a folder or below it, three levels deep."""
+    level = [folder]
+    for _ in range(4):
+        entries = [entry for one in level for entry in one.iterdir()]
+        if any(is_picture(entry) and entry.is_file() for entry in entries):
+            return True
+        level = [entry for entry in entries if entry.is_dir()]
+    return False

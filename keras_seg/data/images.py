@@ -1,15 +1,14 @@
 """Safe reading of raw images and masks, and their geometry.
 
-Raw files come from anywhere. The header is read before anything is decoded: a file
-that is not a PNG or JPEG, or has more than `MAX_PIXELS` pixels, is refused. Then the
-whole file is walked to its end marker, because decoders make up what is missing: Pillow
-accepts a PNG that lacks its last bytes, OpenCV a JPEG cut in half.
+Raw files come from anywhere. The header is read before anything is decoded: a file of
+another format, or of more than `MAX_PIXELS` pixels, is refused. Then a PNG or JPEG is
+walked to its end marker, because decoders make up what is missing: Pillow accepts a PNG
+that lacks its last bytes, OpenCV a JPEG cut in half.
 
 Masks are read by Pillow, which keeps palette indices (TensorFlow and OpenCV turn them
-into colours).
+into colours). Pixels of 16 bits are read by OpenCV, since Pillow has no 16-bit colours.
 """
 
-import functools
 import io
 import re
 import struct
@@ -17,14 +16,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from keras_seg.data import files
 from keras_seg.errors import DataError
-from keras_seg.labels import IGNORE_ID
 
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_500  # pixels; OpenCV writes no longer JPEG
@@ -34,9 +33,36 @@ MAX_FILE_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA without compression
 
 _BLOCK = 1 << 20  # values worked on at a time, where that takes memory
 
+# What a file begins with: its format, as Pillow names it
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"BM", "BMP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"RIFF", "WEBP"),
+)
+# Pictures of other formats, by where their mark is, which have to be converted first
+_OTHERS = (
+    (4, b"ftypheic", "a HEIC picture"),
+    (4, b"ftypheix", "a HEIC picture"),
+    (4, b"ftypmif1", "a HEIF picture"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (128, b"DICM", "a DICOM file"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS: run git lfs pull"),
+)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
-_EXIF_ORIENTATION = 274
+_EXIF_ORIENTATION, _TIFF_BITS = 274, 258
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 # In entropy-coded data 0xFF is followed by 0x00 (stuffing), a restart marker or 0xFF
@@ -49,39 +75,111 @@ class RawImage:
     """A decoded image."""
 
     pixels: np.ndarray  # uint8 RGB [H, W, 3]
-    format: str  # "png" or "jpg", of the file
+    format: str  # "png" or "jpg", in which it is prepared
     content: bytes | None  # of a file that fits a prepared folder as it is, else None
+    orientation: int = 1  # of EXIF, which was applied; 1 where there is none
+    is_deep: bool = False  # whether the file has 16 bits a channel
 
 
 @dataclass(frozen=True)
+class RawMask:
+    """A decoded mask of any kind."""
+
+    # Levels or palette indices uint8 or uint16 [H, W], or RGB or RGBA [H, W, 3 or 4]
+    pixels: np.ndarray
+    palette: np.ndarray | None  # uint8 [N, 3], the colours of the indices
+    is_lossy: bool  # whether its compression changes values, as JPEG's does
+
+
+@dataclass
 class _File:
-    """A whole PNG or JPEG file, not yet decoded."""
+    """A whole file, not yet decoded."""
 
     path: Path
     content: bytes  # up to and including the end marker
-    format: str  # "png" or "jpg"
+    format: str  # of `_SIGNATURES`
     bit_depth: int  # bits a channel
 
 
-def read_raw_image(path: Path) -> RawImage:
+def read_raw_image(
+    path: Path, levels: tuple[int, int] | None = None, upright: bool = True
+) -> RawImage:
     """Read an image file of any kind as 8-bit RGB.
 
-    Grey becomes three equal channels, palettes their colours, 16-bit levels their
-    upper 8 bits; alpha is dropped. An EXIF orientation is applied, as viewers and
-    annotation tools do. DataError where it is no whole PNG or JPEG, or too large.
+    Grey becomes three equal channels, palettes their colours; alpha is dropped.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP, WebP or GIF.
+        levels: of 16-bit files, the levels that become 0 and 255; None takes the upper
+            8 bits. Levels beyond them are clipped.
+        upright: whether an EXIF orientation is applied, as viewers and most annotation
+            tools do.
+
+    Raises:
+        DataError: it is damaged, too large, or has another format or several pages.
     """
     file = _load(path)
     image = _decode(file)
-    upright = _upright(image)
+    orientation = _orientation(image) if upright else 1
     as_is = (
         image.mode == "RGB"
+        and file.format in ("PNG", "JPEG")
         and file.bit_depth == 8
-        and upright is image
+        and orientation == 1
+        and (upright or _orientation(image) == 1)
         and "transparency" not in image.info
         and getattr(image, "n_frames", 1) == 1
     )
+    is_deep = file.bit_depth == 16
+    pixels = _eight_bits(_deep(file), levels) if is_deep else _rgb(image, path)
+    pixels = np.ascontiguousarray(turned(pixels, orientation))
     content = file.content if as_is else None
-    return RawImage(np.ascontiguousarray(_rgb(upright)), file.format, content)
+    kept = "jpg" if file.format == "JPEG" else "png"
+    return RawImage(pixels, kept, content, orientation, is_deep)
+
+
+def is_deep(path: Path) -> bool:
+    """Whether the header of an image says 16 bits a channel; False where it is bad."""
+    try:
+        with Image.open(path) as image:
+            if image.format != "PNG":
+                return image.format == "TIFF" and _tiff_depth(image) == 16
+        with path.open("rb") as file:  # behind signature, sides and the chunk's name
+            return file.read(25)[24] == 16
+    except Exception:  # it is read and named later
+        return False
+
+
+def count_levels(path: Path) -> np.ndarray:
+    """int64 [65536]: how often each level is in a 16-bit image; errors as above."""
+    return np.bincount(_deep(_load(path)).ravel(), minlength=1 << 16)
+
+
+def read_raw_mask(path: Path) -> RawMask:
+    """Read a mask of any kind as it is; `keras_seg.data.masks` says what it means.
+
+    DataError as for images.
+    """
+    file = _load(path)
+    image = _decode(file)
+    is_lossy = file.format == "JPEG" or file.content[8:16] == b"WEBPVP8 "
+    if file.bit_depth == 16:
+        return RawMask(_deep(file), None, is_lossy)
+    if image.mode == "1":
+        return RawMask(np.array(image).astype(np.uint8), None, is_lossy)
+    if image.mode == "L":
+        # Pillow stretches 2- and 4-bit grey levels to 0..255.
+        step = 255 // (2**file.bit_depth - 1)
+        pixels = np.array(image) if step == 1 else np.array(image) // step
+        return RawMask(pixels, None, is_lossy)
+    if image.mode == "P":
+        colours = np.array(image.getpalette("RGB") or [0, 0, 0], np.uint8)
+        return RawMask(np.array(image), colours.reshape(-1, 3), is_lossy)
+    if image.mode in ("LA", "PA", "La"):
+        image = image.convert("RGBA")
+    if image.mode not in ("RGB", "RGBA"):
+        raise DataError(f"{path} is a mask of mode {image.mode}, not ids or colours.")
+    return RawMask(np.array(image), None, is_lossy)
 
 
 def count_pixels(path: Path) -> int:
@@ -93,49 +191,19 @@ def count_pixels(path: Path) -> int:
         return MAX_PIXELS
 
 
-def read_raw_label(
-    path: Path, colours: Mapping[tuple[int, int, int], int] | None = None
-) -> np.ndarray:
-    """Read a mask: class ids uint8 [H, W].
+def read_raw_label(path: Path) -> np.ndarray:
+    """Read a mask whose levels or palette indices are class ids: uint8 [H, W].
 
-    Args:
-        path: a PNG: 8-bit (or less) grey ids, palette indices, or with `colours` RGB.
-        colours: {(red, green, blue): class id}. RGB and palette masks are then read by
-            their colours; palette index 255 stays 255.
-
-    Raises:
-        DataError: as for images; 16-bit, a kind that has no ids, a colour that is not
-            in `colours`.
+    DataError as for images; also of colours, of 16 bits and of a JPEG.
     """
-    file = _load(path)
-    if file.format != "png":
+    mask = read_raw_mask(path)
+    if mask.is_lossy:
         raise DataError(f"{path} is a JPEG mask. Use a PNG: JPEG changes class ids.")
-    if file.bit_depth == 16:
+    if mask.pixels.dtype != np.uint8:
         raise DataError(f"{path} is a 16-bit mask. Save its class ids with 8 bits.")
-    image = _decode(file)
-    if image.mode == "L":
-        # Pillow stretches 2- and 4-bit grey levels to 0..255.
-        step = 255 // (2**file.bit_depth - 1)
-        return np.array(image) if step == 1 else np.array(image) // step
-    if image.mode == "1":
-        return np.array(image).astype(np.uint8)
-    if image.mode == "P" and colours is None:
-        return np.array(image)
-    if image.mode not in ("P", "RGB", "RGBA"):
-        raise DataError(f"{path} is a mask of mode {image.mode}, not 8-bit class ids.")
-    if colours is None:
-        raise DataError(
-            f"{path} is an RGB mask. Save 8-bit class ids, or name the colours of the "
-            "classes with --palette."
-        )
-    rgb = np.array(image.convert("RGB"))
-    label = np.array(image) if image.mode == "P" else np.zeros(rgb.shape[:2], np.uint8)
-    rows = max(1, _BLOCK // label.shape[1])
-    for start in range(0, len(label), rows):
-        part = label[start : start + rows]
-        named = part != IGNORE_ID
-        part[named] = _ids_of_colours(rgb[start : start + rows][named], colours, path)
-    return label
+    if mask.pixels.ndim == 3:
+        raise DataError(f"{path} is an RGB mask. Save 8-bit class ids.")
+    return mask.pixels
 
 
 def map_ids(label: np.ndarray, ids: Mapping[int, int], path: Path) -> np.ndarray:
@@ -169,6 +237,17 @@ def _listed(ids: Sequence[int]) -> str:
     starts = [i for i in ids if i - 1 not in ids]
     runs = [str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends)]
     return ", or ".join(runs)
+
+
+def turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, ...] as an EXIF orientation, 1 to 8, wants it to be seen."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
 
 
 def pad_to_square(array: np.ndarray, fill: int = 0) -> np.ndarray:
@@ -231,11 +310,31 @@ def _load(path: Path) -> _File:
     content = files.read_bytes(path, MAX_FILE_BYTES)
     if not content:
         raise DataError(f"{path} is an empty file.")
-    if content.startswith(_PNG_SIGNATURE):
+    kind = next((kind for mark, kind in _SIGNATURES if content.startswith(mark)), None)
+    if kind == "PNG":
         return _walk_png(path, content)
-    if content.startswith(_JPEG_SIGNATURE):
+    if kind == "JPEG":
         return _walk_jpeg(path, content)
-    raise DataError(f"{path} is neither PNG nor JPEG.")
+    if kind in ("BMP", "WEBP", "GIF"):
+        _check_length(path, content, kind)
+    if kind is not None and (kind != "WEBP" or content[8:12] == b"WEBP"):
+        return _File(path, content, kind, 8)  # a TIFF's depth is known once it is open
+    for place, mark, what in _OTHERS:
+        if content[place:].startswith(mark):
+            raise DataError(f"{path} is {what}. Convert it to PNG or JPEG first.")
+    raise DataError(f"{path} is neither PNG nor JPEG, TIFF, BMP, WebP or GIF.")
+
+
+def _check_length(path: Path, content: bytes, kind: str) -> None:
+    """DataError where the file is shorter than its header says, or has no end."""
+    if kind == "GIF":
+        is_whole = content.rstrip(b"\0").endswith(b";")
+    else:
+        place, more = (2, 0) if kind == "BMP" else (4, 8)
+        (size,) = struct.unpack("<I", content[place : place + 4].ljust(4, b"\xff"))
+        is_whole = len(content) >= size + more
+    if not is_whole:
+        raise _truncated(path, content)
 
 
 def _walk_png(path: Path, content: bytes) -> _File:
@@ -257,7 +356,7 @@ def _walk_png(path: Path, content: bytes) -> _File:
             width, height, bit_depth = struct.unpack_from(">IIB", content, position + 8)
             _check_pixels(path, width, height)
         if kind == b"IEND":
-            return _File(path, content[:end], "png", bit_depth)
+            return _File(path, content[:end], "PNG", bit_depth)
         position = end
     raise DataError(f"{path} has more than {_MAX_PIECES} chunks.")
 
@@ -274,7 +373,7 @@ def _walk_jpeg(path: Path, content: bytes) -> _File:
         if marker == 0xFF:  # fill byte
             position += 1
         elif marker == 0xD9:  # end of image
-            return _File(path, content[: position + 2], "jpg", bit_depth)
+            return _File(path, content[: position + 2], "JPEG", bit_depth)
         elif marker in _JPEG_STANDALONE:
             position += 2
         else:
@@ -311,53 +410,73 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
 
 
 def _decode(file: _File) -> Image.Image:
-    formats = {"png": "PNG", "jpg": "JPEG"}
+    path = file.path
     try:
-        image = Image.open(io.BytesIO(file.content), formats=[formats[file.format]])
+        image = Image.open(io.BytesIO(file.content), formats=[file.format])
+        _check_pixels(path, *image.size)
+        if file.format in ("TIFF", "WEBP", "GIF"):
+            _check_one_page(path, image)
+        if file.format == "TIFF":
+            depth = _tiff_depth(image)
+            if depth > 16:
+                raise DataError(f"{path} has {depth} bits a channel. Save it with 16.")
+            file.bit_depth = depth
         image.load()
+    except DataError:
+        raise
     except Exception as error:  # Pillow raises many kinds on damaged files
-        raise DataError(f"{file.path} is damaged ({error}).") from None
+        raise DataError(f"{path} is damaged ({error}).") from None
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation wants it; itself where there is none."""
+def _tiff_depth(image: Any) -> int:
+    return max(image.tag_v2.get(_TIFF_BITS, (1,)))
+
+
+def _check_one_page(path: Path, image: Image.Image) -> None:
+    try:
+        image.seek(1)
+    except EOFError:
+        image.seek(0)
+        return
+    raise DataError(f"{path} has several pages or frames. Save each as a file.")
+
+
+def _deep(file: _File) -> np.ndarray:
+    """uint16 [H, W] or RGB(A) [H, W, 3 or 4] of a file of 16 bits a channel."""
+    array = cv2.imdecode(np.frombuffer(file.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype != np.uint16:
+        raise DataError(f"{file.path} is a 16-bit image of a kind that is not read.")
+    if array.ndim == 3:
+        array = array[..., [2, 1, 0, *range(3, array.shape[2])]]
+    return array
+
+
+def _eight_bits(deep: np.ndarray, levels: tuple[int, int] | None) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of uint16 pixels; `levels` become 0 and 255."""
+    if levels is None:
+        pixels = (deep >> 8).astype(np.uint8)
+    else:
+        low, high = levels
+        steps = (np.arange(1 << 16) - low) * (255 / max(1, high - low))
+        pixels = np.clip(np.rint(steps), 0, 255).astype(np.uint8)[deep]
+    return (
+        np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # damaged EXIF data do not harm the pixels
-        orientation = 1
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16-bit grey
-        grey = (np.array(image) >> 8).astype(np.uint8)
-        return np.stack([grey] * 3, axis=-1)
+def _rgb(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{path} has pixels of mode {image.mode}. Save 8 or 16 bits.")
     if image.mode == "P":  # by way of RGBA: transparent palettes
         image = image.convert("RGBA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _ids_of_colours(rgb, colours, path):
-    """uint8 [N] from uint8 [N, 3]."""
-    codes = rgb[:, 0].astype(np.uint32) << 16
-    codes |= rgb[:, 1].astype(np.uint32) << 8
-    codes |= rgb[:, 2]
-    ids = _ids_of_codes(tuple(colours.items()))[codes]
-    if (ids < 0).any():
-        wrong = int(codes[ids < 0][0])
-        colour = (wrong >> 16, wrong >> 8 & 255, wrong & 255)
-        count = np.count_nonzero(codes == wrong)
-        raise DataError(
-            f"{path} has colour {colour} in {count} pixels, which --palette lacks."
-        )
-    return ids.astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=1)
-def _ids_of_codes(colours):
-    """int16 [2^24]: the class id of each 24-bit colour, -1 where it has none."""
-    table = np.full(1 << 24, -1, np.int16)
-    for (red, green, blue), class_id in colours:
-        table[red << 16 | green << 8 | blue] = class_id
-    return table

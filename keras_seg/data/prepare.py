@@ -19,6 +19,7 @@ from keras_seg import data
 from keras_seg.command_line import Parser, check_folder, natural_int, positive_int
 from keras_seg.data import Option
 from keras_seg.data.prepared import SHEET, Prepared, open_prepared
+from keras_seg.data.summary import summarise
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError, UsageError
 
@@ -144,16 +145,7 @@ def prepare(request: Request) -> Prepared:
     prepared, written = data.load(request.dataset).prepare(
         request.src, request.out, request.options, **request.own
     )
-    print(f"{'prepared' if written else 'already prepared'}: {_summary(prepared)}")
-    # The same image in two splits: validation would measure memory.
-    first, again = {}, []
-    for split in prepared.splits:
-        for sample in prepared.samples(split):
-            other = first.setdefault(sample.image_sha256, sample)
-            if other.split != split:
-                again.append(f"{split}/{sample.id} = {other.split}/{other.id}")
-    if again:
-        print(f"note: {len(again)} images are in two splits, the first {again[0]}")
+    _print("prepared" if written else "already prepared", prepared)
     return prepared
 
 
@@ -185,7 +177,7 @@ def verify(argv: list[str], program: str = PROGRAM) -> None:
         print(problem)
     if problems:
         raise DataError(f"{arguments.folder} has {len(problems)} problems.")
-    print(f"whole: {_summary(open_prepared(arguments.folder))}")
+    _print("whole", open_prepared(arguments.folder))
 
 
 def show(argv: list[str], program: str = PROGRAM) -> None:
@@ -206,9 +198,11 @@ def show(argv: list[str], program: str = PROGRAM) -> None:
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"--out {path} must be a file in an existing folder.")
     write_sheet(prepared, path, arguments.split, arguments.count)
+    _print("shown", prepared)
     print(path)
 
 
-def _summary(prepared: Prepared) -> str:
+def _print(what: str, prepared: Prepared) -> None:
     counts = ", ".join(f"{s} {len(prepared.samples(s))}" for s in prepared.splits)
-    return f"{prepared.folder} ({counts} images)"
+    print(f"{what}: {prepared.folder} ({counts} images)")
+    print(summarise(prepared).text())

@@ -113,13 +113,21 @@ class Prepared:
         ids = self.meta.get("scored_ids")
         return None if ids is None else tuple(ids)
 
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """What the preparation noted of the raw data; {} where nothing was."""
+        return self.meta.get("raw", {})
+
     def samples(self, split: str) -> tuple[Sample, ...]:
         """The samples of a split by id; DataError where there is no such split."""
         if split not in self._samples:
-            raise DataError(
+            message = (
                 f"{self.folder} has no split '{split}'. "
                 f"Its splits: {', '.join(self.splits)}."
             )
+            if split == "val":
+                message += " Prepare own data with --val-share to take one from train."
+            raise DataError(message)
         return self._samples[split]
 
     def sequences(self, split: str) -> dict[str, str]:
@@ -412,11 +420,30 @@ def read_meta(folder: Path) -> dict[str, Any]:
     size = meta["image_size"]
     if size is not None and not _are_counts(size, 2):
         raise damaged(path, f"image_size {size} is not a height and a width")
+    if not _is_raw(meta.get("raw", {})):
+        raise damaged(path, "field raw")
     scored_ids = meta.get("scored_ids")
     if scored_ids is not None and not _are_ids(scored_ids, num_classes):
         found = f"scored_ids {scored_ids} are not ascending ids below {num_classes}"
         raise damaged(path, found)
     return meta
+
+
+def _is_raw(raw: object) -> bool:
+    """Whether the notes of the raw data are what `keras_seg.data.summary` shows."""
+    if not isinstance(raw, dict):
+        return False
+    rest = dict(raw)
+    unused, levels = rest.pop("unused", {}), rest.pop("levels", [0, 1])
+    return (
+        isinstance(unused, dict)
+        and all(map(_is_count, unused.values()))
+        and _are_counts(levels, 2)
+        and all(
+            v.isprintable() if isinstance(v, str) else _is_count(v) or v is True
+            for v in rest.values()
+        )
+    )
 
 
 def _is_count(value: object) -> bool:

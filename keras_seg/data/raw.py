@@ -1,12 +1,12 @@
 """What the datasets of image and mask files share: pairs, splits, conversion."""
 
-import random
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,7 +14,14 @@ import numpy as np
 from keras_seg import storage
 from keras_seg.data import Option, files, images
 from keras_seg.data.prepared import Prepared
-from keras_seg.data.writer import AnyItem, NewSample, Options, write_prepared
+from keras_seg.data.splits import seeded_split
+from keras_seg.data.writer import (
+    AnyItem,
+    NewSample,
+    Notes,
+    Options,
+    write_prepared,
+)
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID, LabelSpec
 
@@ -29,6 +36,37 @@ class RawPair:
     label: Path
     error: DataError | None = None  # why the pair is bad, where that is known already
     sequence: str = ""  # as of `prepared.Sample`
+    # Where the mask is no file of pixels: makes class ids uint8 [H, W] for an image of
+    # that (height, width), from `drawn_from`; DataError if it cannot.
+    draw: Callable[[tuple[int, int]], np.ndarray] | None = None
+    drawn_from: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The raw files of the pair: the image and what its label comes from."""
+        return self.image, *((self.label,) if self.draw is None else self.drawn_from)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How raw files are read; every dataset's default, which `folder` changes.
+
+    Attributes:
+        exif: what an EXIF orientation of an image means for its mask, of `EXIF`.
+        levels: of 16-bit images, those that become 0 and 255; None measures them: the
+            0.1th and 99.9th percentile of the training images.
+        follow_links: whether links may lead out of the raw folder.
+    """
+
+    exif: str = "auto"
+    levels: tuple[int, int] | None = None
+    follow_links: bool = False
+
+
+# "displayed", "stored": the mask is of the picture as it is seen, or as it is stored.
+# "auto": what fits its size; where both do, as it is seen. "ignore": neither is turned.
+EXIF = ("auto", "displayed", "stored", "ignore")
+_LEFT_OUT = 1  # of 1,000 pixels, at either end of the levels of 16-bit images
 
 
 SQUARE = Option(
@@ -69,9 +107,9 @@ def pairs_of_folders(images: Path, masks: Path, split: str = "") -> list[RawPair
     """The files of two folders, paired by equal names without extension.
 
     Subfolders are searched too; `a/b.png` has the id a_b. A file without a partner
-    makes a pair whose other path does not exist. Hidden files are left out.
+    makes a pair whose other path does not exist. What is no picture is left out.
     """
-    by_name = [_files_by_name(folder) for folder in (images, masks)]
+    by_name = [files.pictures(folder) for folder in (images, masks)]
     pairs = []
     for name in sorted(by_name[0].keys() | by_name[1].keys()):
         found = [files.get(name, []) for files in by_name]
@@ -92,18 +130,6 @@ def pairs_of_folders(images: Path, masks: Path, split: str = "") -> list[RawPair
     return pairs
 
 
-def _files_by_name(folder: Path) -> dict[str, list[Path]]:
-    """{path below the folder without extension: files}."""
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder)
-        if path.is_dir() and path.is_symlink():
-            raise DataError(f"{path} is a link to a folder, which is not followed.")
-        if path.is_file() and not any(part.startswith(".") for part in below.parts):
-            files.setdefault(below.with_suffix("").as_posix(), []).append(path)
-    return files
-
-
 def split_pairs(
     pairs: Sequence[RawPair], val_share: float, test_share: float
 ) -> list[RawPair]:
@@ -111,32 +137,6 @@ def split_pairs(
     groups = {pair.id: pair.sequence or pair.id for pair in pairs}
     splits = seeded_split(groups, val_share, test_share)
     return [replace(pair, split=splits[pair.id]) for pair in pairs]
-
-
-def seeded_split(
-    groups: Mapping[str, str], val_share: float, test_share: float
-) -> dict[str, str]:
-    """{id: split} of {id: group} by a shuffle with seed 0 of the sorted groups.
-
-    Ids of one group get the same split. val and test get at least one id each, test
-    none where its share is 0.
-    """
-    members: dict[str, list[str]] = {}
-    for sample_id in sorted(groups):
-        members.setdefault(groups[sample_id], []).append(sample_id)
-    shuffled = sorted(members)
-    random.Random(0).shuffle(shuffled)
-    wanted = {
-        split: max(1, round(share * len(groups))) if share else 0
-        for split, share in (("val", val_share), ("test", test_share))
-    }
-    splits, taken = {}, {"val": 0, "test": 0}
-    for group in shuffled:
-        split = next((s for s in ("val", "test") if taken[s] < wanted[s]), "train")
-        if split in taken:
-            taken[split] += len(members[group])
-        splits.update(dict.fromkeys(members[group], split))
-    return splits
 
 
 def first_of_each_split(items: Iterable[AnyItem], limit: int | None) -> list[AnyItem]:
@@ -165,12 +165,16 @@ def mark_duplicates(pairs: Sequence[RawPair]) -> list[RawPair]:
     return marked
 
 
-def check_file(path: Path, root: Path) -> None:
+def check_file(path: Path, root: Path | None) -> None:
     """DataError where a file is missing or a link leads out of the resolved `root`."""
     if not path.is_file():
+        if path.is_symlink():
+            raise DataError(f"{path} is a link to a file that is missing.")
         raise DataError(f"{path} is missing.")
-    if not path.resolve().is_relative_to(root):
-        raise DataError(f"{path} is a link that leads out of --src.")
+    if root is not None and not path.resolve().is_relative_to(root):
+        raise DataError(
+            f"{path} is a link that leads out of --src. Own data: --follow-links."
+        )
 
 
 def kept_ids(labels: LabelSpec, void: Iterable[int] = ()) -> dict[int, int]:
@@ -191,6 +195,9 @@ def prepare_pairs(
     settings: Mapping[str, object] | None = None,
     square: bool = False,
     scored_ids: Sequence[int] | None = None,
+    reading: Reading | None = None,
+    notes: Notes | None = None,
+    look: Callable[[list[RawPair], Notes], list[RawPair]] | None = None,
 ) -> tuple[Prepared, bool]:
     """Prepare the pairs of a dataset; see `write_prepared`.
 
@@ -202,18 +209,40 @@ def prepare_pairs(
         read_mask: path of a mask -> raw ids uint8 [H, W]; DataError if it is bad.
         settings: the dataset's own options.
         square: pad image and label with 0 to a square before resizing.
+        reading: how images are read.
+        notes: of the raw data, for `keras_seg.data.summary`.
+        look: called with the pairs before the first is converted, if there is
+            something to do; gives them back, the bad ones with their `error`.
     """
+    unused = _unused(pairs)
     pairs = first_of_each_split(mark_duplicates(pairs), options.limit)
-    root, ids = src.resolve(), kept_ids(labels) if ids is None else ids
+    reading = reading or Reading()
+    conversion = _Conversion(
+        src.resolve(),
+        read_mask,
+        kept_ids(labels) if ids is None else ids,
+        options.size,
+        square,
+        reading,
+    )
+    notes = {} if notes is None else notes
+
+    def items(stage: Path) -> list[RawPair]:
+        found = pairs if look is None else look(pairs, notes)
+        notes["unused"] = unused
+        conversion.measure_levels(found, options.workers, notes)
+        return found
+
     return write_prepared(
         out,
         dataset,
         labels,
-        pairs,
-        partial(_convert, root, read_mask, ids, options.size, square),
+        items,
+        conversion,
         options,
         {**(settings or {}), "square": square, "source": _fingerprint(src, pairs)},
         scored_ids=scored_ids,
+        notes=notes,
     )
 
 
@@ -226,11 +255,28 @@ def _fingerprint(src: Path, pairs: Sequence[RawPair]) -> str:
     lines = []
     for pair in pairs:
         line = [pair.split, pair.id]
-        for path in (pair.image, pair.label):
+        for path in pair.files:
             size = path.stat().st_size if path.is_file() else None
             line += [path.relative_to(src).as_posix(), size]
         lines.append(line)
     return storage.json_sha256(lines)
+
+
+def _unused(pairs: Sequence[RawPair]) -> dict[str, int]:
+    """{file extension: number} of the files beside those of the pairs.
+
+    System files, descriptions, images that no list names: nothing is left out silently.
+    """
+    used = {path for pair in pairs for path in pair.files}
+    unused: Counter[str] = Counter()
+    for folder in sorted({path.parent for path in used}):
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_file() and folder / entry.name not in used:
+                        name = Path(entry.name)
+                        unused[name.suffix.lower() or name.name] += 1
+    return dict(sorted(unused.items()))
 
 
 class _PixelBudget:
@@ -259,45 +305,121 @@ class _PixelBudget:
 _BUDGET = _PixelBudget(images.MAX_PIXELS)
 
 
-def _convert(
-    root: Path,
-    read_mask: Callable[[Path], np.ndarray],
-    ids: Mapping[int, int],
-    size: tuple[int, int] | None,
-    square: bool,
-    pair: RawPair,
-) -> Iterator[NewSample]:
-    if pair.error is not None:
-        raise pair.error
-    for path in (pair.image, pair.label):
-        check_file(path, root)
-    with _BUDGET.spent(images.count_pixels(pair.image)):
-        yield _sample(read_mask, ids, size, square, pair)  # it is encoded meanwhile
+class _Conversion:
+    """Makes the sample of a pair."""
+
+    def __init__(
+        self,
+        root: Path,  # resolved, out of which no link leads
+        read_mask: Callable[[Path], np.ndarray],
+        ids: Mapping[int, int],
+        size: tuple[int, int] | None,
+        square: bool,
+        reading: Reading,
+    ):
+        self.root, self.read_mask, self.ids = root, read_mask, ids
+        self.size, self.square, self.reading = size, square, reading
+        self.levels = reading.levels
+
+    def measure_levels(
+        self, pairs: Sequence[RawPair], workers: int, notes: Notes
+    ) -> None:
+        """Settle which levels of 16-bit images become 0 and 255."""
+        with ThreadPoolExecutor(workers) as pool:
+            images_of_train = [p.image for p in pairs if p.split == "train"]
+            others = [p.image for p in pairs if p.split != "train"]
+            paths = images_of_train + others
+            deep = [
+                path
+                for path, is_deep in zip(paths, pool.map(images.is_deep, paths))
+                if is_deep
+            ]
+            if not deep:
+                return
+            measured = set(deep).intersection(images_of_train) or deep
+            if self.levels is None:
+                counts = np.zeros(1 << 16, np.int64)
+                for found in pool.map(_levels_of, sorted(measured)):
+                    counts += found
+                self.levels = _percentiles(counts)
+        notes["levels"] = list(self.levels)
+        notes["levels_measured"] = self.reading.levels is None
+
+    def __call__(self, pair: RawPair) -> Iterator[NewSample]:
+        if pair.error is not None:
+            raise pair.error
+        for path in pair.files:
+            check_file(path, None if self.reading.follow_links else self.root)
+        with _BUDGET.spent(images.count_pixels(pair.image)):
+            yield self._sample(pair)  # it is encoded meanwhile
+
+    def _sample(self, pair: RawPair) -> NewSample:
+        exif = self.reading.exif
+        raw = images.read_raw_image(pair.image, self.levels, exif != "ignore")
+        image, content, notes = raw.pixels, raw.content, []
+        if raw.is_deep:
+            notes.append("deep")
+        if pair.draw is None:
+            label = self.read_mask(pair.label)
+            label = images.map_ids(label, self.ids, pair.label)
+        else:
+            label = pair.draw(_stored_size(raw) if exif == "stored" else _shape(image))
+            notes += [] if pair.drawn_from else ["without_mask"]
+        if raw.orientation != 1:
+            notes.append("turned")
+            label = _as_displayed(label, raw, exif, notes)
+        if image.shape[:2] != label.shape:
+            raise DataError(
+                f"{pair.label} has {_size(label)} pixels, but its image {_size(image)}."
+            )
+        if self.square:
+            image, label = images.pad_to_square(image), images.pad_to_square(label)
+        if self.size is not None:
+            image = images.resize_image(image, self.size)
+            label = images.resize_label(label, self.size)
+        if image is raw.pixels and content is not None:
+            image = content  # byte for byte
+        sample = NewSample(pair.split, pair.id, image, label, raw.format)
+        return replace(sample, sequence=pair.sequence, notes=tuple(notes))
 
 
-def _sample(
-    read_mask: Callable[[Path], np.ndarray],
-    ids: Mapping[int, int],
-    size: tuple[int, int] | None,
-    square: bool,
-    pair: RawPair,
-) -> NewSample:
-    raw = images.read_raw_image(pair.image)
-    label = images.map_ids(read_mask(pair.label), ids, pair.label)
-    image, content = raw.pixels, raw.content
-    if image.shape[:2] != label.shape:
-        raise DataError(
-            f"{pair.label} has {_size(label)} pixels, but its image {_size(image)}."
-        )
-    if square:
-        image, label = images.pad_to_square(image), images.pad_to_square(label)
-    if size is not None:
-        image = images.resize_image(image, size)
-        label = images.resize_label(label, size)
-    if image is raw.pixels and content is not None:
-        image = content  # byte for byte
-    sample = NewSample(pair.split, pair.id, image, label, raw.format)
-    return replace(sample, sequence=pair.sequence)
+def _shape(array: np.ndarray) -> tuple[int, int]:
+    return array.shape[0], array.shape[1]
+
+
+def _stored_size(raw: images.RawImage) -> tuple[int, int]:
+    height, width = _shape(raw.pixels)
+    return (width, height) if raw.orientation >= 5 else (height, width)
+
+
+def _as_displayed(
+    label: np.ndarray, raw: images.RawImage, exif: str, notes: list[str]
+) -> np.ndarray:
+    """The mask turned as its image was, where it belongs to the stored picture."""
+    displayed, stored = _shape(raw.pixels), _stored_size(raw)
+    fits_both = label.shape == displayed == stored
+    if exif == "auto" and fits_both:
+        notes.append("ambiguous")
+    is_stored = exif == "stored" or (exif == "auto" and label.shape == stored)
+    if is_stored and not (exif == "auto" and fits_both):
+        notes.append("turned_masks")
+        label = np.ascontiguousarray(images.turned(label, raw.orientation))
+    return label
+
+
+def _levels_of(path: Path) -> np.ndarray:
+    try:
+        return images.count_levels(path)
+    except DataError:  # it is read and named later
+        return np.zeros(1 << 16, np.int64)
+
+
+def _percentiles(counts: np.ndarray) -> tuple[int, int]:
+    """The lowest and the highest level, without the outermost pixels."""
+    below, total = np.cumsum(counts), int(counts.sum())
+    low = int(np.argmax(1000 * below > _LEFT_OUT * total))
+    high = int(np.argmax(1000 * below >= (1000 - _LEFT_OUT) * total))
+    return low, max(high, low + 1)
 
 
 def _size(array: np.ndarray) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from keras_seg.data.workers import in_threads
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
 
+Notes = dict[str, Any]  # JSON values of meta.json's "raw"
 _REJECTED_FIELDS = ("split", "id", "error")
 _OTHERWISE = "Name another --out, or replace it with --overwrite."
 
@@ -81,6 +83,8 @@ class NewSample:
     format: str = "png"  # or "jpg", of the image
     joints: np.ndarray | None = None  # float32 [J, 2], x and y in pixels
     sequence: str = ""  # as in `prepared.Sample`
+    # What was done to it, see `keras_seg.data.summary`; meta.json counts them.
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class _Record:
     row: Mapping[str, object]  # of the manifest
     pixels: np.ndarray  # int64 [C + 1], from `label_pixels`
     joints: np.ndarray | None
+    notes: tuple[str, ...]
 
 
 def write_prepared(
@@ -106,6 +111,7 @@ def write_prepared(
     unit: str = "images",
     each: Callable[..., Generator] = in_threads,
     scored_ids: Sequence[int] | None = None,
+    notes: Notes | None = None,
 ) -> tuple[Prepared, bool]:
     """Convert the items and publish the prepared folder.
 
@@ -122,6 +128,8 @@ def write_prepared(
         unit: what the items are, in the plural.
         each: a function of `keras_seg.data.workers`, which maps `convert`.
         scored_ids: the class ids that count in the evaluation, ascending; None is all.
+        notes: what `items` notes of the raw data, for meta.json; its "refusal" is no
+            note but what a refusal says of the items that have an `error` already.
 
     Returns:
         The opened folder, and whether it was written now.
@@ -148,6 +156,12 @@ def write_prepared(
         rejected_file.unlink(missing_ok=True)
         if callable(items):
             items = items(stage)
+        notes = {} if notes is None else notes
+        refusal = notes.pop("refusal", None)
+        total = len(items)
+        bad = [item for item in items if getattr(item, "error", None) is not None]
+        if len(bad) > options.skip_bad:  # the others need not be converted
+            items = bad
         records: list[_Record] = []
         rejected: list[dict[str, str]] = []
         work = partial(_convert_one, stage, labels.num_classes, convert)
@@ -168,9 +182,9 @@ def write_prepared(
             cells = [{k: _cell(text) for k, text in row.items()} for row in rejected]
             storage.write_table(rejected_file, cells)
             raise DataError(
-                f"{rejected[0]['error']} In all {len(rejected)} of {len(items)} {unit} "
-                f"are bad; {rejected_file} lists them. Repair them, or leave them out "
-                "with --skip-bad."
+                f"{refusal or rejected[0]['error']} In all {len(rejected)} of {total} "
+                f"{unit} are bad; {rejected_file} lists them. Repair them, or leave "
+                "them out with --skip-bad."
             )
         records.sort(key=sort_key)
         _check_splits(records, {"train", *(item.split for item in items)})
@@ -192,6 +206,7 @@ def write_prepared(
             "image_size": sizes.pop() if len(sizes) == 1 else None,
             "splits": counts,
             "joints": joints,
+            **_all_notes(notes, records),
             "request": request,
             "command": options.command,
             "rejected": rejected,
@@ -306,7 +321,8 @@ def _encode(sample: NewSample, num_classes: int) -> tuple[_Record, dict[str, byt
     row = (sample.split, sample.id, file, *hashes, height, width, sample.sequence)
     row = dict(zip(MANIFEST_FIELDS, row, strict=True))
     size = height, width
-    record = _Record(sample.split, sample.id, size, row, pixels, sample.joints)
+    rest = sample.joints, sample.notes
+    record = _Record(sample.split, sample.id, size, row, pixels, *rest)
     return record, {
         f"images/{sample.split}/{file}": image,
         f"labels/{sample.split}/{sample.id}.png": encoded_label,
@@ -331,6 +347,13 @@ def _check_labelled(counts: Mapping[str, Mapping[str, Any]]) -> None:
                 f"No pixel of split {split} is labelled: all are ignored (255) in all "
                 f"of its {counts[split]['samples']} images. Check the masks' values."
             )
+
+
+def _all_notes(notes: Notes, records: Sequence[_Record]) -> dict[str, Notes]:
+    """The notes of the raw data and how many samples have which; {} without any."""
+    counts = Counter(note for record in records for note in record.notes)
+    found = {key: value for key, value in notes.items() if value} | dict(counts)
+    return {"raw": dict(sorted(found.items()))} if found else {}
 
 
 def _cell(text: str) -> str:

@@ -24,6 +24,7 @@ from scipy.io import savemat
 from keras_seg import config, storage
 from keras_seg.ablation import task
 from keras_seg.data import images, matlab, prepared
+from keras_seg.data.folder import annotations, coco, cvat, labelme
 from keras_seg.data.verify import verify
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import KerasSegError, UsageError
@@ -149,6 +150,65 @@ def read_picture(path: Path) -> None:
         if_named_error(read, path)
     for read in (prepared.read_image, prepared.read_label):
         if_named_error(read, path)
+
+
+def read_raw_picture(path: Path) -> None:
+    images.is_deep(path)
+    images.count_pixels(path)
+    for read in (images.read_raw_image, images.read_raw_mask):
+        if_named_error(read, path)
+
+
+CORNERS = [2, 3, 9, 3, 9, 8, 2, 8]
+
+
+def make_coco(folder: Path) -> Path:
+    categories = [{"id": k, "name": f"c{k}"} for k in (1, 2)]
+    size = {"height": 9, "width": 14}
+    shapes = [[CORNERS], {"counts": [20, 40, 66], "size": [9, 14]}]
+    shapes.append({"counts": "d0X1R2", "size": [9, 14]})
+    rows = [
+        {"id": k, "image_id": 1, "category_id": 1, "segmentation": shape, "area": 30}
+        for k, shape in enumerate(shapes)
+    ]
+    listed = [{"id": 1, "file_name": "a.jpg", **size}]
+    whole = {"images": listed, "annotations": rows, "categories": categories}
+    (folder / "a.coco").write_text(json.dumps(whole))
+    return folder / "a.coco"
+
+
+def make_labelme(folder: Path) -> Path:
+    points = [[2, 3], [9, 3], [9, 8]]
+    kinds = ("polygon", "rectangle", "circle", "line")
+    shapes = [{"label": "a", "points": points, "shape_type": kind} for kind in kinds]
+    shapes.append(shapes[0] | {"shape_type": "mask", "mask": "iVBORw0KGgo="})
+    whole = {"shapes": shapes[:4], "imagePath": "a.jpg", "imageHeight": 9}
+    (folder / "a.labelme").write_text(json.dumps(whole | {"imageWidth": 14}))
+    return folder / "a.labelme"
+
+
+def make_cvat(folder: Path) -> Path:
+    shapes = '<polygon label="a" points="2,3;9,3;9,8" z_order="1"/>'
+    shapes += '<box label="b" xtl="0" ytl="0" xbr="7" ybr="6"/>'
+    shapes += '<mask label="b" left="1" top="2" width="3" height="2" rle="1,2,3"/>'
+    image = f'<image id="0" name="a.jpg" width="14" height="9">{shapes}</image>'
+    (folder / "a.cvat").write_text(f"<annotations>{image}</annotations>")
+    return folder / "a.cvat"
+
+
+def read_annotations(path: Path) -> None:
+    if path.suffix == ".cvat":
+        found = cvat.find([path], path.parent)
+    else:
+        opened = [(path, annotations.read_json(path))]
+        found = coco.find(opened, path.parent)
+        found = found or labelme.find(opened, path.parent, has_empty=False)
+    if found is not None:
+        shapes, order = found
+        named = annotations.name_classes(shapes, None, None, None, order)
+        for pair in annotations.pairs(shapes, named, None):
+            if pair.draw:
+                assert pair.draw((9, 14)).dtype == np.uint8
 
 
 def if_named_error(read, path: Path) -> bool:
@@ -281,6 +341,16 @@ CASES = {
     "progressive": Case(picture("a.jpg", progressive=True), read_picture, by_bytes),
     "palette": Case(picture("a.png", "P"), read_picture, by_bytes),
     "label": Case(picture("a.png", "L"), read_picture, by_bytes),
+    "tif": Case(picture("a.tif"), read_raw_picture, by_bytes),
+    "packed tif": Case(
+        picture("a.tif", compression="tiff_lzw"), read_raw_picture, by_bytes
+    ),
+    "bmp": Case(picture("a.bmp"), read_raw_picture, by_bytes),
+    "webp": Case(picture("a.webp"), read_raw_picture, by_bytes),
+    "gif": Case(picture("a.gif", "P"), read_raw_picture, by_bytes),
+    "coco": Case(make_coco, read_annotations, by_values),
+    "labelme": Case(make_labelme, read_annotations, by_values),
+    "cvat": Case(make_cvat, read_annotations, by_bytes),
     "mat": Case(make_mat(False), read_mat, by_bytes),
     "packed mat": Case(make_mat(True), read_mat, by_bytes),
     "meta": Case(make_prepared("meta.json"), read_prepared, by_values),

@@ -45,8 +45,8 @@ def test_absent_classes_and_ignored_pixels_are_told(tmp_path):
         "classes in train: bg 40 %, cat 40 %, dog 0 %, ghost 0 %",
     )
     assert summary.warnings == (
-        "The classes dog, ghost have no pixel in train, so no network can learn to "
-        "find it.",
+        "The classes dog, ghost have no pixel in train: no network can learn to find "
+        "what it never saw.",
         "The classes cat, ghost have no pixel in val: scores there are means over 2 of "
         "4 classes.",
     )

@@ -113,8 +113,8 @@ def _absent_classes(prepared: Prepared) -> Iterator[str]:
     }
     if ids := absent.get("train"):
         yield (
-            f"{_classes([names[i] for i in ids])} no pixel in train, so no network can "
-            "learn to find it."
+            f"{_classes([names[i] for i in ids])} no pixel in train: no network can "
+            "learn to find what it never saw."
         )
     for split, ids in absent.items():
         if split != "train" and ids and len(ids) < len(scored):

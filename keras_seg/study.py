@@ -429,7 +429,14 @@ def find(request: Request) -> tuple[Study, Prepared | None]:
         )
     prepared = open_prepared(request.data)
     question = ask(request, steps=1 if request.budget is not None else None)
-    return grid.study(question, prepared), prepared
+    study = grid.study(question, prepared)
+    if request.extend:  # what is there goes on being validated as often
+        (name,) = study.plans
+        before = runner.read_base(request.out / grid.STUDY / name)
+        if before is not None:
+            question = grid.validated_as(question, before)
+            study = grid.study(question, prepared)
+    return study, prepared
 
 
 def ask(request: Request, steps: int | None = None) -> grid.Question:

@@ -642,3 +642,35 @@ def test_an_outcome_names_the_winners_run(tmp_path, body):
     assert studies.Outcome([stage], Path()).winner == tmp_path / "doubled"
     nobody = dataclasses.replace(stage, winner=None)
     assert studies.Outcome([nobody], Path()).winner is None
+
+
+def test_an_extended_question_is_validated_as_often_as_before(shapes, tmp_path):
+    """Every 2 of 20 steps, and of 40; else no run of 20 steps could be trained on."""
+    words = f"--vary loss.weights=none,w1 --net icnet --data {shapes} --out {tmp_path}"
+
+    def base(more):
+        request = studies.parse([*words.split(), *more.split()], "run")
+        study, prepared = studies.find(request)
+        (part,) = studies.choose(request, study, prepared)
+        return request, part, studies.make_execution(request, study, part.net, prepared)
+
+    _, part, where = base("--steps 20")
+    assert part.base.validation.every == 2
+    where.folder.mkdir(parents=True)
+    runner._check_base(part.plan, part.stages, part.base, where)
+    _, longer, where = base("--steps 40 --extend")
+    assert longer.base == part.base.changed(steps=40)
+    runner._check_base(longer.plan, longer.stages, longer.base, where)
+    assert runner.read_base(where.folder).steps == 40
+    for more, words_of in (
+        ("--steps 20 --extend", "steps is 20, but 40"),
+        (
+            "--steps 60 --extend --set optimizer.lr=0.5",
+            "optimizer.lr is 0.5, but 0.001",
+        ),
+    ):
+        _, other, where = base(more)
+        with pytest.raises(UsageError, match=words_of):
+            runner._check_base(other.plan, other.stages, other.base, where)
+    _, named, _ = base("--steps 60 --extend --set validation.every=5")
+    assert named.base.validation.every == 5

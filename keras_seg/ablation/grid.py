@@ -4,6 +4,7 @@
 --vary ... --vary ... --one-at-a-time                          the base and each change
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -146,6 +147,13 @@ def study(question: Question, prepared: Prepared) -> Study:
     paths = ", ".join(varied.path for varied in question.varied)
     title = f"{paths} on {prepared.folder.resolve().name}"
     return Study(STUDY, title, (), facts(prepared), {name: plan})
+
+
+def validated_as(question: Question, before: Config) -> Question:
+    """The question, validated as often as another base where it does not say so."""
+    values = dict(question.values)
+    validation = {"every": before.validation.every} | dict(values.get("validation", {}))
+    return dataclasses.replace(question, values=values | {"validation": validation})
 
 
 def facts(prepared: Prepared) -> DataFacts:

@@ -24,7 +24,7 @@ from keras_seg.ablation.protocol import (
 )
 from keras_seg.ablation.task import Execution, Task
 from keras_seg.command_line import duration, note
-from keras_seg.config import Config
+from keras_seg.config import Config, from_dict
 from keras_seg.errors import KerasSegError, UsageError
 from keras_seg.runs import export
 from keras_seg.runs import folder as run_folder
@@ -271,6 +271,15 @@ def _check_base(
                 found = storage.read_json(path)
                 run_folder.check_same(found, expected, path, way_out)
     storage.write_json(file, wanted)
+
+
+def read_base(folder: Path) -> Config | None:
+    """The base of the stages in a folder; None where it has none."""
+    file = folder / "base.json"
+    if not file.is_file():
+        return None
+    found = run_folder.current_identity(storage.read_json(file), file)
+    return from_dict(found["config"])
 
 
 def _check_longer(file: Path, wanted: Mapping[str, Any]) -> None:

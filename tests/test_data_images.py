@@ -236,6 +236,16 @@ def test_masks_of_every_kind_are_decoded_as_they_are(tmp_path):
     np.testing.assert_array_equal(mask.palette[:9], np.arange(27).reshape(9, 3))
     Image.fromarray(GREY16).save(path)
     np.testing.assert_array_equal(images.read_raw_mask(path).pixels, GREY16)
+    for dtype in (np.int32, np.float32):
+        Image.fromarray(GREY16.astype(dtype)).save(tmp_path / "a.tif")
+        pixels = images.read_raw_mask(tmp_path / "a.tif").pixels
+        np.testing.assert_array_equal(pixels, GREY16)
+        with pytest.raises(DataError, match="a.tif has 32 bits a channel"):
+            images.read_raw_image(tmp_path / "a.tif")
+    for value in (-1, 0.5, np.nan, 65536):
+        Image.fromarray(np.full((3, 4), value, np.float32)).save(tmp_path / "a.tif")
+        with pytest.raises(DataError, match="no whole numbers"):
+            images.read_raw_mask(tmp_path / "a.tif")
     Image.fromarray(np.dstack([GREY, GREY[::-1]])).save(path)
     expected = np.dstack([GREY, GREY, GREY, GREY[::-1]])
     np.testing.assert_array_equal(images.read_raw_mask(path).pixels, expected)

@@ -121,6 +121,14 @@ def test_unknown_folders_are_listed(tmp_path):
         prepare(tmp_path)
 
 
+def test_labels_that_are_no_masks_are_named(tmp_path):
+    write(tmp_path / "raw", "images/im{}.png", "")
+    (tmp_path / "raw" / "labels").mkdir()
+    (tmp_path / "raw" / "labels" / "im0.txt").write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match="labels has no masks but .txt files. YOLO's"):
+        prepare(tmp_path)
+
+
 SPLITS = {"train": 4, "val": 2}
 
 

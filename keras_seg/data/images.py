@@ -161,10 +161,16 @@ def read_raw_mask(path: Path) -> RawMask:
     DataError as for images.
     """
     file = _load(path)
-    image = _decode(file)
+    image = _decode(file, most_bits=32)
     is_lossy = file.format == "JPEG" or file.content[8:16] == b"WEBPVP8 "
     if file.bit_depth == 16:
         return RawMask(_deep(file), None, is_lossy)
+    if image.mode in ("I", "F"):  # ids in 32 bits, as ImageJ saves them
+        pixels = np.array(image)
+        levels = np.clip(np.nan_to_num(pixels), 0, (1 << 16) - 1).astype(np.uint16)
+        if not np.array_equal(pixels, levels):
+            raise DataError(f"{path} has values that are no whole numbers to 65535.")
+        return RawMask(levels, None, is_lossy)
     if image.mode == "1":
         return RawMask(np.array(image).astype(np.uint8), None, is_lossy)
     if image.mode == "L":
@@ -409,7 +415,7 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
         )
 
 
-def _decode(file: _File) -> Image.Image:
+def _decode(file: _File, most_bits: int = 16) -> Image.Image:
     path = file.path
     try:
         image = Image.open(io.BytesIO(file.content), formats=[file.format])
@@ -418,7 +424,7 @@ def _decode(file: _File) -> Image.Image:
             _check_one_page(path, image)
         if file.format == "TIFF":
             depth = _tiff_depth(image)
-            if depth > 16:
+            if depth > most_bits:
                 raise DataError(f"{path} has {depth} bits a channel. Save it with 16.")
             file.bit_depth = depth
         image.load()

@@ -96,8 +96,22 @@ def find_trees(src: Path, wanted: Wanted) -> list[Trees]:
     seen = ", ".join(sorted(entry.name for entry in src.iterdir())[:12]) or "nothing"
     raise DataError(
         f"{src} has no folders images and labels, nor others that are known; it has "
-        f"{seen}. {_OPTIONS}"
+        f"{seen}. {_without_pictures(src)}{_OPTIONS}"
     )
+
+
+def _without_pictures(src: Path) -> str:
+    """What to say of folders that have a masks' folder's name and no masks."""
+    for root in _roots(src):
+        for name, folder in subfolders(root).items():
+            if name in _MASKS and not files.has_pictures(folder):
+                kinds = sorted({p.suffix for p in folder.rglob("*") if p.is_file()})
+                held = f"but {', '.join(kinds)} files" if kinds else "or is empty"
+                yolo = " YOLO's polygons are not read: export masks, or COCO's JSON."
+                return (
+                    f"{folder} has no masks {held}.{yolo if '.txt' in kinds else ''} "
+                )
+    return ""
 
 
 def subfolders(folder: Path) -> dict[str, Path]:

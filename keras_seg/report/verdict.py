@@ -232,13 +232,13 @@ def _costs(view: StageView) -> str:
         if ours > (1 + LITTLE) * other:
             title = COSTS[column.name]
             costs.append(f"{wording.three_digits(ours / other)} times the {title}")
-    against = view.titles[rival]
+    winner, against = view.titles[result.winner], view.titles[rival]
     if not costs:
         return (
-            f"Against {against} it costs nothing: no other score is lower, no time or "
-            "number of parameters higher."
+            f"Against {against}, {winner} costs nothing: no other score is lower, no "
+            "time or number of parameters higher."
         )
-    return f"Against {against} it costs {wording.joined(costs)}."
+    return f"Against {against}, {winner} costs {wording.joined(costs)}."
 
 
 def _above_floor(view: StageView) -> str:

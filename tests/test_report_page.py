@@ -717,8 +717,8 @@ def test_what_the_winner_costs(tmp_path):
     results[1].metrics["parameters"] = {"trainable": 3 * 1234567}
     said = answer(stage_of(results))
     assert (
-        f"Against Normal, {EVIL} costs 3 times the parameters, 2 times the training time "
-        "and 2 times the time per image." in said
+        f"Against Normal, {EVIL} costs 3 times the parameters, 2 times the training "
+        "time and 2 times the time per image." in said
     )
     results[1] = done(tmp_path / "same", WEIGHTED, GOOD)
     said = answer(stage_of(results))

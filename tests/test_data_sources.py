@@ -208,6 +208,16 @@ def test_34_ids_of_cityscapes_of_which_19_are_scored(raw, prepare):
     assert (prepared.dataset, prepared.scored_ids) == ("cityscapes", None)
 
 
+def test_test_images_of_cityscapes_are_prepared_without_labels_when_asked(raw, prepare):
+    miniatures.cityscapes(raw)
+    assert prepare(cityscapes).splits == ("train", "val")
+    prepared = prepare(cityscapes, label_space="ids", test=True)
+    assert prepared.splits == ("train", "val", "test")
+    counts = prepared.counts("test")
+    assert counts.ignored == counts.total == 2 * 32 * 64
+    assert prepared.counts("val").pixels.sum() > 0
+
+
 def test_label_spaces_of_cityscapes_follow_the_official_table():
     ids, train_ids = (cityscapes.LABELS[space] for space in ("ids", "train_ids"))
     assert (ids.num_classes, train_ids.num_classes) == (34, 19)

@@ -8,7 +8,9 @@ resampled instead. See datasets/cityscapes.md.
 
 from pathlib import Path
 
-from keras_seg.data import Option, raw
+import numpy as np
+
+from keras_seg.data import Option, images, raw
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.writer import Options
 from keras_seg.errors import DataError
@@ -74,15 +76,26 @@ OPTIONS = (
         default="train_ids",
         choices=tuple(LABELS),
     ),
+    Option(
+        "test",
+        "prepare the test images too, whose labels are withheld: all of them ignored",
+        bool,
+        default=False,
+    ),
 )
 
 
 def prepare(
-    src: str | Path, out: str | Path, options: Options, label_space: str = "train_ids"
+    src: str | Path,
+    out: str | Path,
+    options: Options,
+    label_space: str = "train_ids",
+    test: bool = False,
 ) -> tuple[Prepared, bool]:
     """Prepare a folder with leftImg8bit and gtFine; "ids" are cityscapes34."""
     src = raw.source_folder(src)
-    pairs = [pair for split in ("train", "val") for pair in _pairs(src, split)]
+    splits = ("train", "val", "test") if test else ("train", "val")
+    pairs = [pair for split in splits for pair in _pairs(src, split)]
     return raw.prepare_pairs(
         src,
         out,
@@ -91,8 +104,16 @@ def prepare(
         pairs,
         options,
         ids=IDS[label_space],
+        read_mask=_read_mask,
+        settings={"test": True} if test else None,
         scored_ids=SCORED_IDS if label_space == "ids" else None,
     )
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """Ids of a mask; those of the test images, which are no labels, are ignored."""
+    ids = images.read_raw_label(path)
+    return np.full_like(ids, IGNORE_ID) if path.parents[1].name == "test" else ids
 
 
 def _pairs(src: Path, split: str) -> list[raw.RawPair]:

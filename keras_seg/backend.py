@@ -150,7 +150,7 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
     if name() == "tensorflow":
         import tensorflow as tf
 
-        _set_threads(threads or os.cpu_count() or 1)
+        set_threads(threads or os.cpu_count() or 1)
         tf.config.experimental.enable_op_determinism()
         _add_in_order()
         tf.get_logger().setLevel("ERROR")
@@ -180,7 +180,8 @@ def dtype_policy_kept() -> Iterator[None]:
             sys.modules["keras"].config.set_dtype_policy(before)
 
 
-def _set_threads(wanted: int) -> None:
+def set_threads(wanted: int) -> None:
+    """Threads of TensorFlow's operations, before its first one."""
     import tensorflow as tf
 
     threading = tf.config.threading

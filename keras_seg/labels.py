@@ -97,4 +97,4 @@ def colourise(label: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.
     """Class ids [...] to RGB uint8 [..., 3]; ids beyond the palette are black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(palette)] = palette
-    return table[label]
+    return np.take(table, label, axis=0)

@@ -290,6 +290,7 @@ def test_what_a_killed_export_left_is_put_in_order(exports, runs, tmp_path):
     out, stage = tmp_path / "model", tmp_path / ".model.partial"
     (stage / "new").mkdir(parents=True)
     (stage / "old").mkdir()
+    (stage / storage._OWNER).touch()
     record = {"run": "another's"}
     (stage / "old" / exporting.RECORD).write_text(json.dumps(record))
     with pytest.raises(UsageError, match="an export of another run"):

@@ -1,12 +1,14 @@
 """Prediction of own pictures, at their own size, with a run or an export."""
 
 import shutil
+from types import SimpleNamespace
 
 import cv2
+import evaluate as evaluate_command
 import numpy as np
 import predict as command
 import pytest
-from miniatures import save
+from miniatures import blobs, photo, save
 from PIL import Image
 from random_runs import build, expected_logits, keep_as_run
 
@@ -14,11 +16,14 @@ import keras_seg
 from keras_seg import command_line
 from keras_seg.config import Config
 from keras_seg.data.images import resize_image
+from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
+from keras_seg.runs import executors
 from keras_seg.runs import folder as run_folder
-from keras_seg.runs import predict as prediction
+from keras_seg.runs import pictures as drawing
 from keras_seg.runs.export import export
+from keras_seg.runs.predict_files import predict_files
 
 CONFIG = Config(
     net={"name": "segnet_basic", "preprocess": "imagenet"},
@@ -91,14 +96,6 @@ def test_ids_are_those_of_the_resized_logits_at_each_own_size(model, run, pictur
     np.testing.assert_array_equal(model.predict(pictures[0]), found[0])
     of_pillow = model.predict(Image.fromarray(pictures[0]))
     np.testing.assert_array_equal(of_pillow, found[0])
-
-
-def test_few_classes_at_a_time_give_the_same_ids(monkeypatch):
-    logits = np.random.default_rng(0).normal(size=(5, 7, 11)).astype("float32")
-    logits[..., 7] = logits[..., 2]  # of equal ones the first is chosen
-    whole = prediction.ids_at(logits, (40, 30))
-    monkeypatch.setattr(prediction, "RESIZED_VALUES", 3 * 40 * 30)
-    np.testing.assert_array_equal(prediction.ids_at(logits, (40, 30)), whole)
 
 
 def test_an_export_predicts_what_the_run_does(run, model, pictures):
@@ -174,11 +171,11 @@ def test_the_background_stays_as_it_is_in_an_overlay(pictures):
     ids[5:, 3:] = 1
     colours = ((9, 9, 9), (200, 30, 31))
     named = LabelSpec(("background", "cat"), colours)
-    painted = prediction.overlay(image, ids, named)
+    painted = drawing.overlay(image, ids, named)
     np.testing.assert_array_equal(painted[ids == 0], image[ids == 0])
     mean = (image[6, 4].astype(int) + (200, 30, 31)) // 2
     np.testing.assert_array_equal(painted[6, 4], mean)
-    painted = prediction.overlay(image, ids, LabelSpec(("sky", "cat"), colours))
+    painted = drawing.overlay(image, ids, LabelSpec(("sky", "cat"), colours))
     np.testing.assert_array_equal(painted[0, 0], (image[0, 0].astype(int) + 9) // 2)
 
 
@@ -193,39 +190,191 @@ def test_files_become_ids_and_overlays(model, run, pictures, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "broken.jpg" in captured.err
     assert captured.out == f"predicted: 2 pictures, in {out}\n"
-    names = ["a_ids.png", "a_overlay.png", "b_ids.png", "b_overlay.png"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    names = ["a_ids.png", "a_overlay.png", "areas.csv", "b_ids.png", "b_overlay.png"]
+    listed = (path.name for path in out.iterdir() if path.name != ".lock")
+    assert sorted(listed) == [*names, "prediction.json"]
     with Image.open(out / "a_ids.png") as image:
         assert (image.mode, image.size) == ("P", (90, 60))
         ids = np.array(image)
         assert image.getpalette()[:12] == [*np.ravel(model.labels.palette)]
     np.testing.assert_array_equal(ids, model.predict(pictures[0]))
     with Image.open(out / "a_overlay.png") as image:
-        painted = np.array(image)
-    expected = prediction.overlay(pictures[0], ids, model.labels)
+        painted = np.array(image)[:60, :90]  # above the legend
+    expected = drawing.overlay(pictures[0], ids, model.labels)
     np.testing.assert_array_equal(painted, expected)
+    assert command_line.run(command.main, arguments) == 3  # the broken one again
+    assert capsys.readouterr().out.endswith("(2 were done before)\n")
 
 
-def test_no_result_replaces_a_file_that_is_there(run, pictures, tmp_path):
+def test_no_result_replaces_a_file_that_is_there(model, run, pictures, tmp_path):
     (tmp_path / "sub").mkdir()
     places = ("a.png", "sub/a.png", "a_ids.png", "b.png")
     a, same, ids, b = (tmp_path / place for place in places)
     for file in (a, same, ids, b):
         save(pictures[1], file)
     with pytest.raises(UsageError, match="a_ids.png exists already; --force"):
-        prediction.predict_files(run, [a], tmp_path)
+        predict_files(model, [a], tmp_path)
     with pytest.raises(UsageError, match="Two pictures are called a"):
-        prediction.predict_files(run, [a, same], tmp_path / "new")
+        predict_files(model, [a, same], tmp_path / "new")
     with pytest.raises(UsageError, match="is one of the pictures"):
-        prediction.predict_files(run, [ids, a], tmp_path, force=True)
+        predict_files(model, [ids, a], tmp_path, force=True)
     with pytest.raises(UsageError, match="is a file"):
-        prediction.predict_files(run, [a], b / "new")
-    with pytest.raises(UsageError, match="neither a training run"):
-        prediction.predict_files(tmp_path, [a], tmp_path / "new")
+        predict_files(model, [a], b / "new")
     assert not (tmp_path / "new").exists()
     (tmp_path / "b_overlay.png").write_text("old")
-    assert prediction.predict_files(run, [b], tmp_path, force=True) == []
+    assert predict_files(model, [b], tmp_path, force=True).errors == ()
     assert (tmp_path / "b_overlay.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_every_option_of_the_command_reaches_the_prediction(run, pictures, tmp_path):
+    save(pictures[0], tmp_path / "a.png")
+    out = tmp_path / "out"
+    words = ["--outputs", "ids,probabilities", "--flip", "--scale", "0.5", "--batch", 2]
+    words += ["--with", run, "--tile", 32, 64, "--overlap", 16, "--shard", "1/1"]
+    words += ["--workers", 1, "--threads", 2, "--force", "--no-legend"]
+    arguments = [*map(str, (run, tmp_path / "a.png", "--out", out, *words))]
+    assert command_line.run(command.main, arguments) == 0
+    tiles = {"scale": 0.5, "tile": (32, 64), "overlap": 16}
+    both = keras_seg.load([run, run], flip=True, **tiles)
+    found = np.load(out / "a_probabilities.npy")
+    np.testing.assert_allclose(found, both.probabilities(pictures[0]), atol=1e-3)
+
+
+def test_jobs_share_the_pictures(run, model, pictures, tmp_path, capsys, monkeypatch):
+    started = []
+
+    class Process:  # in this process
+        def __init__(self, words):
+            assert words[:3] == ["-m", "keras_seg", "predict"]
+            started.append(words)
+            self.code = command_line.run(command.main, words[3:])
+
+        def wait(self):
+            return self.code
+
+    monkeypatch.setattr(executors, "local", Process)
+    for number, picture in enumerate(pictures):
+        save(picture, tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "photos" / "9.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    arguments = [*map(str, (run, tmp_path / "photos", "--out", out, "--jobs", 2))]
+    assert command_line.run(command.main, arguments) == 3
+    shards = [words[words.index("--shard") + 1] for words in started]
+    assert shards == ["1/2", "2/2"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"predicted: 3 pictures, in {out}"
+    with open(out / "areas.csv") as table:
+        assert [line.partition(",")[0] for line in table] == ["picture", "0", "1", "2"]
+    for number, picture in enumerate(pictures):
+        with Image.open(out / f"{number}_ids.png") as ids:
+            np.testing.assert_array_equal(np.array(ids), model(picture))
+    assert not list(out.glob(".shard*"))
+    failing = SimpleNamespace(wait=lambda: 137)
+    monkeypatch.setattr(executors, "local", lambda words: failing)
+    assert command_line.run(command.main, [*arguments, "--force"]) == 137
+    assert "2 of 2 processes failed" in capsys.readouterr().err
+    assert command_line.run(command.main, [*arguments, "--shard", "1/2"]) == 2
+
+
+@pytest.fixture(scope="module")
+def withheld(tmp_path_factory):
+    """A prepared folder whose test images have no labels."""
+    rng = np.random.default_rng(8)
+    void = np.full((30, 50), 255, np.uint8)
+    samples = [
+        NewSample(split, f"{split}{k}", photo(rng, (30, 50)), label)
+        for k in range(2)
+        for split, label in (
+            ("train", blobs(rng, (30, 50), range(4))),
+            ("val", blobs(rng, (30, 50), range(4))),
+            ("test", void),
+        )
+    ]
+    labels = LabelSpec(
+        ("a", "b", "c", "d"), ((1, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4, 4))
+    )
+    out = tmp_path_factory.mktemp("data") / "withheld"
+    write_prepared(out, "withheld", labels, samples, lambda s: [s], Options(), {})
+    return out
+
+
+def test_the_predictions_of_a_split_are_saved_with_or_without_labels(
+    withheld, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    keep_as_run(
+        Config(net="segnet_basic", data={"size": (24, 40)}, steps=1), withheld, run
+    )
+    model = keras_seg.load(run)
+    for split, ends in (
+        ("test", "test has no labels, so there are no scores."),
+        ("val", ""),
+    ):
+        arguments = [str(run), "--split", split, "--save"]
+        assert command_line.run(evaluate_command.main, arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        place = run / "evaluation" / f"{split}-predictions"
+        assert f"predicted: {split}, in {place}" in lines
+        assert lines[-1] == ends or lines[-1].startswith("val: mIoU")
+        for name in (f"{split}0", f"{split}1"):
+            with Image.open(place / f"{name}_ids.png") as ids:
+                image = withheld / "images" / split / f"{name}.png"
+                np.testing.assert_array_equal(np.array(ids), model(image))
+    assert (run / "evaluation" / "val.json").is_file()
+    assert not (run / "evaluation" / "test.json").exists()
+    arguments = [str(run), "--split", "test", "--save", str(tmp_path / "mine")]
+    assert command_line.run(evaluate_command.main, arguments) == 0
+    assert (tmp_path / "mine" / "test0_overlay.png").is_file()
+    assert command_line.run(evaluate_command.main, [str(run), "--split", "test"]) == 3
+    assert "no labelled pixel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--shard", "3/2"], "--shard: '3/2' must be I/N"),
+        (["--engine", "abacus"], "--engine: invalid choice: 'abacus'"),
+        (["--outputs", "ids,legs"], "no output 'legs'. Outputs: ids, colour"),
+    ],
+)
+def test_a_wrong_option_is_named(words, message, run, pictures, tmp_path, capsys):
+    save(pictures[0], tmp_path / "a.png")
+    arguments = [*map(str, (run, tmp_path / "a.png", "--out", tmp_path / "out"))]
+    assert command_line.run(command.main, [*arguments, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# A network with convolutions, pooling and upsampling, as they are: what it sees is
+# measured with a single pixel that differs.
+SMALL = Config(
+    net={
+        "name": "hourglass",
+        **{"stacks": 1, "depth": 1, "features": 8, "stem": 4, "stem_stride": 2},
+    },
+    data={"size": (32, 64)},
+    steps=1,
+)
+
+
+def test_tiles_of_a_network_are_the_whole_where_it_sees_no_further(shapes, tmp_path):
+    keep_as_run(SMALL, shapes, tmp_path / "run")
+    picture = np.random.default_rng(7).integers(0, 256, (84, 310, 3), np.uint8)
+    whole = keras_seg.load(tmp_path / "run", scale=1)
+    expected = whole.probabilities(picture)
+    changed = picture.copy()
+    changed[40, 150] = 255 - changed[40, 150]
+    rows, columns = np.nonzero(np.abs(whole.probabilities(changed) - expected).max(-1))
+    reach = max(np.abs(rows - 40).max(), np.abs(columns - 150).max())
+    assert 10 < reach < 60
+    overlap = 2 * (int(reach) + 8)  # and what a step of the network's stride adds
+    tile = (96, overlap + 48)
+    tiled = keras_seg.load(tmp_path / "run", scale=1, tile=tile, overlap=overlap)
+    found = tiled.probabilities(picture)
+    assert tiled.sizes((84, 310)) is None
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    apart = keras_seg.load(tmp_path / "run", scale=1, tile=tile, overlap=0)
+    assert np.abs(apart.probabilities(picture) - expected).max() > 1e-3
 
 
 def test_a_missing_picture_is_named(model, tmp_path):

@@ -7,13 +7,24 @@ tools/ call them.
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from keras_seg.command_line import Listing, Parser, folder_path, note, positive_int
-from keras_seg.errors import DataError, UsageError
+from keras_seg.command_line import (
+    Listing,
+    Parser,
+    end_with_parent,
+    folder_path,
+    natural_int,
+    note,
+    positive_int,
+    share,
+)
+from keras_seg.errors import DataError, KerasSegError, UsageError
+from keras_seg.runs import executors
 
 # Training
 
@@ -231,10 +242,12 @@ def evaluate(argv: list[str]) -> int:
 
     keras-seg evaluate runs/icnet_camvid --split val [--full-size]
     keras-seg evaluate runs/icnet_surreal --split test --report groups13
+    keras-seg evaluate runs/icnet_camvid --split test --save
 
-    Writes RUN/evaluation/<split>.json and prints the scores: the IoU of each class, or
-    the mean class accuracy of the thesis' 13 groups of body parts (BODY Tables 2 and
-    5).
+    RUN is a run, or the folder of a stage: its winner. Writes
+    RUN/evaluation/<split>.json and prints the scores: the IoU of each class, or the
+    mean class accuracy of the thesis' 13 groups of body parts (BODY Tables 2 and 5).
+    --save writes the predictions too, also of a split without labels.
     """
     parser = _parser("evaluate", evaluate)
     _add_folder(parser, "run", help="a run folder")
@@ -251,13 +264,35 @@ def evaluate(argv: list[str]) -> int:
         default="classes",
         help="what is printed: each class, or the thesis' 13 groups of body parts",
     )
+    parser.add_argument(
+        "--save",
+        nargs="?",
+        const=Path(),
+        type=folder_path,
+        metavar="DIR",
+        help="write the predictions of the split as well; default: "
+        "RUN/evaluation/<split>-predictions",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace predictions of another model"
+    )
     _add_threads(parser)
     args = parser.parse_args(argv)
     from keras_seg.runs import face
     from keras_seg.runs import folder as run_folder
 
+    args.run = run_folder.find_run(args.run)
+
     if args.report == "groups13":
         check_body_parts(run_folder.load_best(args.run)[1]["data"]["classes"])
+    if args.save is not None:
+        out = None if args.save == Path() else args.save
+        options = {"data": args.data, "threads": args.threads, "force": args.force}
+        place = face.predict_split(args.run, args.split, out, **options)
+        print(f"predicted: {args.split}, in {place}")
+        if not face.is_labelled(args.run, args.split, args.data):
+            print(f"{args.split} has no labels, so there are no scores.")
+            return 0
     result = face.evaluate(
         args.run,
         args.split,
@@ -307,53 +342,219 @@ def print_groups(result: Mapping[str, Any]) -> None:
 
 
 def predict(argv: list[str]) -> int:
-    """Segment pictures of your own with a run or an export.
+    """Segment pictures and videos of your own with a run or an export.
 
-    keras-seg predict runs/icnet_camvid street.jpg photos/*.jpg --out predicted
+    keras-seg predict runs/icnet_camvid street.jpg photos holidays.mp4 --out predicted
 
     Writes for each picture, at its own size, NAME_ids.png with the class ids, shown in
     the colours of the classes, and NAME_overlay.png with the classes over the picture;
-    the background stays as it is. Pictures that cannot be read are named, the others
-    are done, and the exit code is 3.
+    the background stays as it is. areas.csv has a row per picture with the pixels of
+    each class. The same command resumes; what is done is skipped. Pictures that cannot
+    be read are named, the others are done, and the exit code is 3.
     """
+    args = _predict_parser().parse_args(argv)
+    if args.parent is not None:
+        end_with_parent(args.parent)
+    jobs = args.jobs or (1 if args.executor == "local" else MOST_JOBS)
+    if jobs > 1 and args.shard is not None:
+        raise UsageError("--shard is one of several jobs: give it without --jobs.")
+    if args.executor == "ray":
+        executors.require_ray()
+    from keras_seg.runs import predict as prediction
+    from keras_seg.runs import predict_files as files
+
+    model = prediction.load(
+        [args.model, *args.others],
+        args.data,
+        engine=args.engine,
+        threads=args.threads,
+        flip=args.flip,
+        size=None if args.size is None else tuple(args.size),
+        scale=args.scale,
+        tile=None if args.tile is None else tuple(args.tile),
+        overlap=args.overlap,
+    )
+    what: dict[str, Any] = {"outputs": args.outputs, "legend": not args.no_legend}
+    before = None
+    if jobs > 1:
+        count = files.begin(model, args.files, args.out, force=args.force, **what)
+        before = files.count_done(args.out)
+        threads = args.threads or max(1, (os.cpu_count() or 1) // jobs)
+        words = [word for word in argv if word != "--force"]
+        words = ["-m", "keras_seg", "predict", *words, "--threads", str(threads)]
+        _in_processes(words, min(jobs, count), args.executor, threads)
+    done = files.predict_files(
+        model,
+        args.files,
+        args.out,
+        batch=args.batch,
+        workers=args.workers,
+        shard=args.shard,
+        force=args.force and jobs == 1,
+        **what,
+    )
+    for error in done.errors:
+        note(f"error: {error}")
+    count, skipped = done.predicted, done.skipped
+    if before is not None:  # what the processes did
+        count, skipped = count + skipped - before, before
+    known = f" ({skipped} were done before)" if skipped else ""
+    print(
+        f"predicted: {count} picture{'' if count == 1 else 's'}, in {args.out}{known}"
+    )
+    return DataError.exit_code if done.errors else 0
+
+
+MOST_JOBS = 16  # of a cluster, where --jobs does not say
+
+
+def _in_processes(words: Sequence[str], jobs: int, executor: str, threads: int) -> None:
+    """Run a command in so many processes, each with a shard of its pictures.
+
+    Raises:
+        KerasSegError: one of them failed for another cause than a bad picture.
+    """
+    launch = executors.local if executor == "local" else executors.Ray(threads)
+    processes: list[executors.Process] = []
+    try:
+        for number in range(jobs):
+            shard = ["--jobs", "1", "--executor", "local"]
+            shard += ["--shard", f"{number + 1}/{jobs}"]
+            processes.append(launch([*words, *shard]))
+        codes = [process.wait() for process in processes]
+    except BaseException:  # Ctrl-C and SIGTERM too
+        for process in processes:
+            process.terminate()
+        raise
+    failed = [code for code in codes if code not in (0, DataError.exit_code)]
+    if failed:
+        error = KerasSegError(
+            f"{len(failed)} of {jobs} processes failed; what they said is above. The "
+            "same command predicts what is missing."
+        )
+        error.exit_code = failed[0] if failed[0] > 0 else KerasSegError.exit_code
+        raise error
+
+
+def _predict_parser() -> Parser:
+    from keras_seg.runs import engines
+    from keras_seg.runs import predict as prediction
+    from keras_seg.runs import predict_files as files
+
     parser = _parser("predict", predict)
-    _add_folder(parser, "model", metavar="RUN|EXPORT", help="a run or an export")
-    parser.add_argument("files", nargs="+", type=Path, help="PNG or JPEG pictures")
+    _add_folder(parser, "model", metavar="RUN|EXPORT", help="a run, stage or export")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="PICTURE",
+        help="pictures, videos, folders, 'a/*.jpg'",
+    )
     _add_folder(parser, "--out", required=True, help="folder of the results")
+    outputs = "; ".join(f"{name}: {what}" for name, what in files.OUTPUTS.items())
+    parser.add_argument(
+        "--outputs",
+        type=lambda text: tuple(text.split(",")),
+        default=files.DEFAULT_OUTPUTS,
+        metavar="NAME[,NAME]",
+        help=f"default: {','.join(files.DEFAULT_OUTPUTS)}. {outputs}",
+    )
+    parser.add_argument(
+        "--no-legend", action="store_true", help="draw none below the overlays"
+    )
+    parser.add_argument(
+        "--flip", action="store_true", help="average with the mirrored picture"
+    )
+    parser.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        type=folder_path,
+        metavar="RUN|EXPORT",
+        help="average with this one; may be repeated",
+    )
+    group = parser.add_argument_group("at which size; default: the run's, as trained")
+    group.add_argument(
+        "--size", nargs=2, type=positive_int, metavar=("H", "W"), help="another, px"
+    )
+    group.add_argument(
+        "--scale", type=float, help="factor on each picture's own size; 1: as it is"
+    )
+    group.add_argument(
+        "--tile",
+        nargs=2,
+        type=positive_int,
+        metavar=("H", "W"),
+        help="what the network takes at once with --size or --scale; "
+        f"default: {prediction.TILE[0]} {prediction.TILE[1]} of larger pictures",
+    )
+    group.add_argument(
+        "--overlap",
+        type=natural_int,
+        default=prediction.OVERLAP,
+        help=f"pixels that tiles share; default: {prediction.OVERLAP}",
+    )
+    group = parser.add_argument_group("how it is computed")
+    group.add_argument(
+        "--engine",
+        choices=(*engines.ENGINES, engines.AUTO),
+        help="auto: the fastest here, measured once; default: keras, an export's own",
+    )
+    group.add_argument(
+        "--batch", type=positive_int, default=files.BATCH, help="pictures at once"
+    )
+    group.add_argument(
+        "--workers", type=positive_int, default=2, help="threads that read and write"
+    )
+    group.add_argument(
+        "--shard", type=share, metavar="I/N", help="do only each Nth picture, from I on"
+    )
+    _add_threads(group)
+    group.add_argument(
+        "--jobs", type=positive_int, help="processes that share the work"
+    )
+    group.add_argument(
+        "--executor",
+        choices=executors.EXECUTORS,
+        default="local",
+        help="where the jobs run: here, or on a Ray cluster",
+    )
+    group.add_argument("--parent", type=int, help="stop when this process is gone")
     _add_folder(parser, "--data", help="prepared folder of the run, if it was moved")
     parser.add_argument(
         "--force", action="store_true", help="replace results that are there already"
     )
-    args = parser.parse_args(argv)
-    from keras_seg.runs import predict as prediction
-
-    bad = prediction.predict_files(
-        args.model, args.files, args.out, data=args.data, force=args.force
-    )
-    for error in bad:
-        note(f"error: {error}")
-    count = len(args.files) - len(bad)
-    print(f"predicted: {count} picture{'' if count == 1 else 's'}, in {args.out}")
-    return DataError.exit_code if bad else 0
+    return parser
 
 
 def export(argv: list[str]) -> int:
-    """Export a run's best weights as a TensorFlow SavedModel, checked as it is written.
+    """Export a run's best weights as a model, checked as it is written.
 
     keras-seg export runs/icnet_camvid
+    keras-seg export runs/icnet_camvid --format onnx --size 192 256 --size 384 512
 
-    The model takes uint8 RGB images of the run's size and gives class ids and
-    probabilities; no other code is needed to load it.
+    The model takes uint8 RGB images of one size and gives class ids and probabilities;
+    only the runtime of its format is needed to open it.
     """
     from keras_seg.runs import export as exporting
 
     parser = _parser("export", export)
-    _add_folder(parser, "run", help="a run folder")
+    _add_folder(parser, "run", help="a run or a stage")
+    formats = exporting.FORMATS.items()
     parser.add_argument(
         "--format",
         choices=tuple(exporting.FORMATS),
         default="saved_model",
-        help="default: saved_model",
+        help="default: saved_model. "
+        + "; ".join(f"{name}: {one.what}" for name, one in formats),
+    )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=positive_int,
+        action="append",
+        metavar=("H", "W"),
+        help="of the images, px; default: the run's; a model for each if repeated",
     )
     _add_folder(
         parser, "--out", help="the model's folder; default: RUN/export/<format>"
@@ -367,14 +568,25 @@ def export(argv: list[str]) -> int:
     )
     _add_threads(parser)
     args = parser.parse_args(argv)
-    folder = exporting.export(
-        args.run, args.out, args.format, args.data, args.threads, args.images
-    )
-    check = exporting.read_record(folder)["check"]
-    print(
-        f"exported: {folder} ({check['images']} images checked, "
-        f"largest difference {check['largest_difference']:.1e})"
-    )
+    sizes = [None if size is None else tuple(size) for size in args.size or [None]]
+    if args.out is not None and len(sizes) > 1:
+        raise UsageError("--out names one folder; give one --size with it.")
+    for size in sizes:
+        folder = exporting.export(
+            args.run,
+            args.out,
+            args.format,
+            args.data,
+            args.threads,
+            args.images,
+            size,
+        )
+        check = exporting.read_record(folder)["check"]
+        if "miou_loss" in check:
+            found = f"mIoU lower by {100 * check['miou_loss']:.2f} points"
+        else:
+            found = f"largest difference {check['largest_difference']:.1e}"
+        print(f"exported: {folder} ({check['images']} images checked, {found})")
     return 0
 
 
@@ -454,5 +666,5 @@ def _add_folder(parser: Parser, name: str, **options: Any) -> None:
     parser.add_argument(name, type=folder_path, **options)
 
 
-def _add_threads(parser: Parser) -> None:
+def _add_threads(parser: Any) -> None:
     parser.add_argument("--threads", type=positive_int, help="default: the cores")

@@ -181,6 +181,54 @@ def evaluate(
         return training.evaluate(folder, place, split, threads, full_size)
 
 
+def predict_split(
+    run: str | PathLike[str],
+    split: str = "test",
+    out: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    threads: int | None = None,
+    force: bool = False,
+) -> Path:
+    """Write the predictions of a split as pictures, whether it has labels or not.
+
+    Args:
+        run: a run (`Run`), its folder, or the folder of a stage: its winner.
+        split: "train", "val", "test" or another of the prepared folder.
+        out: the folder; None is RUN/evaluation/<split>-predictions.
+        data: the prepared folder, if it was moved.
+        threads: intra-op threads; None is the number of cores.
+        force: replace predictions of another model.
+
+    Returns:
+        The folder, with what `keras_seg.runs.predict_files` writes.
+    """
+    from keras_seg.runs import predict, predict_files
+
+    folder = run_folder.find_run(Path(run))
+    prepared = _data_of(folder, data)
+    prepared.samples(split)
+    model = predict.load(folder, prepared.folder, threads=threads)
+    place = Path(out or folder / "evaluation" / f"{split}-predictions")
+    images = prepared.folder / "images" / split
+    done = predict_files.predict_files(model, [images], place, force=force)
+    for error in done.errors:
+        raise error
+    return place
+
+
+def is_labelled(
+    run: str | PathLike[str], split: str, data: str | Path | None = None
+) -> bool:
+    """Whether a split has labels: a pixel at least that is not ignored."""
+    prepared = _data_of(run_folder.find_run(Path(run)), data)
+    return bool(prepared.counts(split).pixels.any())
+
+
+def _data_of(folder: Path, data: str | Path | None) -> Prepared:
+    return open_prepared(data or run_folder.read_environment(folder)["data"])
+
+
 def export(
     run: str | PathLike[str],
     format: str = "saved_model",
@@ -193,7 +241,7 @@ def export(
         run: a run (`Run`), its folder, or the folder of a stage: its winner.
         format: a key of `keras_seg.runs.export.FORMATS`.
         out: the model's folder; None is RUN/export/<format>.
-        **options: data, threads, images, as `keras_seg.runs.export.export`.
+        **options: data, threads, images, size, as `keras_seg.runs.export.export`.
 
     Returns:
         The model's folder.

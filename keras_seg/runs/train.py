@@ -289,7 +289,11 @@ def evaluate(
     arrays, identity = folder.load_best(run)
     config = from_dict(identity["config"])
     prepared = open_prepared(data)
-    prepared.samples(split)
+    if prepared.samples(split) and not prepared.counts(split).pixels.any():
+        raise DataError(
+            f"The split {split} of {data} has no labelled pixel: there is nothing to "
+            "score. keras-seg evaluate --save writes its predictions."
+        )
     if list(prepared.labels.names) != identity["data"]["classes"]:
         raise UsageError(
             f"{data} has the classes {', '.join(prepared.labels.names)}, but the run "

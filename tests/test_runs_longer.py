@@ -23,6 +23,7 @@ from keras_seg.errors import InterruptedRunError, UsageError
 from keras_seg.runs import checkpoint, optimizers
 from keras_seg.runs import evaluate as evaluation
 from keras_seg.runs import folder as run_folder
+from keras_seg.runs import train as training
 from keras_seg.runs.options import training_key
 from keras_seg.runs.train import evaluate, train
 
@@ -295,3 +296,16 @@ def test_what_shares_a_training(changes, is_shared):
     base = CONFIG.changed(validation=changes.get("validation", {}))
     found = training_key(CONFIG.changed(**changes)) == training_key(base)
     assert found == is_shared
+
+
+def test_the_best_weights_of_before_stand_for_those_of_now(short, capsys):
+    """As where a run was trained on since its best checkpoint was looked up."""
+    (step,) = checkpoint.steps(short / "best")
+    now = short / "best" / f"step-{step:08d}"
+    assert training.weights_file(now, "icnet") == now
+    assert capsys.readouterr().err == ""
+    gone = short / "best" / "step-00000001"
+    assert training.weights_file(gone, "icnet") == short
+    assert f"{gone} is gone: {short} has better weights" in capsys.readouterr().err
+    nowhere = short.parent / "none" / "best" / "step-00000001"
+    assert training.weights_file(nowhere, "icnet") == nowhere

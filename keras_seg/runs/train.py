@@ -211,7 +211,14 @@ def weights_file(source: str | Path, net: str) -> Path:
         from keras_seg.nets import imagenet
 
         return imagenet.file(net)
-    return Path(source)
+    path = Path(source)
+    best = path.parent
+    if best.name == "best" and checkpoint.steps(best) and not path.exists():
+        command_line.note(
+            f"{path} is gone: {best.parent} has better weights by now, which are taken."
+        )
+        return best.parent
+    return path
 
 
 def sha256(file: Path) -> str:

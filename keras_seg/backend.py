@@ -131,7 +131,12 @@ def require_installed() -> None:
         )
 
 
-def start(seed: int, threads: int | None = None, precision: str = "float32") -> None:
+def start(
+    seed: int,
+    threads: int | None = None,
+    precision: str = "float32",
+    devices: int = 1,
+) -> None:
     """Import Keras and make what follows reproducible.
 
     Args:
@@ -141,6 +146,10 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
             process that has used the backend already it cannot be changed: a line on
             stderr says so.
         precision: "float32" or "mixed_bfloat16".
+        devices: that share every batch of what is built from here on; JAX only.
+
+    Raises:
+        UsageError: there are fewer devices, or another backend is used.
     """
     configure()
     if name() == "jax":
@@ -162,6 +171,32 @@ def start(seed: int, threads: int | None = None, precision: str = "float32") -> 
     keras.config.set_epsilon(1e-7)
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
+    _share_batches(devices)
+
+
+def _share_batches(count: int) -> None:
+    """Split every batch over the first `count` devices, which all hold the weights.
+
+    A step is compiled as a whole: means over a batch, of batch norm and of the losses,
+    are those over the batch of all devices.
+    """
+    import keras
+
+    distribution = keras.distribution
+    if count > 1:
+        if name() != "jax":
+            raise UsageError(
+                f"devices is {count}, but KERAS_BACKEND is {name()}: only jax trains "
+                "one run on several devices."
+            )
+        found = distribution.list_devices()
+        if len(found) < count:
+            raise UsageError(
+                f"devices is {count}, but there are {len(found)}: {', '.join(found)}."
+            )
+        distribution.set_distribution(distribution.DataParallel(devices=found[:count]))
+    elif distribution.distribution() is not None:
+        distribution.set_distribution(None)
 
 
 @contextmanager
@@ -362,6 +397,8 @@ def fingerprint() -> dict[str, str | int]:
         kinds = [one.device_kind for one in devices if one.platform != "cpu"]
         values["jaxlib"] = _version("jaxlib")
         values["threads"] = _jax_threads()
+        shared = keras.distribution.distribution()
+        values["devices"] = 1 if shared is None else shared.device_mesh.devices.size
         values["gpus"] = ", ".join(kinds) or "none"
     return values
 

@@ -65,6 +65,7 @@ def train(argv: list[str]) -> int:
         config=values,
         init_weights=args.init_weights,
         threads=args.threads,
+        devices=args.devices,
         workers=args.workers,
         checkpoint_every=args.checkpoint_every,
         allow_inexact=args.allow_inexact,
@@ -136,6 +137,12 @@ def _train_parser() -> Parser:
         "--swap-lr", action="store_true", help="exchange left and right when mirrored"
     )
     _add_threads(parser)
+    parser.add_argument(
+        "--devices",
+        type=positive_int,
+        default=1,
+        help="that share every batch (JAX); default: 1",
+    )
     parser.add_argument(
         "--workers",
         type=positive_int,

@@ -115,7 +115,7 @@ def train(
             f"net is a {type(net).__name__}; name a network, as net='icnet'. A model "
             "that is built already is trained by its own method fit."
         )
-    for name in ("threads", "workers", "checkpoint_every"):
+    for name in ("threads", "devices", "workers", "checkpoint_every"):
         if chosen.get(name) is not None:
             chosen[name] = _whole(name, chosen[name])
     if net is not None:

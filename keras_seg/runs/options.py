@@ -36,6 +36,7 @@ class Options:
             or checkpoint whose weights it starts from, also one of another number of
             classes; the SHA-256 is part of the configuration.
         threads: of TensorFlow's operations; None is the number of cores.
+        devices: GPUs that share each batch of this run (JAX); the batch is a multiple.
         workers: threads of the data loader; None is `backend.loader_threads`.
         checkpoint_every: batches between checkpoints; None is by time, so that
             saving costs about 1 % and a kill loses at most 10 minutes.
@@ -53,6 +54,7 @@ class Options:
 
     init_weights: Path | None = None
     threads: int | None = None
+    devices: int = 1
     workers: int | None = None
     checkpoint_every: int | None = None
     allow_inexact: bool = False

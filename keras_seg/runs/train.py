@@ -79,7 +79,9 @@ def train(
             for place in (out, *_join(options, prepared, stack)):
                 recorded = folder.failure_recorded(place, but=(UsageError,))
                 stack.enter_context(recorded)
-            backend.start(config.seed, options.threads, config.precision)
+            backend.start(
+                config.seed, options.threads, config.precision, options.devices
+            )
             from keras_seg.runs import loop
 
             with _interruption(aloud=not options.title) as asked:
@@ -148,6 +150,11 @@ def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
     """The data, once all that can be checked without Keras was checked."""
     check_installed(options.tensorboard)
     nets.get(config.net.name)
+    if config.data.batch % options.devices:
+        raise UsageError(
+            f"data.batch is {config.data.batch}, which {options.devices} devices "
+            "cannot share equally. Choose a multiple."
+        )
     file, wanted = options.init_weights, config.net.init_weights_sha256
     if (None if file is None else sha256(file)) != wanted:
         given = f"{file} is not it" if file else "no file was given"

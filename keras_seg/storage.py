@@ -10,6 +10,7 @@ checked before memory is taken.
 import csv
 import errno
 import hashlib
+import importlib
 import io
 import json
 import math
@@ -19,7 +20,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -27,10 +28,9 @@ import numpy as np
 
 from keras_seg.errors import LockedError, StorageError, UsageError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+fcntl: Any = None  # on Windows
+with suppress(ImportError):
+    fcntl = importlib.import_module("fcntl")
 
 TEMPORARY = ".tmp-"  # begins the name of whatever is not whole yet
 LOCK = ".lock"

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from keras_seg.command_line import Progress
 from keras_seg.data import images, masks, voc
 from keras_seg.data.masks import Reading
@@ -110,7 +112,7 @@ def parse(
 
 def _entries(text: str) -> list[tuple[int | str, str]]:
     """(value, class name) of each part of --map; a range gives several."""
-    entries = []
+    entries: list[tuple[int | str, str]] = []
     for part in text.split(","):
         value, equals, name = (word.strip() for word in part.partition("="))
         if not (value and equals and name):
@@ -194,7 +196,7 @@ class Masks:
         self.wanted = wanted
         self.reading = wanted.reading
 
-    def read(self, path: Path) -> "masks.np.ndarray":
+    def read(self, path: Path) -> np.ndarray:
         """Class ids uint8 [H, W]; DataError names the values without a meaning."""
         mask = self._open(path)
         label, unknown = self._ids(mask, path)
@@ -251,7 +253,7 @@ class Masks:
             )
         return mask
 
-    def _ids(self, mask: images.RawMask, path: Path):
+    def _ids(self, mask: images.RawMask, path: Path) -> tuple[np.ndarray, Counter]:
         try:
             return self.reading.ids(mask)
         except DataError as error:

@@ -183,6 +183,9 @@ def test_the_classes_of_a_run_are_read_as_they_were_written(tmp_path):
         mine = LabelSpec(labels.names, labels.palette, pairs)
         run_folder.write_labels(tmp_path, mine)
         assert run_folder.read_labels(tmp_path) == mine
+    assert run_folder.read_levels(tmp_path) is None
+    run_folder.write_labels(tmp_path, mine, [100, 4095])
+    assert run_folder.read_levels(tmp_path) == (100, 4095)
     record = storage.read_json(tmp_path / "labels.json")
     for change in ({"palette": [[1, 2]] * 3}, {"classes": 3}, {"flip_pairs": [[1, 9]]}):
         storage.write_json(tmp_path / "labels.json", record | change)

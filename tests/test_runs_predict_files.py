@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -190,6 +191,18 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_done(
     ]
     assert isinstance(found.errors[0], DataError)
     assert not [name for name in written(tmp_path / "out") if "broken" in name]
+
+
+def test_pictures_of_16_bits_are_brought_to_8_as_in_training(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 1200, (30, 40), np.uint16)
+    save(deep, tmp_path / "deep.png")
+    grey = (deep.astype(float) - 100).clip(0, 900) * 255 / 900
+    expected = np.repeat(grey[..., None], 3, -1)
+    model = Predictor([replace(member(), levels=(100, 1000))])
+    assert np.abs(model.read(tmp_path / "deep.png") - expected).max() <= 1
+    np.testing.assert_array_equal(
+        Predictor([member()]).read(tmp_path / "deep.png")[..., 0], deep >> 8
+    )
 
 
 def test_batches_keep_pictures_apart(folder, tmp_path):

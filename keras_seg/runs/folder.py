@@ -14,7 +14,7 @@ import json
 import math
 import shutil
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -387,10 +387,27 @@ def read_environment(run: Path) -> dict[str, Any]:
     return storage.read_json(path)
 
 
-def write_labels(run: Path, labels: LabelSpec) -> None:
-    """Write labels.json: what the ids of a run mean, wherever its data are."""
+def write_labels(
+    run: Path, labels: LabelSpec, levels: Sequence[int] | None = None
+) -> None:
+    """Write labels.json: what the ids of a run mean, wherever its data are.
+
+    `levels` are those of 16-bit pictures that become 0 and 255, where it has such.
+    """
     record = {"classes": labels.names, "palette": labels.palette}
-    storage.write_json(run / "labels.json", record | {"flip_pairs": labels.flip_pairs})
+    record |= {"flip_pairs": labels.flip_pairs, "levels": levels}
+    storage.write_json(run / "labels.json", record)
+
+
+def read_levels(run: Path) -> tuple[int, int] | None:
+    """The levels of 16-bit pictures that become 0 and 255; None: the upper 8 bits."""
+    path = run / "labels.json"
+    found = storage.read_json(path).get("levels") if path.is_file() else None
+    if found is None:
+        return None
+    with storage.damage_named(path, "Its levels are no two numbers."):
+        low, high = found
+        return int(low), int(high)
 
 
 def read_labels(run: Path) -> LabelSpec | None:

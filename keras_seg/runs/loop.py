@@ -310,7 +310,8 @@ class Run:
             "command": sys.argv,
         }
         storage.write_json(self.out / "environment.json", environment)
-        folder.write_labels(self.out, self.prepared.labels)
+        levels = self.prepared.meta.get("raw", {}).get("levels")
+        folder.write_labels(self.out, self.prepared.labels, levels)
 
     # A window
 

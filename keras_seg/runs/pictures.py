@@ -109,15 +109,17 @@ def is_video(file: Path) -> bool:
 # Read
 
 
-def pixels(picture: Picture) -> np.ndarray:
+def pixels(picture: Picture, levels: tuple[int, int] | None = None) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a picture, turned as its EXIF orientation says.
+
+    `levels` of a file of 16 bits become 0 and 255; None takes the upper 8 bits.
 
     Raises:
         DataError: the file cannot be read.
         UsageError: an array of another shape or type.
     """
     if isinstance(picture, str | PathLike):
-        return _read(Path(picture))
+        return _read(Path(picture), levels)
     image = np.asarray(picture)
     is_rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     if not is_rgb or not image.size:
@@ -138,10 +140,15 @@ def size_in_file(file: Path) -> Size:
         return (0, 0)
 
 
-def _read(file: Path) -> np.ndarray:
+def _read(file: Path, levels: tuple[int, int] | None) -> np.ndarray:
     height, width = size_in_file(file)
     if height * width <= MAX_PIXELS:
-        return read_raw_image(file).pixels
+        return read_raw_image(file, levels).pixels
+    if levels is not None:
+        raise DataError(
+            f"{file} has {width} x {height} pixels; of data with 16 bits {MAX_PIXELS} "
+            "are allowed. Cut it."
+        )
     if height * width > LARGEST:
         raise DataError(
             f"{file} has {width} x {height} pixels; {LARGEST} are allowed. Cut it."

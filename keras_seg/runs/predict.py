@@ -91,6 +91,7 @@ class Member:
         weights: what tells them from others: hash of the run's identity, and step.
         at: the network for images of a size.
         is_fixed: it takes images of `size` only, as exports do.
+        levels: of 16-bit pictures, that were 0 and 255 in training; None: all.
     """
 
     folder: Path
@@ -100,6 +101,7 @@ class Member:
     weights: str
     at: Callable[[Size], Logits]
     is_fixed: bool = False
+    levels: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,10 +202,14 @@ class Predictor:
             UsageError: an array of another shape or type.
         """
         if isinstance(images, Picture) or not isinstance(images, Iterable):
-            return self._ids(pixels(images))
-        return [self._ids(pixels(image)) for image in images]
+            return self._ids(self.read(images))
+        return [self._ids(self.read(image)) for image in images]
 
     __call__ = predict
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """uint8 RGB [H, W, 3] of a picture, as in training; errors as of `predict`."""
+        return pixels(picture, self.members[0].levels)
 
     def _ids(self, image: np.ndarray) -> np.ndarray:
         ids = np.empty(image.shape[:2], np.uint8)
@@ -213,7 +219,7 @@ class Predictor:
 
     def probabilities(self, image: Picture) -> np.ndarray:
         """float32 [H, W, C] of one picture, as of `predict`; C classes, sum 1."""
-        picture = pixels(image)
+        picture = self.read(image)
         shape = (*picture.shape[:2], self.labels.num_classes)
         found = np.empty(shape, np.float32)
         for block in self.blocks(picture, probabilities=True):
@@ -607,7 +613,9 @@ def _load_run(folder: Path, data: Path | None) -> Member:
     at(config.data.size)  # what is wrong with the run is said by `load`
     stride = nets.input_stride(config.net.name, **config.net.knobs)
     weights = _weights(identity, (run_folder.read_metrics(folder) or {}).get("step"))
-    return Member(folder, labels, config.data.size, stride, weights, at)
+    levels = run_folder.read_levels(folder)
+    size = config.data.size
+    return Member(folder, labels, size, stride, weights, at, levels=levels)
 
 
 def _prepared(folder: Path, data: Path | None, identity: dict) -> Prepared | None:
@@ -644,7 +652,11 @@ def _load_export(folder: Path, engine: str | None, threads: int | None) -> Membe
 
     weights = _weights(identity, record["step"])
     size = (height, width)
-    return Member(folder, labels, size, net.stride, weights, lambda _: logits, True)
+    levels = record.get("levels")
+    levels = None if levels is None else (int(levels[0]), int(levels[1]))
+    return Member(
+        folder, labels, size, net.stride, weights, lambda _: logits, True, levels
+    )
 
 
 def _weights(identity: dict, step: int | None) -> str:

@@ -340,7 +340,7 @@ class _Run:
         if stills:
             with Progress("predict", len(stills), "pictures") as progress:
                 for task, found in self._pipelined(
-                    stills, lambda task: pictures.pixels(task.file), self._write
+                    stills, lambda task: self.predictor.read(task.file), self._write
                 ):
                     if isinstance(found, DataError):
                         errors.append(found)

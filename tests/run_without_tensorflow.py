@@ -1,13 +1,16 @@
 """A process without TensorFlow that trains on JAX, for test_runs_jax.py.
 
-python run_without_tensorflow.py FOLDER DATA [DEVICES]: trains a tiny network in
-FOLDER/whole, and the same in FOLDER/resumed, interrupted inside of its second window
-and resumed; scores and predicts with the latter.
+python run_without_tensorflow.py FOLDER DATA: trains a tiny network in FOLDER/whole, and
+the same in FOLDER/resumed, interrupted inside of its second window and resumed; scores
+and predicts with the latter. With a third argument, the number of devices, FOLDER/whole
+alone, by SGD: of the biases before batch norm, whose gradient is 0 but for rounding,
+Adam would make steps as large as of any other weight.
 """
 
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +43,14 @@ CONFIG = Config(
 )
 
 
-def main(folder: Path, data: Path, devices: int) -> None:
-    options = Options(threads=2, workers=2, checkpoint_every=2, devices=devices)
-    training.train(CONFIG, data, folder / "whole", options)
-    if devices > 1:
+def main(folder: Path, data: Path, devices: str = "") -> None:
+    options = Options(threads=2, workers=2, checkpoint_every=2)
+    if devices:
+        options = replace(options, devices=int(devices))
+        sgd = CONFIG.changed(optimizer={"name": "sgd", "lr": 0.01})
+        training.train(sgd, data, folder / "whole", options)
         return
+    training.train(CONFIG, data, folder / "whole", options)
     from keras_seg.runs import evaluate, loop
 
     count = loop.Steps.on_train_batch_end
@@ -87,4 +93,4 @@ def main(folder: Path, data: Path, devices: int) -> None:
 
 if __name__ == "__main__":
     vars(sys)["modules"]["tensorflow"] = None  # an import of it fails
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int((*sys.argv, "1")[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def train(folder: Path, data: Path, flags: str = "", devices: int = 1) -> str:
+def train(folder: Path, data: Path, flags: str = "", *devices: int) -> str:
     # Compiled once for the runs that are alike, and fast rather than well
     flags += " --xla_backend_optimization_level=0"
     environment = os.environ | {
@@ -34,7 +34,7 @@ def train(folder: Path, data: Path, flags: str = "", devices: int = 1) -> str:
     }
     command = [sys.executable, run_without_tensorflow.__file__, folder, data]
     done = subprocess.run(
-        [*map(str, command), str(devices)],
+        [*map(str, command), *map(str, devices)],
         env=environment,
         capture_output=True,
         text=True,

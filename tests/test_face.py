@@ -144,6 +144,7 @@ def test_a_run_knows_its_settings_and_scores(run, shapes):
     assert run.config == Config(
         net=NET,
         data={"size": (32, 64), "batch": 4},
+        augment={"swap_lr": False},  # settled: nothing is mirrored
         loss={"weights": "w1"},
         validation={"every": 2},
         seed=3,

@@ -151,7 +151,9 @@ def train(
         metrics = training.train(
             wanted, prepared.folder, folder, training.Options(**chosen)
         )
-    return Run(folder, wanted, metrics)
+    # As recorded: what depends on the data is settled there
+    recorded = from_dict(run_folder.read_identity(folder)["config"])
+    return Run(folder, recorded, metrics)
 
 
 def evaluate(

@@ -43,7 +43,7 @@ class DivergedError(KerasSegError):
 
 
 class StorageError(KerasSegError):
-    """The disk is full or not writable, or every checkpoint is damaged."""
+    """The disk is full or not writable, or what is stored is damaged."""
 
     exit_code = 5
 

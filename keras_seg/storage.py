@@ -5,6 +5,11 @@ temporary name, synced and renamed; a folder is made beside its place and rename
 it is whole. A killed process leaves nothing but what the next one sweeps. What is read
 back may have been damaged by a disk or made by somebody else, so sizes and shapes are
 checked before memory is taken.
+
+A file that is read back holds the SHA-256 of its own content, where its format has room
+for it: as last key of a JSON object, as last column of a table, as comment of an
+archive. So file and hash are replaced in one step, and a changed bit is damage. Files
+of older versions have none and are read as they are.
 """
 
 import csv
@@ -17,12 +22,14 @@ import math
 import os
 import re
 import shutil
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from types import MappingProxyType
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -36,6 +43,7 @@ TEMPORARY = ".tmp-"  # begins the name of whatever is not whole yet
 LOCK = ".lock"
 RESTART = "Use --restart to train anew."  # the way out where a run is damaged
 MAX_UNPACKED = 1 << 30  # bytes that a compressed archive of less may unpack to
+HASH = "sha256"  # the name under which a file holds the hash of its own content
 
 # The workshop of `publishing`: its name's end, the mark that it is ours, what is in it
 _WORKSHOP, _OWNER, _STAGES = ".partial", ".made-by-keras_seg", ("new", "old", "ready")
@@ -86,44 +94,135 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole; ValueError where a number is not finite."""
-    write_file(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file, with its hash; ValueError where a number is not finite."""
+    write_file(path, json.dumps(_signed(value), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, way_out: str = RESTART) -> dict[str, Any]:
-    """The object of a JSON file; StorageError where it is damaged or another value."""
-    with damage_named(path, "It is no JSON object.", way_out):
-        return dict(json.loads(path.read_text("utf-8")).items())
+def read_json(
+    path: Path, way_out: str = RESTART, kinds: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The object of a JSON file, without its hash.
+
+    Args:
+        path: the file.
+        way_out: ends the message where it is damaged.
+        kinds: {key: its type, or a union of types}; None as one of them allows that the
+            key is missing.
+
+    Raises:
+        StorageError: it is damaged, or another value.
+    """
+    with damage_named(path, "It is no JSON object, or was changed.", way_out):
+        found = without_hash(json.loads(path.read_text("utf-8")))
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
+            what = f"Its {key} is {found.get(key)!r:.40}."
+            raise StorageError(f"{path} is damaged. {what} {way_out}")
+    return found
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def append_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Add a line to a file of JSON objects; a line that a killed writer tore goes."""
+    line = _line(value)
+    try:
+        with _APPENDING, open(path, "a+b") as file:
+            is_ours = _wait_for(file)
+            file.seek(0)
+            *whole, last = file.read().split(b"\n")
+            if last and is_ours:
+                file.truncate(sum(len(each) + 1 for each in whole))
+                line = b"".join(map(_line, _begun(last))) + line
+            elif last:  # another process may be just writing it
+                line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error(error, path, len(line)) from error
+
+
+def read_json_lines(path: Path, way_out: str = RESTART) -> list[dict[str, Any]]:
+    """The objects of `append_json`, but for a line that a killed writer tore.
+
+    Raises:
+        StorageError: a line is damaged; its number is named.
+    """
+    *lines, last = path.read_bytes().split(b"\n")
+    objects: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        what = f"Line {number} is no JSON object, or was changed."
+        with damage_named(path, what, way_out):
+            objects.append(without_hash(json.loads(line)))
+    return objects + _begun(last)
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network disks
+
+
+def _wait_for(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed; False where its disk has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+_APPENDING = threading.Lock()  # arms of a stage report from several threads
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(_signed(value), allow_nan=False).encode() + b"\n"
+
+
+def _begun(line: bytes) -> list[dict[str, Any]]:
+    """The object of a line that lacks its end, or [] where the line is torn."""
+    try:
+        return [without_hash(json.JSONDecoder().raw_decode(line.decode())[0])]
+    except _DAMAGED:
+        return []
+
+
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, Any]], hashed: bool = False
+) -> None:
     """Replace a CSV file as a whole; a row may lack columns that others have.
 
     Floats are written with all their digits, so that equal rows make equal files;
     what is missing or not finite becomes an empty field.
+
+    Args:
+        path: the file.
+        rows: by column.
+        hashed: whether the file is read back: its first row gets its hash.
     """
-    text = io.StringIO()
-    if rows:
-        fields = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(text, fields, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: _field(value) for key, value in row.items()})
-    write_file(path, text.getvalue())
+    text = _table(rows)
+    if hashed and rows:
+        digest = json_sha256(list(csv.DictReader(io.StringIO(text))))
+        first, *others = rows
+        text = _table(
+            [{**dict.fromkeys(_columns(rows)), **first, HASH: digest}, *others]
+        )
+    write_file(path, text)
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; StorageError where it is damaged."""
-    with damage_named(path, "It is no CSV table."), open(path, newline="") as file:
-        return list(csv.DictReader(file))
+def read_table(path: Path, way_out: str = RESTART) -> list[dict[str, str]]:
+    """The rows of a CSV file, without its hash; StorageError where it is damaged."""
+    with damage_named(path, "It is no CSV table, or was changed.", way_out):
+        rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
+        return _rows_without_hash(rows)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace a compressed .npz file as a whole."""
-    content, named = io.BytesIO(), cast(dict[str, Any], arrays)
-    np.savez_compressed(content, **named)
-    write_file(path, content.getvalue())
+    """Replace a compressed .npz file as a whole, with its hash."""
+    file, named = io.BytesIO(), cast(dict[str, Any], arrays)
+    np.savez_compressed(file, **named)
+    content = file.getvalue()
+    comment = _comment(content)
+    write_file(path, content[:-2] + len(comment).to_bytes(2, "little") + comment)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -135,13 +234,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         OSError: it cannot be read.
         ValueError: it is no whole archive of plain arrays, or it unpacks to more than
-            its own size and MAX_UNPACKED.
+            its own size and MAX_UNPACKED, or its content is not that of its hash.
     """
     limit = max(path.stat().st_size, MAX_UNPACKED)
     if not path.is_file():  # a pipe would be waited for
         raise ValueError("it is no regular file")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            if archive.comment.startswith(_COMMENT):
+                _check_comment(file, archive.comment)
             members = archive.infolist()
             unpacked = sum(member.file_size for member in members)
             if unpacked > limit:
@@ -180,6 +281,64 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
+# Hashes
+
+
+def _signed(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {**value, HASH: json_sha256(value)}
+
+
+def without_hash(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object without the hash that is its last key, if it has one.
+
+    Raises:
+        ValueError: its content is not that of its hash.
+        AttributeError: it is no object.
+    """
+    *others, last = value.items() or [(None, None)]
+    content = dict(others)
+    digest = json_sha256(content)
+    if last == (HASH, digest):
+        return content
+    if HASH in value or last[1] == digest:  # the latter under a damaged name
+        raise ValueError("another SHA-256 than that of its content")
+    return dict(value)
+
+
+def _rows_without_hash(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows without the hash that is their last column, if they have one."""
+    if not rows:
+        return rows
+    content = [{k: v for k, v in row.items() if k != HASH} for row in rows]
+    column = [row.get(HASH) for row in rows]
+    if column == [json_sha256(content), *[""] * (len(rows) - 1)]:
+        return content
+    cells = map(str, (*rows[0].keys(), *rows[0].values()))
+    if any(HASH in cell or _DIGEST.fullmatch(cell) for cell in cells):
+        raise ValueError("another SHA-256 than that of its content")
+    return rows
+
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+_COMMENT = f"{HASH}:".encode()
+
+
+def _comment(archive: bytes) -> bytes:
+    """The comment for a zip archive that has none."""
+    return _COMMENT + hashlib.sha256(archive).hexdigest().encode()
+
+
+def _check_comment(file: IO[bytes], comment: bytes) -> None:
+    file.seek(0)
+    content = file.read()
+    if not content.endswith(len(comment).to_bytes(2, "little") + comment):
+        raise ValueError("bytes after its end")
+    if _comment(content[: -len(comment) - 2] + bytes(2)) != comment:
+        raise ValueError("another SHA-256 than that of its content")
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex; OSError where it cannot be read."""
     with open(path, "rb") as file:
@@ -200,7 +359,22 @@ def damage_named(path: Path, what: str, way_out: str = RESTART) -> Iterator[None
         raise StorageError(f"{path} is damaged. {what} {way_out}") from error
 
 
-_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_DAMAGED += (ArithmeticError, csv.Error)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _field(value) for key, value in row.items()})
+    return text.getvalue()
 
 
 def _field(value):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import keras
+import miniatures
 import numpy as np
 
 from keras_seg import class_weights, nets, preprocess, storage
@@ -28,7 +29,7 @@ def keep_as_run(config: Config, data: Path, run: Path) -> None:
     identity = run_folder.identity(config, prepared)
     checkpoint.save(run / "best", 1, arrays, json.loads(json.dumps(identity)), 1)
     storage.write_json(run / "environment.json", {"data": str(data)})
-    storage.write_json(run / "metrics.json", {"step": 1})
+    storage.write_json(run / "metrics.json", miniatures.scores(0.5))
 
 
 def build(config: Config, num_classes: int):

@@ -81,10 +81,8 @@ class Trainer:
         storage.write_json(run / "config.json", identity)
         if run.parent.name in self.failures:
             raise self.failures[run.parent.name]
-        metrics = {
-            "summary": {"miou": miou_of(config)},
-            "parameters": {"trainable": 100 * config.net.filter_scale},
-        }
+        parameters = {"trainable": 100 * config.net.filter_scale, "all": 0}
+        metrics = miniatures.scores(miou_of(config), parameters=parameters)
         (run / "checkpoints").mkdir(exist_ok=True)
         storage.write_json(run / "metrics.json", metrics)
 
@@ -156,7 +154,7 @@ def test_a_winner_of_format_1_is_still_the_winner(where, tmp_path):
     run(where, WIDTH)
     path = tmp_path / "width" / "winner.json"
     old = {"net": "icnet", "size": [32, 64], "filter_scale": 2, "lr": 0.1, "steps": 10}
-    record = json.loads(path.read_text()) | {"format": 1, "config": old}
+    record = storage.read_json(path) | {"format": 1, "config": old}
     path.write_text(json.dumps(record))
     (result,) = run(where, WEIGHTING)
     assert "Doubled (the winner of the stage run here)" in result.start

@@ -291,12 +291,15 @@ def read_spoilt_arrays(path: Path) -> None:
 
 
 CONFIG = config.Config(
-    net={"name": "hourglass", "stacks": 1}, data={"size": (8, 8)}, steps=3
+    net={"name": "hourglass", "stacks": 1},
+    data={"size": (8, 8)},
+    augment={"swap_lr": False},
+    steps=3,
 )
 IDENTITY = {
     "format": run_folder.FORMAT_VERSION,
     "config": config.to_dict(CONFIG),
-    "data": {"manifest": "0"},
+    "data": {"dataset": "x", "classes": ["a", "b"], "manifest": "0"},
 }
 
 

@@ -1142,7 +1142,8 @@ def test_export_of_the_winner_is_named(tmp_path, undrawn, exports):
     folder = run.run / "export" / "saved_model"
     folder.mkdir(parents=True)
     check = {"images": 8, "largest_difference": 2.5e-7}
-    storage.write_json(folder / "export.json", {"size": [32, 48], "check": check})
+    record = {"size": [32, 48], "check": check, "run": {}}
+    storage.write_json(folder / "export.json", record)
     contents = []
     for _ in range(2):
         written_page(tmp_path, stage_of([run], exports=exports))

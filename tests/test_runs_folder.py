@@ -5,6 +5,7 @@ import json
 import math
 import time
 
+import miniatures
 import numpy as np
 import pytest
 
@@ -199,14 +200,13 @@ def stage_with_winner(folder, shared: bool = False):
         config = Config(
             net="icnet", data={"size": (32, 64)}, steps=1, optimizer={"lr": lr}
         )
-        identity = {"format": 2, "config": to_dict(config), "data": {"classes": ["x"]}}
-        identity = json.loads(json.dumps(identity))
+        found = json.loads(json.dumps(identity(config)))
         place = folder / ("earlier" if shared else "weighting") / arm / "seed0"
-        checkpoint.save(place / "best", 1, {}, identity, 1)
-        storage.write_json(place / "config.json", identity)
+        checkpoint.save(place / "best", 1, {}, found, 1)
+        storage.write_json(place / "config.json", found)
         if arm == "b":
             (folder / "weighting").mkdir(exist_ok=True)
-            winner = {"arm": arm, "seeds": 1} | identity
+            winner = {"arm": arm, "seeds": 1} | found
             storage.write_json(folder / "weighting" / "winner.json", winner)
     return place
 
@@ -232,3 +232,25 @@ def test_a_stage_without_a_winner_is_named(tmp_path):
     (stage / "winner.json").unlink()
     with pytest.raises(UsageError, match="stage without a winner: an arm has not"):
         run_folder.find_run(stage)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"summary": {"miou": "high"}},
+        {"summary": {}},
+        {"summary": {"miou": 0.5, "f1": math.inf}},
+        {"per_class": {"iou": [0.5]}},
+        {"confusion": [[1, 2]]},
+        {"confusion": [[10**30] * 4] * 4},
+        {"parameters": {"trainable": None}},
+        {"scored_ids": [7]},
+        {"step": None},
+    ],
+)
+def test_scores_that_no_run_writes_are_damage(tmp_path, changes):
+    """As edited by hand: without a hash."""
+    scores = miniatures.scores(0.5) | changes
+    (tmp_path / "metrics.json").write_text(json.dumps(scores))
+    with pytest.raises(StorageError, match=r"metrics\.json is damaged"):
+        run_folder.read_metrics(tmp_path)

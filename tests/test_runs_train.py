@@ -4,10 +4,11 @@ The network is a tiny hourglass: batch norm, dropout and two supervised heads.
 """
 
 import json
+import math
 import shutil
 import signal
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import miniatures
@@ -554,3 +555,29 @@ def test_a_recipe_is_resumed_and_its_averages_are_scored_on_whole_images(
     # Afterwards it is scored as it was
     again = evaluate(whole, shapes, "val", 2)
     assert again["confusion"] == metrics["confusion"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": "3"},
+        {"step": None},
+        {"step": 1.5},
+        {"history": [{"loss": "low"}]},
+        {"history": [3]},
+        {"history": None},
+        {"more": 1},
+        {"inexact": 3},
+        {"best_miou": []},
+    ],
+)
+def test_a_state_that_no_run_wrote_is_damage(changes, tmp_path):
+    """As edited in a checkpoint of format 1, which has no hash of its meta.json."""
+    from keras_seg.runs import loop
+
+    rows = [{"step": 2, "loss": math.nan}]
+    state = asdict(loop.State(2, rows, 2, 0.5, inexact=["cpu: A -> B"]))
+    assert asdict(loop.read_state(state)) == state
+    with pytest.raises(StorageError, match="is damaged"):
+        with storage.damage_named(tmp_path, "It is no state."):
+            loop.read_state(state | changes)

@@ -2,9 +2,13 @@
 
 import errno
 import fcntl
+import hashlib
+import json
 import math
 import os
+import re
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +70,92 @@ def test_damaged_json_is_named_with_the_way_out(tmp_path, content):
     path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(StorageError, match=r"metrics\.json is damaged\. .*Delete it\."):
         storage.read_json(path, "Delete it.")
+
+
+def test_a_file_holds_the_hash_of_its_own_content(tmp_path):
+    storage.write_json(tmp_path / "a.json", {"b": 1, "a": [0.1, None]})
+    written = json.loads((tmp_path / "a.json").read_text())
+    expected = hashlib.sha256(b'{"b": 1, "a": [0.1, null]}').hexdigest()
+    assert list(written.items())[-1] == ("sha256", expected)
+    rows = [{"step": 1, "loss": 0.5}, {"step": 2, "miou": 0.25}]
+    storage.write_table(tmp_path / "a.csv", rows, hashed=True)
+    header, first, second = (tmp_path / "a.csv").read_text().splitlines()
+    assert (header, second) == ("step,loss,miou,sha256", "2,,0.25,")
+    text = '[{"step": "1", "loss": "0.5", "miou": ""}, '
+    text += '{"step": "2", "loss": "", "miou": "0.25"}]'
+    assert first == f"1,0.5,,{hashlib.sha256(text.encode()).hexdigest()}"
+    assert storage.read_table(tmp_path / "a.csv") == json.loads(text)
+    storage.write_arrays(tmp_path / "a.npz", {"x": np.arange(3)})
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert re.fullmatch(b"sha256:[0-9a-f]{64}", archive.comment)
+    with np.load(tmp_path / "a.npz") as archive:  # anybody's NumPy reads it
+        np.testing.assert_array_equal(archive["x"], np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"miou": 0.5', '"miou": 0.6'), ('"step": 1,', ""), ('"sha256"', '"sha257"')],
+    ids=["value", "lost", "name of the hash"],
+)
+def test_a_changed_json_file_is_refused(old, new, tmp_path):
+    path = tmp_path / "metrics.json"
+    storage.write_json(path, {"step": 1, "miou": 0.5})
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(StorageError, match=r"metrics\.json is damaged.*or was changed"):
+        storage.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.25", "0.75"),
+        ("2,0.5,\n", ""),
+        ("sha256\n1", "sha256J1"),
+        ("sha256", "sha257"),
+    ],
+    ids=["value", "lost row", "merged rows", "name of the hash"],
+)
+def test_a_changed_table_is_refused(old, new, tmp_path):
+    path = tmp_path / "history.csv"
+    rows = [{"step": 1, "miou": 0.25}, {"step": 2, "miou": 0.5}]
+    storage.write_table(path, rows, hashed=True)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(StorageError, match=r"history\.csv is damaged.*or was changed"):
+        storage.read_table(path)
+
+
+def test_a_value_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "metrics.json"
+    storage.write_json(path, {"step": "one", "loss": None})
+    kinds = {"step": int, "loss": float | None, "scored_ids": list | None}
+    with pytest.raises(StorageError, match="damaged. Its step is 'one'. Delete it."):
+        storage.read_json(path, "Delete it.", kinds)
+    del kinds["step"]
+    assert storage.read_json(path, kinds=kinds)["step"] == "one"
+
+
+def test_lines_are_added_read_and_held_against_their_hashes(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    events = [{"run": "a", "event": "begun"}, {"run": "b", "event": "done"}]
+    for event in events:
+        storage.append_json(path, event)
+    assert storage.read_json_lines(path) == events
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"run": "c", "ev')  # a killed writer
+    assert storage.read_json_lines(path) == events
+    storage.append_json(path, {"run": "d"})
+    assert storage.read_json_lines(path) == [*events, {"run": "d"}]
+    path.write_bytes(whole[:-1])  # killed before the end of the line
+    assert storage.read_json_lines(path) == events
+    storage.append_json(path, {"run": "d"})
+    assert storage.read_json_lines(path) == [*events, {"run": "d"}]
+    path.write_bytes(whole.replace(b"done", b"dome"))
+    with pytest.raises(StorageError, match=r"jsonl is damaged\. Line 2 .*Delete that"):
+        storage.read_json_lines(path, "Delete that line.")
 
 
 def test_what_killed_writers_left_is_swept(tmp_path):

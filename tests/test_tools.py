@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import train
 
-from keras_seg import command_line
+from keras_seg import command_line, storage
 from keras_seg.__main__ import VERBS, call
 from keras_seg.config import FORMAT_1, NetSettings, from_dict, settings, to_dict
 from keras_seg.data.augment import AUGMENTATIONS
@@ -187,6 +187,16 @@ def test_what_is_no_recipe_is_refused(text, words, tmp_path):
         file.write_text(text)
     with pytest.raises(UsageError, match=words):
         recipes.read(file)
+
+
+def test_an_edited_config_of_a_run_is_taken_with_a_warning(trained, tmp_path, capsys):
+    path = tmp_path / "config.json"
+    storage.write_json(path, {"format": 2, "config": FILE})
+    assert trained("--config", path)[0] == from_dict(FILE)
+    assert capsys.readouterr().err == ""
+    path.write_text(path.read_text().replace('"steps": 7', '"steps": 8'))
+    assert trained("--config", path)[0].steps == 8
+    assert "config.json was changed since a run wrote it" in capsys.readouterr().err
 
 
 def test_options_of_the_network_may_be_named_without_or_before_it(trained, tmp_path):

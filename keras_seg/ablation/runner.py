@@ -25,7 +25,7 @@ from keras_seg.ablation.protocol import (
 from keras_seg.ablation.task import Execution, Task
 from keras_seg.command_line import duration, note
 from keras_seg.config import Config, from_dict
-from keras_seg.errors import KerasSegError, UsageError
+from keras_seg.errors import KerasSegError, StorageError, UsageError
 from keras_seg.runs import export
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs.options import training_key
@@ -33,6 +33,7 @@ from keras_seg.runs.options import training_key
 # After these an arm ends alike when it is run again; after the others it may not.
 FINAL_STATES = ("done", "diverged")
 REPORTING = 10  # times as long as the last results took pass before the next ones
+MOST_SEEDS = 10_000  # more in a file are no number of seeds
 
 
 def run_stages(
@@ -261,7 +262,8 @@ def _check_base(
     ]
     way_out = "Name another --out: the stages in a folder start from one base."
     if kept and file.is_file():
-        run_folder.check_same(storage.read_json(file), wanted, file, way_out)
+        found = storage.read_json(file, "Delete it: the same command writes it anew.")
+        run_folder.check_same(found, wanted, file, way_out)
     elif kept:  # by a version that wrote no base.json
         for stage in (stage for stage in kept if not plan.before(stage)):
             arm = stage.arms(base)[0]
@@ -506,15 +508,27 @@ def _with_others(
 
 def _seeds(stage: Stage, execution: Execution) -> int:
     """How many seeds a stage was run with; some of its runs may be in other stages."""
-    path = _winner_file(execution, stage)
-    if path.is_file():
-        return int(storage.read_json(path).get("seeds", 1))
+    found = _read_winner_file(execution, stage)
+    if found is not None:
+        return found["seeds"]
     runs = execution.folder.glob(f"{stage.name}/*/seed*")
     return max(1, len({run.name for run in runs}))
 
 
 def _winner_file(execution: Execution, stage: Stage) -> Path:
     return execution.folder / stage.name / "winner.json"
+
+
+def _read_winner_file(execution: Execution, stage: Stage) -> dict[str, Any] | None:
+    path = _winner_file(execution, stage)
+    if not path.is_file():
+        return None
+    way_out = f"Run the stage {stage.name} again, which decides anew."
+    found = {"seeds": 1} | storage.read_json(path, way_out, {"arm": str})
+    if found["seeds"] not in range(1, MOST_SEEDS + 1):
+        what = f"Its seeds are {found['seeds']!r:.40}."
+        raise StorageError(f"{path} is damaged. {what} {way_out}")
+    return run_folder.current_identity(found, path, way_out)
 
 
 def _write_winner(execution: Execution, found: StageResult, has_ended: bool) -> None:
@@ -534,13 +548,11 @@ def _read_winner(
     execution: Execution, stage: Stage, arms: Mapping[str, Arm]
 ) -> str | None:
     """The winner a stage has in the output folder, if it is of these arms and data."""
-    path = _winner_file(execution, stage)
-    if not path.is_file():
+    record = _read_winner_file(execution, stage)
+    if record is None:
         return None
-    record = run_folder.current_identity(storage.read_json(path), path)
-    name = record.pop("arm", None)
-    record.pop("seeds", None)
-    if not isinstance(name, str) or name not in arms:
+    name, _ = record.pop("arm"), record.pop("seeds")
+    if name not in arms:
         return None
     same = record == Task(stage, arms[name], 0, execution).identity
     return name if same else None

@@ -1,7 +1,5 @@
 """One arm with one seed: its run folder, its process, and what became of it."""
 
-import json
-import os
 import signal
 import time
 import traceback
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_seg import storage
-from keras_seg.ablation.protocol import Arm, ArmResult, Stage
+from keras_seg.ablation.protocol import STATES, Arm, ArmResult, Stage
 from keras_seg.command_line import note
 from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import Prepared
@@ -26,6 +24,7 @@ from keras_seg.errors import (
     KerasSegError,
     LockedError,
     OutOfMemoryError,
+    StorageError,
 )
 from keras_seg.runs import executors
 from keras_seg.runs import folder as run_folder
@@ -108,27 +107,38 @@ class Journal:
 
     def add(self, **event: object) -> None:
         event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **event}
-        with open(self.path, "a+b") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":  # a writer was killed in its line
-                    file.write(b"\n")
-            file.write(json.dumps(event).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        storage.append_json(self.path, event)
 
     def last(self, run: str) -> dict[str, Any]:
-        """The last event of a run; {} without one. A torn last line is left out."""
-        found: dict[str, Any] = {}
-        if self.path.is_file():
-            for line in self.path.read_text(errors="replace").splitlines():
-                try:
-                    event = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(event, dict) and event.get("run") == run:
-                    found = event
+        """The last event of a run; {} without one.
+
+        Raises:
+            StorageError: the journal is damaged.
+        """
+        if not self.path.is_file():
+            return {}
+        events = storage.read_json_lines(self.path, _JOURNAL_WAY_OUT)
+        found = next((one for one in reversed(events) if one.get("run") == run), {})
+        state, reason = found.get("event", "begun"), found.get("reason", "")
+        if state not in ("begun", *STATES) or not isinstance(reason, str):
+            what = (
+                f"{self.path} is damaged: {run} ended as {state!r:.40}, {reason!r:.40}."
+            )
+            raise StorageError(f"{what} {_JOURNAL_WAY_OUT}")
         return found
+
+    def end(self, run: str) -> tuple[str, str]:
+        """State (one of STATES) and reason of a run that is not done."""
+        found = self.last(run)
+        state = found.get("event", "missing")
+        if state in ("begun", "done"):  # killed without a word, or deleted since
+            state = "interrupted" if state == "begun" else "missing"
+        return state, found.get("reason", "")
+
+
+_JOURNAL_WAY_OUT = (
+    "Delete that line: an arm whose end it told is taken up again where it stopped."
+)
 
 
 class Task:
@@ -195,21 +205,23 @@ class Task:
         history = run_folder.read_history(done or self.run)
         if done is not None:
             validation = run_folder.read_metrics(done) or {}
+            metrics = self._evaluation(done) if self.evaluates else validation
+            if metrics["classes"] != list(self.execution.prepared.labels.names):
+                raise StorageError(
+                    f"The scores in {done} are of other classes than its data. "
+                    f"{storage.RESTART}"
+                )
             return ArmResult(
                 self.arm,
                 self.seed,
                 done,
                 "done",
-                metrics=self._evaluation(done) if self.evaluates else validation,
+                metrics=metrics,
                 history=history,
                 timing=run_folder.read_timing(done),
                 val_miou=validation["summary"]["miou"],
             )
-        last = self.execution.journal.last(self.name)
-        state = last.get("event", "missing")
-        if state in ("begun", "done"):  # killed without a word, or deleted since
-            state = "interrupted" if state == "begun" else "missing"
-        reason = last.get("reason", "")
+        state, reason = self.execution.journal.end(self.name)
         return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
 
     def train(self, title: str) -> None:

@@ -5,7 +5,6 @@ and `blocks` renders them. Scores are in percent, differences in percentage poin
 several seeds as mean ± standard deviation.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from keras_seg.report.verdict import (
     verdict,
 )
 from keras_seg.report.view import Context, StageView
+from keras_seg.runs import export
 
 EXPORT = Path("export") / "saved_model"  # in a run folder
 MORE = "(docs/explanation/verdicts.md)"
@@ -331,17 +331,16 @@ def _export(view: StageView, folder: Path) -> list:
     for run in scores.done(view.result, view.result.winner):
         place = run.run / EXPORT
         if (place / "export.json").is_file():
-            record = storage.read_json(place / "export.json")
-            check = record.get("check", {})
+            record = export.read_record(place)
+            check = record["check"]
             height, width = record["size"]
             if place.is_relative_to(folder):
                 place = place.relative_to(folder)
             text = (
                 f"{place} is a SavedModel that takes uint8 images of {height} x "
                 f"{width} px and returns class ids and probabilities. On "
-                f"{wording.count(check.get('images', 0), 'image')}, its probabilities "
-                "differ from the network's by at most "
-                f"{check.get('largest_difference', math.nan):.2g}."
+                f"{wording.count(check['images'], 'image')}, its probabilities differ "
+                f"from the network's by at most {check['largest_difference']:.2g}."
             )
             return [Heading(3, "Exported model"), Paragraph(text)]
     return []

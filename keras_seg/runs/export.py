@@ -230,7 +230,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         StorageError: it is damaged.
     """
-    return storage.read_json(folder / RECORD)
+    path, way_out = folder / RECORD, f"Delete {folder}, and export again."
+    found = storage.read_json(path, way_out, _RECORD)
+    with storage.damage_named(path, "It is no record of an export.", way_out):
+        height, width = found["size"]
+        f"{height:d} {width:d} {found['check']['images']:d}"
+        f"{found['check']['largest_difference']:.2g}"
+    return found
+
+
+_RECORD = {"size": list, "check": dict, "run": dict, "step": int | None}
 
 
 def _open_data(run: Path, data: Path | None, identity: Mapping[str, Any]) -> Prepared:

@@ -18,8 +18,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_seg import backend, config, nets
-from keras_seg.command_line import check_folder
+from keras_seg import backend, config, nets, storage
+from keras_seg.command_line import check_folder, note
 from keras_seg.config import Augment, Config, NetSettings, from_dict
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared, open_prepared
@@ -455,10 +455,15 @@ def read_config(
             source = json.loads(file.read_text("utf-8"))
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{file} is not JSON: {error}.") from error
         if not isinstance(source, Mapping):
             raise UsageError(f"{file} holds no JSON object of settings.")
+        try:
+            source = storage.without_hash(source)
+        except ValueError:
+            note(f"warning: {file} was changed since a run wrote it; it is taken so.")
+            source = {k: v for k, v in source.items() if k != storage.HASH}
     is_of_a_run = isinstance(source.get("config"), Mapping)  # its config.json
     return config.nest(source["config"] if is_of_a_run else source)
 

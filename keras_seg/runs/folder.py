@@ -10,6 +10,7 @@ per_image.npz and the samples for other splits and sizes. Knows neither Keras no
 TensorFlow.
 """
 
+import functools
 import json
 import math
 import shutil
@@ -120,8 +121,15 @@ def read_identity(run: Path) -> dict[str, Any]:
     return current_identity(storage.read_json(path), path)
 
 
-def current_identity(found: Mapping[str, Any], place: Path) -> dict[str, Any]:
-    """An identity of any format in the current one; `place` is where it was found.
+def current_identity(
+    found: Mapping[str, Any], place: Path, way_out: str = storage.RESTART
+) -> dict[str, Any]:
+    """An identity of any format in the current one.
+
+    Args:
+        found: the identity.
+        place: where it was found.
+        way_out: ends the message where it is damaged.
 
     Raises:
         StorageError: it is damaged, or of a later format.
@@ -132,14 +140,27 @@ def current_identity(found: Mapping[str, Any], place: Path) -> dict[str, Any]:
             f"{place} has the format {version!r}, but this version of keras_seg reads "
             f"1 to {FORMAT_VERSION}. Use a later version, or another run folder."
         )
-    with storage.damage_named(place, "It is no configuration."):
-        config = to_dict(from_dict(found["config"]))  # with settings added since
-        config["augment"]["swap_lr"] = bool(config["augment"]["swap_lr"])
-        validation = config["validation"]
-        written = found["config"].get("validation", {})
-        if validation["samples"] is not None and "choice" not in written:
-            validation["choice"] = "first"  # before there was a choice
+    with storage.damage_named(place, "It is not the identity of a run.", way_out):
+        config = _current_config(json.dumps(found["config"]))
+        for key, kind in _DATA.items():
+            if not isinstance(found["data"][key], kind):
+                raise ValueError(key)
     return {**found, "format": FORMAT_VERSION, "config": config}
+
+
+_DATA = {"dataset": str, "classes": list, "manifest": str}
+
+
+@functools.lru_cache(1024)  # a stage compares each of its runs with all others
+def _current_config(text: str) -> dict[str, Any]:
+    written = json.loads(text)
+    config = to_dict(from_dict(written))  # with settings added since
+    config["augment"]["swap_lr"] = bool(config["augment"]["swap_lr"])
+    validation = config["validation"]
+    if validation["samples"] is not None:
+        if "choice" not in written.get("validation", {}):
+            validation["choice"] = "first"  # before there was a choice
+    return config
 
 
 def check_identity(run: Path, wanted: Mapping[str, Any]) -> None:
@@ -191,7 +212,7 @@ def check_same(
         UsageError: it is another; the first setting that differs is named.
         StorageError: it is damaged.
     """
-    found = current_identity(found, place)
+    found = current_identity(found, place, way_out)
     for key, (old, new) in differences(found, _as_json(wanted)):
         raise UsageError(
             f"{key.removeprefix('config.')} is {new!r}, but {old!r} in {place}. "
@@ -254,9 +275,49 @@ def drop_checkpoints(run: Path) -> None:
 
 
 def read_metrics(run: Path) -> dict[str, Any] | None:
-    """metrics.json of a finished run; None while it is not finished."""
-    path = run / "metrics.json"
-    return storage.read_json(path) if path.is_file() else None
+    """metrics.json of a finished run; None while it is not finished.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    return _read_scores(run / "metrics.json", {"step": int}, storage.RESTART)
+
+
+def _read_scores(
+    path: Path, kinds: Mapping[str, Any], way_out: str
+) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    found = storage.read_json(path, way_out, {**_SCORES, **kinds})
+    with storage.damage_named(path, "It does not hold the scores of a run.", way_out):
+        confusion = np.array(found["confusion"])
+        size = len(found["classes"])
+        if confusion.shape != (size, size) or confusion.dtype != np.int64:
+            raise ValueError("confusion")
+        _check_numbers(found["summary"].values())
+        _check_numbers([found["summary"]["miou"], 0 + found["parameters"]["trainable"]])
+        for values in found["per_class"].values():
+            _check_numbers(values, size)
+        for key in ("scored_ids", "absent_ids"):
+            if not set(found.get(key) or ()) <= set(range(size)):
+                raise ValueError(key)
+    return found
+
+
+# What every file of scores holds
+_SCORES = {"summary": dict, "per_class": dict, "confusion": list, "classes": list}
+_SCORES |= {"split": str, "images": int, "parameters": dict}
+_SCORES |= {"gflop": int | float | None, "scored_ids": list | None}
+
+
+def _check_numbers(values: Iterable[Any], length: int | None = None) -> None:
+    """ValueError unless all are finite numbers or None."""
+    found = list(values)
+    if length is not None and len(found) != length:
+        raise ValueError(f"{len(found)} values, not {length}")
+    for value in found:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{value}")
 
 
 def evaluation_file(run: Path, split: str, full_size: bool = False) -> Path:
@@ -269,7 +330,8 @@ def read_evaluation(
 ) -> dict[str, Any] | None:
     """The scores of a run on a split; None where it was not scored so."""
     path = evaluation_file(run, split, full_size)
-    return storage.read_json(path) if path.is_file() else None
+    kinds = {"manifest": str, "full_size": bool | None}
+    return _read_scores(path, kinds, "Delete it, and score the run again.")
 
 
 def per_image_file(run: Path, split: str | None, full_size: bool = False) -> Path:
@@ -363,11 +425,15 @@ def read_history(run: Path) -> list[dict[str, float]]:
     path = run / "history.csv"
     if not path.is_file():
         return []
-    with storage.damage_named(path, "It is no table of numbers."):
-        return [
+    way_out = "Restore it, or delete it: a report then lacks the curves of this run."
+    with storage.damage_named(path, "It is no table of numbers.", way_out):
+        rows = [
             {key: float(value) if value else math.nan for key, value in row.items()}
-            for row in storage.read_table(path)
+            for row in storage.read_table(path, way_out)
         ]
+        if rows and "step" not in rows[0]:
+            raise ValueError("no steps")
+        return rows
 
 
 def read_timing(run: Path) -> dict[str, float]:
@@ -375,8 +441,10 @@ def read_timing(run: Path) -> dict[str, float]:
     path = run / "timing.csv"
     if not path.is_file():
         return {}
-    with storage.damage_named(path, "It is no table of values."):
-        return {row["name"]: float(row["value"]) for row in storage.read_table(path)}
+    way_out = "Delete it: a report then lacks the times of this run."
+    with storage.damage_named(path, "It is no table of values.", way_out):
+        rows = storage.read_table(path, way_out)
+        return {row["name"]: float(row["value"]) for row in rows}
 
 
 def read_environment(run: Path) -> dict[str, Any]:
@@ -384,7 +452,12 @@ def read_environment(run: Path) -> dict[str, Any]:
     path = run / "environment.json"
     if not path.is_file():
         raise UsageError(f"{run} is no run folder: it has no environment.json.")
-    return storage.read_json(path)
+    way_out = "Delete it, and name the prepared folder with --data."
+    return storage.read_json(path, way_out, _ENVIRONMENT)
+
+
+_ENVIRONMENT = {"data": str, "fingerprint": dict | None, "commit": str | None}
+_ENVIRONMENT |= {"inexact": list | None}
 
 
 def write_labels(
@@ -419,8 +492,9 @@ def read_labels(run: Path) -> LabelSpec | None:
     path = run / "labels.json"
     if not path.is_file():
         return None
-    found = storage.read_json(path)
-    with storage.damage_named(path, "It holds no classes with their colours."):
+    way_out = "Delete it: names and colours are then those of the data."
+    found = storage.read_json(path, way_out)
+    with storage.damage_named(path, "It holds no classes with their colours.", way_out):
         palette, pairs = found["palette"], found["flip_pairs"]
         return LabelSpec(
             tuple(found["classes"]),
@@ -458,7 +532,8 @@ def find_run(place: Path) -> Path:
 
 def _winning_run(stage: Path) -> Path:
     path = stage / "winner.json"
-    record = current_identity(storage.read_json(path), path)
+    way_out = "Run its stage again, which decides anew."
+    record = current_identity(storage.read_json(path, way_out), path, way_out)
     arm = record.pop("arm", None)
     record.pop("seeds", None)
     runs = [stage / str(arm) / "seed0", *sorted(stage.parent.glob("*/*/seed*"))]
@@ -480,8 +555,8 @@ def common_environment(runs: Iterable[Path]) -> dict[str, object]:
     found = [read_environment(run) for run in begun]
     if not found:
         return {}
-    commits = dict.fromkeys(one["commit"] or "not known" for one in found)
-    return found[0]["fingerprint"] | {
+    commits = dict.fromkeys(one.get("commit") or "not known" for one in found)
+    return (found[0].get("fingerprint") or {}) | {
         "commit": ", ".join(commits),
         "commit of this report": backend.commit(),
     }
@@ -584,7 +659,10 @@ def read_failure(run: Path) -> str:
     path = run / "failure.json"
     if not path.is_file():
         return ""
-    found = storage.read_json(path)
+    try:
+        found = storage.read_json(path)
+    except StorageError:
+        return f"not known, as {path} is damaged"
     reason = str(found.get("reason"))
     if "error" not in found:
         return reason

@@ -117,6 +117,23 @@ class State:
     stopped: bool = False  # before its last step, as its patience or a callback asked
 
 
+def read_state(values: Mapping[str, Any]) -> State:
+    """The state in a checkpoint's meta.json.
+
+    Raises:
+        TypeError, ValueError, AttributeError: a value that no run has written.
+    """
+    state = State(**values)
+    whole = [state.step, state.best_step, state.timed_steps]
+    numbers = [state.best_miou, state.seconds, state.timed_seconds, *whole]
+    numbers += [value for row in state.history for value in row.values()]
+    is_whole = all(type(number) is int for number in whole)
+    if not is_whole or not all(type(number) in (int, float) for number in numbers):
+        raise ValueError("state")
+    state.inexact = list(map(str, state.inexact))
+    return state
+
+
 class Run:
     """Everything of one run in this process: settings, network, data, state.
 
@@ -242,17 +259,20 @@ class Run:
             return
         step, arrays, meta = newest
         place = self.out / "checkpoints"
-        folder.check_same(meta["identity"], self._identity_at(step), place)
-        self.state = State(**meta["state"])
-        self._check_fingerprint(meta["fingerprint"])
+        with storage.damage_named(place, "Its newest meta.json is not that of a run."):
+            identity, fingerprint = dict(meta["identity"]), dict(meta["fingerprint"])
+            state, mid_window = read_state(meta["state"]), bool(meta["mid_window"])
+            followers = dict(meta.get("followers", {}))
+        folder.check_same(identity, self._identity_at(step), place)
+        self.state = state
+        self._check_fingerprint(fingerprint)
         self._take_up_best()
-        self.followers = [
-            each for each in self.followers if each.take_up(meta.get("followers", {}))
-        ]
+        with storage.damage_named(place, "Its newest meta.json is not that of a run."):
+            self.followers = [one for one in self.followers if one.take_up(followers)]
         checkpoint.drop_after(self.out / "checkpoints", step)
         checkpoint.assign(self.net.variables, arrays, "model")
         checkpoint.assign(self.optimizer.variables, arrays, "optimizer")
-        if meta["mid_window"]:
+        if mid_window:
             self._make_metric_variables()
             self.metric_arrays = arrays
         self.log(f"resuming at step {self.updates}")
@@ -442,7 +462,7 @@ class Run:
     def write_history(self, row: dict[str, float]) -> None:
         """Add a row to history.csv, which is replaced as a whole."""
         self.state.history.append(row)
-        storage.write_table(self.out / "history.csv", self.state.history)
+        storage.write_table(self.out / "history.csv", self.state.history, hashed=True)
 
     def save(self, inside_window: bool) -> None:
         """Write the whole state of the run as a checkpoint."""
@@ -514,7 +534,7 @@ class Run:
         storage.write_file(self.out / "curves.png", plots.png(curves))
         timing = self._timing()
         rows = [{"name": name, "value": float(v)} for name, v in timing.items()]
-        storage.write_table(self.out / "timing.csv", rows)
+        storage.write_table(self.out / "timing.csv", rows, hashed=True)
         folder.write_per_image(folder.per_image_file(self.out, None), best.counts)
         storage.write_json(self.out / "metrics.json", result)  # last: it is finished
         checkpoint.keep_only(self.out / "checkpoints", [self.state.step])
@@ -586,7 +606,7 @@ class Follower(Run):
         """Resume from what a leader's checkpoint holds; whether it holds anything."""
         if self.key not in found:
             return False
-        self.state = State(**found[self.key])
+        self.state = read_state(found[self.key])
         self._take_up_best()
         return True
 

@@ -3,7 +3,6 @@
 python -m keras_seg.runs.speed --config FILE --data DIR --out FILE [--threads N]
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.parent is not None:
         command_line.end_with_parent(args.parent)
-    config = from_dict(json.loads(args.config.read_text()))
+    config = from_dict(storage.read_json(args.config))
     found = measure(config, open_prepared(args.data), args.threads)
     storage.write_json(args.out, found)
     return 0

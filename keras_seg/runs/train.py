@@ -12,7 +12,6 @@ Neither Keras nor TensorFlow is imported before everything that can be checked w
 them was checked.
 """
 
-import json
 import signal
 import sys
 import threading
@@ -363,14 +362,14 @@ def main(argv: list[str]) -> int:
         tensorboard=args.tensorboard,
         title=args.title,
         followers=[
-            (from_dict(json.loads(file.read_text())), out)
+            (from_dict(storage.read_json(file, "Start the stage again.")), out)
             for file, out in args.follower
         ],
     )
     # The study has made the folder, and reads there why an arm ended early: also where
     # it was refused before it began. A locked folder is another process' to write in.
     try:
-        config = from_dict(json.loads(args.config.read_text()))
+        config = from_dict(storage.read_json(args.config, "Start the stage again."))
         train(config, args.data, args.out, options)
     except LockedError:
         raise

@@ -22,7 +22,9 @@ import math
 import os
 import re
 import shutil
+import sys
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +48,8 @@ MAX_UNPACKED = 1 << 30  # bytes that a compressed archive of less may unpack to
 HASH = "sha256"  # the name under which a file holds the hash of its own content
 
 # The workshop of `publishing`: its name's end, the mark that it is ours, what is in it
-_WORKSHOP, _OWNER, _STAGES = ".partial", ".made-by-keras_seg", ("new", "old", "ready")
+WORKSHOP, _OWNER, _STAGES = ".partial", ".made-by-keras_seg", ("new", "old", "ready")
+_OUR_LOCK = re.compile(r"\.lock(-\d+)?")
 _OURS = re.compile(r"\.tmp-\d+-")  # temporary names have the writer's process id
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -155,9 +158,6 @@ def read_json_lines(path: Path, way_out: str = RESTART) -> list[dict[str, Any]]:
         with damage_named(path, what, way_out):
             objects.append(without_hash(json.loads(line)))
     return objects + _begun(last)
-
-
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network disks
 
 
 def _wait_for(file: IO[bytes]) -> bool:
@@ -387,14 +387,20 @@ def _field(value):
 
 
 @contextmanager
-def lock(folder: Path, shared: bool = False) -> Iterator[None]:
+def lock(
+    folder: Path, is_passing: bool = False, shared: bool = False
+) -> Iterator[None]:
     """Hold `folder` for this process; it is made where it is missing.
 
-    `shared`: with all others who hold it so; they see to it that they do not write the
-    same files.
-
     Where the block raises and nothing was put into a folder made here, the folder is
-    removed again. The lock ends with the process, however that ends.
+    removed again. The lock ends with the process, however that ends; on file systems
+    without locks a claim takes its place (`_claim`).
+
+    Args:
+        folder: is held.
+        is_passing: the folder is removed with its lock, if nothing else is in it.
+        shared: hold it with all others who hold it so; they see to it that they do not
+            write the same files.
 
     Raises:
         LockedError: another process holds it.
@@ -418,37 +424,200 @@ def lock(folder: Path, shared: bool = False) -> Iterator[None]:
         raise UsageError(f"{folder} is a file; name a folder.") from error
     except OSError as error:
         raise storage_error(error, folder) from error
+    claim = None
     try:
         try:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            # A process that leaves removes its lock file: is ours still the one there?
-            is_ours = os.path.samestat(os.fstat(handle), path.stat())
-        except (BlockingIOError, FileNotFoundError):
-            is_ours = False
-        except OSError as error:  # ENOLCK, EOPNOTSUPP, ENOSYS: some network disks
-            raise StorageError(
-                f"{folder} cannot be locked: {error.strerror}. Its file system has no "
-                "locks, so two processes could destroy each other's work; name a "
-                "folder on another one."
-            ) from error
-        if not is_ours:
-            raise LockedError(locked)
+            claim = None if _flock(handle, path, shared) else _Claim(folder, shared)
+        except (BlockingIOError, FileExistsError, FileNotFoundError) as error:
+            raise LockedError(locked) from error
+        except OSError as error:
+            raise storage_error(error, path) from error
+        passing = [folder] if is_passing else []
         try:
             yield
         except BaseException:
-            _remove_if_empty(made)
+            _remove_if_empty([*passing, *made], claim)
             raise
+        _remove_if_empty(passing, claim)
     finally:
+        if claim is not None:
+            claim.release()
         os.close(handle)
+        if is_passing:  # NFS keeps a removed file in its folder while it is open
+            with suppress(OSError):
+                folder.rmdir()
 
 
-def _remove_if_empty(folders: Iterable[Path]) -> None:
-    """Remove folders made for nothing, from the innermost outwards."""
+def _flock(handle: int, path: Path, shared: bool) -> bool:
+    """Lock an open file; False where its file system has no locks.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        FileNotFoundError: another process has removed it.
+    """
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    # A process that leaves removes its lock file: is ours still the one there?
+    if not os.path.samestat(os.fstat(handle), path.stat()):
+        raise FileNotFoundError(path)
+    return True
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network disks
+HEARTBEAT = 5.0  # seconds between the signs of life of who holds a claim
+SILENCE = 60.0  # without one, a process of another machine is taken for dead
+
+
+class _Claim:
+    """A file that holds a folder for this process: `.lock-<n>`.
+
+    It says which process of which machine holds the folder, and is touched every
+    HEARTBEAT seconds. Who finds only claims of dead processes makes the one with the
+    next number, which a single process can; who then sees a claim that was not there
+    before gives way. So of two that come at the same moment one holds the folder, or
+    none, but never both.
+
+    Raises:
+        FileExistsError: another process holds the folder.
+    """
+
+    def __init__(self, folder: Path, shared: bool = False):
+        known = sorted(folder.glob(_CLAIMS), key=_number)
+        alive = [claim for claim in known if _is_held(claim)]
+        for claim in alive:
+            if not (shared and _is_shared(claim)):
+                raise FileExistsError(claim)
+        self.path = self._make(folder, _number(known[-1]) + 1 if known else 1, shared)
+        new = set(folder.glob(_CLAIMS)) - {self.path, *known}
+        if any(not (shared and _is_shared(claim)) for claim in new):
+            self.path.unlink(missing_ok=True)
+            raise FileExistsError(self.path)
+        for claim in set(known) - set(alive):
+            claim.unlink(missing_ok=True)
+        self._released = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def _make(self, folder: Path, number: int, shared: bool) -> Path:
+        """The claim of this number or, where claims are shared, the next free one."""
+        path = folder / f"{LOCK}-{number}"
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            if shared:
+                return self._make(folder, number + 1, shared)
+            raise
+        try:
+            with open(handle, "w") as file:
+                holder = {"machine": _machine(), "shared": shared}
+                json.dump({**holder, **_process(os.getpid())}, file)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT):
+            try:
+                os.utime(self.path)
+            except FileNotFoundError:
+                # This process was stopped for so long that another took the folder;
+                # whatever it would write now could destroy the other's work.
+                print(
+                    f"error: another process took over {self.path.parent}, because "
+                    f"this one gave no sign of life for {SILENCE:.0f} s.",
+                    file=sys.stderr,
+                )
+                os._exit(LockedError.exit_code)
+            except OSError:
+                continue  # of the network, and passing
+
+    def release(self) -> None:
+        """Give the folder up; doing it again does nothing."""
+        if not self._released.is_set():
+            self._released.set()
+            self._heart.join()
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+
+_CLAIMS = f"{LOCK}-*"
+
+
+def _number(claim: Path) -> int:
+    digits = claim.name.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _is_held(claim: Path) -> bool:
+    """Whether the process of a claim lives; that takes up to SILENCE seconds to see."""
+    deadline = time.monotonic() + SILENCE
+    first = None
+    while True:
+        try:
+            with open(claim, "rb") as file:  # opening it asks the server, not a cache
+                found = file.read(), os.fstat(file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            return False
+        first = first or found
+        with suppress(*_DAMAGED):
+            holder = json.loads(found[0])
+            holder.pop("shared", None)
+            if holder.pop("machine") == _machine():
+                return _process(holder["pid"]) == holder
+        if found != first:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(SILENCE / 60)
+
+
+def _is_shared(claim: Path) -> bool:
+    """Whether others may hold the folder with the process of a claim."""
+    for _ in range(20):
+        with suppress(OSError, *_DAMAGED):
+            return bool(json.loads(claim.read_bytes())["shared"])
+        time.sleep(0.05)  # it is being written
+    return False
+
+
+def _machine() -> str:
+    """The machine with its table of processes: a container has one of its own."""
+    facts = [os.uname().nodename]
+    with suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(facts)
+
+
+def _process(pid: int) -> dict[str, int | str]:
+    """A process and when it began, as ids are used again; {} of one that is dead."""
+    try:
+        os.kill(pid, 0)
+        text = Path(f"/proc/{pid}/stat").read_text()
+        state, *fields = text.rpartition(")")[2].split()  # its name may hold anything
+        return {} if state in "ZX" else {"pid": pid, "began": fields[18]}
+    except ProcessLookupError:
+        return {}
+    except OSError:  # no /proc; or it is another user's
+        return {"pid": pid}
+
+
+def _remove_if_empty(folders: Iterable[Path], claim: "_Claim | None") -> None:
+    """Remove folders that hold but our lock, from the innermost outwards."""
     for folder in folders:
         try:
-            if [entry.name for entry in folder.iterdir()] == [LOCK]:
-                (folder / LOCK).unlink()
+            names = {entry.name for entry in folder.iterdir()}
+            ours = {LOCK} if claim is None else {LOCK, claim.path.name}
+            if names and names <= ours:
+                if claim is not None:
+                    claim.release()
+                (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
         except FileNotFoundError:  # the block removed it itself
             continue
@@ -477,12 +646,12 @@ def publishing(out: Path, check: Callable[[Path], None]) -> Iterator[Path]:
     """
     check(out)
     inside = _stays_in_place(out)
-    workshop = (out if inside else out.parent) / f".{out.name}{_WORKSHOP}"
+    workshop = (out if inside else out.parent) / f".{out.name}{WORKSHOP}"
     _check_workshop(workshop)
     replace, settle = (
         (_replace_contents, _finish_contents) if inside else (_replace, _put_back)
     )
-    with lock(workshop):
+    with lock(workshop, is_passing=True):
         new = workshop / "new"
         try:
             (workshop / _OWNER).touch()
@@ -500,12 +669,16 @@ def publishing(out: Path, check: Callable[[Path], None]) -> Iterator[Path]:
             raise storage_error(error, out) from error
         finally:
             settle(workshop, out)
-            shutil.rmtree(workshop, ignore_errors=True)
+            for leftover in _STAGES:
+                shutil.rmtree(workshop / leftover, ignore_errors=True)
+            if not any((workshop / leftover).exists() for leftover in _STAGES):
+                with suppress(OSError):
+                    (workshop / _OWNER).unlink(missing_ok=True)
 
 
 def contents(folder: Path) -> list[str]:
     """Names in a folder, without a workshop of `publishing` and a disk's lost+found."""
-    hidden = {f".{folder.name}{_WORKSHOP}"}
+    hidden = {f".{folder.name}{WORKSHOP}"}
     if os.path.ismount(folder):
         hidden.add("lost+found")
     return sorted({entry.name for entry in folder.iterdir()} - hidden)
@@ -538,8 +711,9 @@ def _check_workshop(workshop: Path) -> None:
     if not workshop.exists() and not workshop.is_symlink():
         return
     there = set() if workshop.is_symlink() else set(os.listdir(workshop))
-    is_ours = there <= {LOCK} or _OWNER in there
-    if workshop.is_symlink() or not is_ours or there - {LOCK, _OWNER, *_STAGES}:
+    there = {name for name in there if not _OUR_LOCK.fullmatch(name)}
+    is_ours = not there or _OWNER in there
+    if workshop.is_symlink() or not is_ours or there - {_OWNER, *_STAGES}:
         raise UsageError(
             f"{workshop} is in the way: the work is done in a folder of that name, and "
             "that one was not made by keras_seg. Move it, or name another --out."
@@ -600,7 +774,7 @@ def new_folder(final: Path, size: int = 0) -> Iterator[Path]:
         yield temporary
         _sync_tree(temporary)
         if final.exists():
-            shutil.rmtree(final)
+            remove_folder(final)
         os.replace(temporary, final)
         _sync(final.parent)
     except OSError as error:
@@ -609,9 +783,20 @@ def new_folder(final: Path, size: int = 0) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; only under its lock."""
-    if folder.is_dir():
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that is nowhere half there: first its name, then its content."""
+    leftover = folder.with_name(f"{TEMPORARY}{os.getpid()}-old-{folder.name}")
+    try:
+        shutil.rmtree(leftover, ignore_errors=True)
+        os.replace(folder, leftover)
+        shutil.rmtree(leftover)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+
+
+def sweep(*folders: Path) -> None:
+    """Remove what killed writers left in folders; only under their lock."""
+    for folder in filter(Path.is_dir, folders):
         for entry in folder.glob(f"{TEMPORARY}*"):
             if not _OURS.match(entry.name):
                 continue

@@ -8,6 +8,8 @@ import math
 import os
 import re
 import subprocess
+import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -188,13 +190,167 @@ def test_a_folder_that_was_locked_for_nothing_is_removed(tmp_path):
     assert names(run) == [".lock", "file"]
 
 
-def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch):
-    def no_locks(*_):
+@pytest.fixture
+def no_locks(monkeypatch):
+    """As a network disk without a lock server; signs of life come fast."""
+
+    def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(StorageError, match="cannot be locked: No locks available"):
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(storage, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(storage, "SILENCE", 0.3)
+
+
+def claim(folder, number=1, **holder) -> Path:
+    """The claim of some process on a folder."""
+    path = folder / f".lock-{number}"
+    path.write_text(json.dumps({"machine": storage._machine(), **holder}))
+    return path
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_folder_is_held_by_one_too(tmp_path):
+    run = tmp_path / "new" / "run"
+    with storage.lock(run):
+        with pytest.raises(LockedError, match="Another process is working on"):
+            fail_in(storage.lock(run), None)
+        assert names(run) == [".lock", ".lock-1"]
+    assert names(run) == [".lock"]
+    with pytest.raises(ZeroDivisionError):
+        fail_in(storage.lock(tmp_path / "other"), None)
+    assert names(tmp_path) == ["new"]
+    with storage.publishing(tmp_path / "data", nothing) as new:
+        (new / "file").touch()
+    assert names(tmp_path) == ["data", "new"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_every_way_of_having_no_locks_is_known(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with storage.lock(tmp_path / "run"):
+        assert names(tmp_path / "run") == [".lock", ".lock-1"]
+
+
+def test_a_disk_that_fails_is_not_another_process(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StorageError, match="could not be written: Input/output error"):
         fail_in(storage.lock(tmp_path / "run"), None)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_the_claim_of_a_dead_process_is_taken_over(tmp_path):
+    done = subprocess.Popen(["true"])
+    done.wait()
+    claim(tmp_path, 3, pid=done.pid, began="1")
+    with storage.lock(tmp_path):
+        assert names(tmp_path) == [".lock", ".lock-4"]
+    claim(tmp_path, 1, pid=os.getpid(), began="1")  # of another with our number
+    with storage.lock(tmp_path):
+        assert names(tmp_path) == [".lock", ".lock-2"]
+    (tmp_path / ".lock-7").touch()  # killed before it said who it is
+    with storage.lock(tmp_path):
+        assert names(tmp_path) == [".lock", ".lock-8"]
+    claim(tmp_path, 1, **storage._process(os.getppid()))
+    with pytest.raises(LockedError):
+        fail_in(storage.lock(tmp_path), None)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_process_elsewhere_holds_as_long_as_it_gives_signs_of_life(tmp_path):
+    theirs = claim(tmp_path, machine="another", pid=1)
+    over = threading.Event()
+
+    def beat():
+        while not over.wait(0.02):
+            os.utime(theirs)
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        with pytest.raises(LockedError):
+            fail_in(storage.lock(tmp_path), None)
+    finally:
+        over.set()
+        heart.join()
+    assert theirs.exists()
+    with storage.lock(tmp_path):
+        assert names(tmp_path) == [".lock", ".lock-2"]
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_of_many_that_come_at_once_never_two_hold_a_folder(tmp_path):
+    inside, most, times = [], [], []
+
+    def work(number):
+        for _ in range(50):
+            try:
+                with storage.lock(tmp_path):
+                    inside.append(number)
+                    most.append(len(inside))
+                    times.append(number)
+                    inside.remove(number)
+            except LockedError:
+                pass
+
+    threads = [threading.Thread(target=work, args=[k]) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert len(times) >= 10
+    assert names(tmp_path) == [".lock"]
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_folder_may_be_shared_too(tmp_path):
+    with storage.lock(tmp_path, shared=True), storage.lock(tmp_path, shared=True):
+        assert names(tmp_path) == [".lock", ".lock-1", ".lock-2"]
+        with pytest.raises(LockedError):
+            fail_in(storage.lock(tmp_path), None)
+    with storage.lock(tmp_path):
+        with pytest.raises(LockedError):
+            fail_in(storage.lock(tmp_path, shared=True), None)
+
+
+HOLDER = """
+import errno, fcntl, sys, time
+from pathlib import Path
+from keras_seg import storage
+
+def flock(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock, storage.HEARTBEAT = flock, 0.02
+with storage.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_claim_ends_with_its_process_and_a_lost_one_ends_its_process(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockedError):
+            fail_in(storage.lock(tmp_path), None)
+        holder.kill()
+    with storage.lock(tmp_path):
+        assert names(tmp_path) == [".lock", ".lock-2"]
+    with subprocess.Popen(command, **pipes) as holder:
+        assert holder.stdout.readline() == "held\n"
+        (tmp_path / ".lock-1").unlink()  # as who takes over does
+        assert holder.wait(30) == LockedError.exit_code
+        assert "error: another process took over" in holder.stderr.read()
 
 
 def test_sweeping_removes_what_our_writers_left_and_nothing_else(tmp_path):

@@ -7,7 +7,6 @@ skipped for the one before. (Keras' own .h5 loads with a flipped bit without a w
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def save(
 def keep_only(folder: Path, wanted: Iterable[int]) -> None:
     """Remove the checkpoints of all steps but `wanted`."""
     for step in set(steps(folder)) - set(wanted):
-        shutil.rmtree(folder / f"step-{step:08d}")
+        storage.remove_folder(folder / f"step-{step:08d}")
 
 
 def drop_after(folder: Path, step: int) -> None:

@@ -251,8 +251,12 @@ def forget(run: Path) -> None:
 
     Raises:
         UsageError: the folder holds no run, so nothing in it is ours to remove.
+        LockedError: the run is just being exported.
     """
     check_no_foreign_files(run)
+    for workshop in (run / "export").glob(f".*{storage.WORKSHOP}"):
+        with storage.lock(workshop, is_passing=True):
+            pass
     names = [name for name in ENTRIES if name != "config.json"]
     for entry in (run / name for name in (*names, "config.json")):
         if entry.is_dir():

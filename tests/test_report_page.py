@@ -1155,3 +1155,15 @@ def test_export_of_the_winner_is_named(tmp_path, undrawn, exports):
     assert ("normal/seed0/export/saved_model is a SavedModel" in text) == exports
     assert ("differ from the network's by at most 2.5e-07" in text) == exports
     assert contents[0] == contents[1]  # equal results give equal reports
+
+
+def test_arms_of_different_environments_are_said_so(tmp_path):
+    runs = [done(tmp_path, ARM, POOR), done(tmp_path, WEIGHTED, GOOD)]
+    for run, cpu in zip(runs, ("A", "A")):
+        record = {"fingerprint": {"cpu": cpu, "threads": 2}, "data": "d"}
+        storage.write_json(run.run / "environment.json", record)
+    assert "in one environment" not in answer(stage_of(runs))
+    record = {"fingerprint": {"cpu": "B", "threads": 4}, "data": "d"}
+    storage.write_json(runs[1].run / "environment.json", record)
+    said = answer(stage_of(runs))
+    assert "The arms were not trained in one environment (cpu and threads" in said

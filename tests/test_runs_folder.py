@@ -12,7 +12,7 @@ import pytest
 from keras_seg import storage
 from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import open_prepared
-from keras_seg.errors import StorageError, UsageError
+from keras_seg.errors import LockedError, StorageError, UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
@@ -232,6 +232,36 @@ def test_a_stage_without_a_winner_is_named(tmp_path):
     (stage / "winner.json").unlink()
     with pytest.raises(UsageError, match="stage without a winner: an arm has not"):
         run_folder.find_run(stage)
+
+
+def test_a_run_that_is_being_exported_is_not_dropped(tmp_path):
+    storage.write_json(tmp_path / "config.json", identity(NEW))
+    (tmp_path / "best").mkdir()
+    with storage.lock(tmp_path / "export" / ".saved_model.partial"):
+        with pytest.raises(LockedError, match=r"\.saved_model\.partial"):
+            run_folder.forget(tmp_path)
+        assert (tmp_path / "best").is_dir()
+    run_folder.forget(tmp_path)
+    assert not (tmp_path / "best").exists()
+    assert not (tmp_path / "export").exists()
+
+
+def test_what_the_runs_of_a_stage_do_not_share_is_named(tmp_path):
+    assert run_folder.environment_changes([tmp_path]) == []
+    same = {"cpu": "A", "threads": 2, "variables": ""}
+    others = [same, same | {"cpu": "B"}, same | {"variables": "XLA_FLAGS=1"}]
+    runs = [tmp_path / str(number) for number in range(3)]
+    for run, fingerprint in zip(runs, others):
+        run.mkdir()
+        record = {"fingerprint": fingerprint, "data": "d", "inexact": []}
+        storage.write_json(run / "environment.json", record)
+    assert run_folder.environment_changes(runs[:1] * 2) == []
+    assert run_folder.environment_changes(runs) == ["cpu", "variables"]
+    assert run_folder.common_environment(runs)["cpu"] == "A | B"
+    assert run_folder.common_environment(runs)["threads"] == "2"
+    record = {"fingerprint": same, "data": "d", "inexact": ["threads: 1 -> 2"]}
+    storage.write_json(runs[0] / "environment.json", record)
+    assert run_folder.environment_changes(runs[:1]) == ["threads"]
 
 
 @pytest.mark.parametrize(

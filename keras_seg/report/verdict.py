@@ -8,6 +8,7 @@ from keras_seg.report.blocks import Paragraph
 from keras_seg.report.claims import Finding
 from keras_seg.report.families import Simultaneous
 from keras_seg.report.view import StageView
+from keras_seg.runs import folder as run_folder
 
 FEW_CLAIMS = 4  # so many are quoted in the verdict, more are counted
 REDUCED = {
@@ -50,6 +51,7 @@ def verdict(view: StageView, found: Sequence[Finding]) -> Paragraph:
         _claims_sentence(said, _whose(view), "claim"),
         _claims_sentence(asked, "Our own", "hypothesis"),
         missing,
+        _environments(view),
         _other_data(view),
     ]
     if view.context.scale in REDUCED:
@@ -302,6 +304,18 @@ def scored_at(view: StageView) -> str:
     elif len(sizes) > 1:
         where = f"each arm at its own size, {where.removeprefix('at ')}"
     return f"Scored on the {wording.SPLITS.get(split, split)} images, {where}."
+
+
+def _environments(view: StageView) -> str:
+    """Where the arms were not all trained on one machine with one set of versions."""
+    runs = [run.run for run in view.result.results if run.state == "done"]
+    changes = run_folder.environment_changes(runs)
+    if not changes:
+        return ""
+    return (
+        f"The arms were not trained in one environment ({wording.joined(changes)} "
+        "differ; see Environment below), which may be part of their differences."
+    )
 
 
 def _other_data(view: StageView) -> str:

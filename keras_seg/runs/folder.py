@@ -551,16 +551,19 @@ def _winning_run(stage: Path) -> Path:
 
 
 def common_environment(runs: Iterable[Path]) -> dict[str, object]:
-    """Versions and machine as the first of the runs wrote them; the commits of all.
+    """Versions and machine of the runs, and their commits; where they differ, all.
 
     {} where none was begun.
     """
-    begun = [run for run in runs if (run / "environment.json").is_file()]
-    found = [read_environment(run) for run in begun]
+    found = _environments(runs)
     if not found:
         return {}
+    values: dict[str, object] = {}
+    for key in dict.fromkeys(key for one in found for key in _fingerprint(one)):
+        each = dict.fromkeys(str(_fingerprint(one).get(key, "")) for one in found)
+        values[key] = " | ".join(each)
     commits = dict.fromkeys(one.get("commit") or "not known" for one in found)
-    return (found[0].get("fingerprint") or {}) | {
+    return values | {
         "commit": ", ".join(commits),
         "commit of this report": backend.commit(),
     }
@@ -582,6 +585,37 @@ def weights_file(path: Path) -> Path:
             f"--init-weights {path} is a folder, but no run with a best checkpoint."
         )
     return path / "best" / f"step-{best[-1]:08d}" / checkpoint.ARRAYS
+
+
+def environment_changes(runs: Iterable[Path]) -> list[str]:
+    """Names of what the runs' bits depend on, and that was not the same for all.
+
+    It differs between the runs, or changed while one was under way and that was
+    allowed (`Options.allow_inexact`). [] where everything was the same.
+    """
+    found = _environments(runs)
+    keys = dict.fromkeys(key for one in found for key in _fingerprint(one))
+    changes = [line for one in found for line in one.get("inexact") or ()]
+    changed = {str(line).partition(":")[0] for line in changes}
+    differing = {
+        key
+        for key in keys
+        if any(
+            _fingerprint(one).get(key) != _fingerprint(found[0]).get(key)
+            for one in found
+        )
+    }
+    return sorted(differing | changed)
+
+
+def _environments(runs: Iterable[Path]) -> list[dict[str, Any]]:
+    """environment.json of those runs that were begun."""
+    begun = [run for run in runs if (run / "environment.json").is_file()]
+    return [read_environment(run) for run in begun]
+
+
+def _fingerprint(environment: Mapping[str, Any]) -> dict[str, Any]:
+    return environment.get("fingerprint") or {}
 
 
 def load_best(run: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

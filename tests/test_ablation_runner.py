@@ -747,3 +747,16 @@ def test_killed_in_the_middle_of_an_arm_the_same_command_finishes(
             assert (run / name).read_bytes() == expected.read_bytes()
     events = (folder / "journal.jsonl").read_text().splitlines()
     assert json.loads(events[-1])["event"] == "done"
+
+
+def test_what_killed_writers_left_in_a_study_is_swept(where, tmp_path):
+    for folder in (".", "figures", "tables", "width"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".tmp-12-half").touch()
+        (tmp_path / folder / ".tmp-mine").touch()
+    run(where, WIDTH)
+    found = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob(".tmp-*"))
+    assert [str(path) for path in found] == [
+        ".tmp-mine",
+        *(f"{folder}/.tmp-mine" for folder in ("figures", "tables", "width")),
+    ]

@@ -674,3 +674,24 @@ def test_an_extended_question_is_validated_as_often_as_before(shapes, tmp_path):
             runner._check_base(other.plan, other.stages, other.base, where)
     _, named, _ = base("--steps 60 --extend --set validation.every=5")
     assert named.base.validation.every == 5
+
+
+def test_a_folder_may_be_named_like_an_option(shapes, tmp_path, monkeypatch):
+    commands = []
+
+    class Process:
+        def __init__(self, arguments):
+            commands.append(arguments)
+
+        def wait(self):
+            return 4
+
+    monkeypatch.setattr(executors, "local", Process)
+    monkeypatch.setattr(studies, "write_report", lambda *_: Path("report.html"))
+    monkeypatch.chdir(tmp_path)
+    words = ["--net", "icnet", "--stage", "filters", "--data", str(shapes), "--out=-x"]
+    studies.run(studies.parse(words, "run.py"))
+    assert (tmp_path / "-x" / "body_parts" / "icnet" / "journal.jsonl").is_file()
+    parsed = [words[words.index("--out") + 1] for words in commands]
+    assert all(Path(out).is_absolute() for out in parsed)
+    assert len(parsed) == 2

@@ -72,7 +72,8 @@ def run_stages(
     if not execution.restart:
         _check_data(execution)
     _check_base(plan, asked, base, execution)
-    storage.sweep(execution.folder)
+    own = ("figures", "tables", *(stage.name for stage in plan.stages))
+    storage.sweep(execution.folder, *(execution.folder / name for name in own))
     results: dict[str, StageResult] = {}
     for stage in sorted(asked, key=plan.stages.index):
         config, start = stage_start(plan, stage, base, execution, winner)

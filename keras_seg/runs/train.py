@@ -62,8 +62,8 @@ def train(
     options = options or Options()
     prepared = _checked_data(config, data, options)
     with storage.lock(out):
-        for place in (out, out / "checkpoints", out / "best"):
-            storage.sweep(place)
+        names = ("checkpoints", "best", "evaluation", "validations")
+        storage.sweep(out, *(out / name for name in names))
         if not options.restart:
             config, extends = _as_extended(config, prepared, out, options)
             if not extends:

@@ -164,6 +164,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         with 129, so that context managers clean up; `--help` leaves with 0.
     """
     previous = _handle_signals()
+    _warn_of_another_checkout()
     try:
         return main(sys.argv[1:] if argv is None else argv) or 0
     except KerasSegError as error:
@@ -193,6 +194,20 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _warn_of_another_checkout() -> None:
+    """Say so where a checkout's script imported the package of another place."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script is None:
+        return
+    checkout, package = Path(script).resolve().parent.parent, Path(__file__).parent
+    is_checkout = (checkout / "setup.cfg").is_file() and (checkout / "tools").is_dir()
+    if is_checkout and (checkout / package.name) != package.resolve():
+        note(
+            f"warning: {script} uses keras_seg from {package.parent}, not from "
+            f"{checkout}, where it is. To change that: pip install -e {checkout}"
+        )
 
 
 def _handle_signals() -> dict[signal.Signals, Any]:

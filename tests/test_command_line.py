@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,32 @@ sys.exit(command_line.run(main, []))
     )
     assert (done.returncode, done.stdout) == (code, "cleaned\n")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("folder", ["tools", "ablations"])
+def test_a_script_of_another_checkout_says_whose_package_it_uses(folder, tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    for other in ("mine", "theirs"):
+        (tmp_path / other / "tools").mkdir(parents=True)
+        (tmp_path / other / folder).mkdir(exist_ok=True)
+    (tmp_path / "mine" / "setup.cfg").touch()
+    words = (
+        "import sys; from keras_seg import command_line; command_line.run(print, [])"
+    )
+    found = {}
+    for place in (tmp_path / "mine", tmp_path / "theirs", root):
+        script = place / folder / "script.py"
+        if place != root:
+            script.write_text(words)
+        code = f"__file__ = {str(script)!r}; {words}"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        found[place.name] = done.stderr
+    warned = found.pop("mine")
+    assert warned.startswith(f"warning: {tmp_path}/mine/{folder}/script.py uses keras_")
+    assert f"from {root}, not from {tmp_path}/mine" in warned
+    assert set(found.values()) == {""}
 
 
 PARENT = """

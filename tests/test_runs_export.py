@@ -345,3 +345,50 @@ def test_every_network_is_exported_with_each_weight_once(net, shapes, tmp_path):
     (stored,) = (folder / "variables").glob("variables.data-*")
     assert 4 * scalars <= stored.stat().st_size < 1.5 * 4 * scalars
     shutil.rmtree(tmp_path / "run")
+
+
+def test_a_link_is_followed_before_the_work(runs, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "model")
+    seen = []
+
+    def stop(*_):
+        seen.extend(path.name for path in (tmp_path / "disk").iterdir())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(exporting.backend, "start", stop)
+    with pytest.raises(ZeroDivisionError):
+        exporting.export(runs["direct"], out=tmp_path / "link")
+    assert seen == [".model.partial"]
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_an_export_is_put_inside_a_mount_point_and_replaced_there(
+    tmp_path, monkeypatch
+):
+    """The place is what is tried: no model is made."""
+    monkeypatch.setattr(storage, "_mount_points", lambda: {str(tmp_path)})
+    data = {"dataset": "x", "classes": ["a"], "manifest": "0"}
+    config = {"net": {"name": "icnet"}, "data": {"size": [32, 64]}, "steps": 1}
+    identity = {"format": 2, "config": config, "data": data}
+    identity = run_folder.current_identity(identity, tmp_path)
+    check = {"images": 1, "largest_difference": 0.0}
+
+    def publish(content: str, who) -> None:
+        with storage.publishing(
+            tmp_path, lambda place: exporting._check_replaceable(place, who)
+        ) as new:
+            (new / "saved_model.pb").write_text(content)
+            record = {"size": [32, 64], "check": check, "run": who}
+            storage.write_json(new / exporting.RECORD, record)
+
+    for content in ("first", "second"):
+        publish(content, identity)
+        assert (tmp_path / "saved_model.pb").read_text() == content
+    other = identity | {"data": data | {"manifest": "1"}}
+    with pytest.raises(UsageError, match="is an export of another run"):
+        publish("third", other)
+    assert (tmp_path / "saved_model.pb").read_text() == "second"
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"holds notes\.txt, which is of no export"):
+        publish("third", identity)

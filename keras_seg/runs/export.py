@@ -255,12 +255,13 @@ def _open_data(run: Path, data: Path | None, identity: Mapping[str, Any]) -> Pre
 
 def _check_replaceable(out: Path, identity: Mapping[str, Any]) -> None:
     """UsageError unless `out` has room, or an export of the run with this identity."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    there = storage.contents(out) if out.is_dir() else []
+    if not out.exists() or (out.is_dir() and not there):
         return
     way_out = "Name a new folder, or an export of this run to replace, with --out."
     if not (out / RECORD).is_file():
         raise UsageError(f"{out} is no export. {way_out}")
-    if foreign := sorted({entry.name for entry in out.iterdir()} - _ENTRIES):
+    if foreign := sorted(set(there) - _ENTRIES):
         raise UsageError(f"{out} holds {foreign[0]}, which is of no export. {way_out}")
     try:
         exported = read_record(out).get("run")

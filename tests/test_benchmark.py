@@ -43,3 +43,10 @@ def test_determinism_is_a_median_of_ratios(ratio, is_fine):
     line, verdict = benchmark.determinism([ratio, 0.5, 9.0])
     assert f"{ratio:.3f} times (0.500 to 9.000 in 3 pairs" in line
     assert verdict == is_fine
+
+
+@pytest.mark.parametrize(("ratio", "is_fine"), [(1.01, True), (1.03, False)])
+def test_hashing_is_a_median_of_ratios(ratio, is_fine):
+    line, verdict = benchmark.hashing([ratio, 0.5, 9.0])
+    assert f"{ratio:.3f} times (0.500 to 9.000 in 3 pairs; limit 1.02)" in line
+    assert verdict == is_fine

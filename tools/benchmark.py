@@ -2,7 +2,7 @@
 
 python tools/benchmark.py --data datasets/prepared/synthetic_humans --out FOLDER
 
-Nothing else should be running; it takes about four minutes. Three measurements, each
+Nothing else should be running; it takes about six minutes. Four measurements, each
 with a limit; exits with 1 where one is above it:
 
 saving       share of the time that checkpoints take at the default interval, and,
@@ -11,9 +11,12 @@ resuming     from the start of the process to the first new step: a run that res
              against one that starts
 determinism  time of a step with op determinism and ordered loading against one
              without, in pairs: two processes take turns on the same machine
+hashing      the same for a step whose images and labels are held against their hashes,
+             with none kept in memory: each is read from its file
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -21,11 +24,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from keras_seg import backend, command_line, storage
 from keras_seg.config import Augment, Config, to_dict
+from keras_seg.data import pipeline, prepared
 from keras_seg.errors import INTERRUPTED_EXIT_CODES, UsageError
 from keras_seg.runs import checkpoint
 from keras_seg.runs import train as training
@@ -33,6 +37,7 @@ from keras_seg.runs import train as training
 SAVING_LIMIT = 0.01  # of the wall time
 RESUMING_LIMIT = 10.0  # seconds
 DETERMINISM_LIMIT = 1.05  # times
+HASHING_LIMIT = 1.02  # times
 NEVER = 10**6  # steps
 SECONDS = 100  # of training, to see checkpoints being saved
 PAIRS, TURNS, TURN_STEPS = 3, 10, 5
@@ -68,7 +73,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, default=os.cpu_count())
     # This process is the one that trains; steps of a turn, 0 without turns
     parser.add_argument("--turn", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--loose", action="store_true", help=argparse.SUPPRESS)
+    for name in ("--loose", "--uncached", "--unhashed"):
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -173,38 +179,61 @@ def resuming(fresh: Sequence[float], resumed: Sequence[float]) -> tuple[str, boo
 
 
 def measure_determinism(args: argparse.Namespace) -> tuple[str, bool]:
-    turn = ("--turn", TURN_STEPS)
-    strict = Worker(args, args.out / "strict", *turn)
-    loose = Worker(args, args.out / "loose", *turn, "--loose")
+    return determinism(take_turns(args, {"strict": [], "loose": ["--loose"]}))
+
+
+def measure_hashing(args: argparse.Namespace) -> tuple[str, bool]:
+    kinds = {"hashed": ["--uncached"], "unhashed": ["--uncached", "--unhashed"]}
+    return hashing(take_turns(args, kinds))
+
+
+def take_turns(
+    args: argparse.Namespace, kinds: Mapping[str, Sequence[str]]
+) -> list[float]:
+    """Times of the first of two kinds of runs, {name: options}, over the second's."""
+    one, other = workers = [
+        Worker(args, args.out / name, "--turn", TURN_STEPS, *options)
+        for name, options in kinds.items()
+    ]
     try:
-        for worker in (strict, loose):
+        for worker in workers:
             worker.wait_for("turn")
             for _ in range(WARM_UP):
                 worker.take_turn()
         ratios = []
         for number in range(TURNS):
-            order = (strict, loose) if number % 2 else (loose, strict)
+            order = workers if number % 2 else workers[::-1]
             seconds = {worker: worker.take_turn() for worker in order}
-            ratios.append(seconds[strict] / seconds[loose])
+            ratios.append(seconds[one] / seconds[other])
     finally:
-        for worker in (strict, loose):
+        for worker in workers:
             worker.process.kill()
             worker.process.communicate()
-    return determinism(ratios)
+    return ratios
 
 
 def determinism(ratios: Sequence[float]) -> tuple[str, bool]:
     """The verdict on times of turns, strict over loose."""
+    return verdict(ratios, DETERMINISM_LIMIT)
+
+
+def hashing(ratios: Sequence[float]) -> tuple[str, bool]:
+    """The verdict on times of turns, with hashes over without."""
+    return verdict(ratios, HASHING_LIMIT)
+
+
+def verdict(ratios: Sequence[float], limit: float) -> tuple[str, bool]:
     median = statistics.median(ratios)
     line = f"{median:.3f} times ({min(ratios):.3f} to {max(ratios):.3f} in "
-    line += f"{len(ratios)} pairs; limit {DETERMINISM_LIMIT})"
-    return line, median <= DETERMINISM_LIMIT
+    line += f"{len(ratios)} pairs; limit {limit})"
+    return line, median <= limit
 
 
 MEASUREMENTS = {
     "saving": measure_saving,
     "resuming": measure_resuming,
     "determinism": measure_determinism,
+    "hashing": measure_hashing,
 }
 
 
@@ -216,6 +245,7 @@ def train_and_report(args: argparse.Namespace) -> int:
     backend.configure()
     if args.loose:
         loosen()
+    read_files(args.uncached, args.unhashed)
     import keras
 
     save, fit = checkpoint.save, keras.Model.fit
@@ -257,6 +287,16 @@ def train_and_report(args: argparse.Namespace) -> int:
     words = ["--config", config_file, "--data", args.data, "--out", args.out]
     words += ["--threads", args.threads, "--parent", os.getppid()]
     return training.main([str(word) for word in words])
+
+
+def read_files(uncached: bool, unhashed: bool) -> None:
+    """Read each sample from its files each time, or without checking their hashes."""
+    make = pipeline.Samples.__init__
+    if uncached:
+        pipeline.Samples.__init__ = functools.partialmethod(make, cache_bytes=0)
+    if unhashed:
+        pipeline.read_image = lambda path, _: prepared.read_image(path)
+        pipeline.read_label = lambda path, _: prepared.read_label(path)
 
 
 def loosen() -> None:

@@ -65,7 +65,7 @@ def _open_onnx(folder: Path, threads: int | None) -> Serve:
     names = ["class_ids", "probabilities"]
 
     def serve(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ids, probabilities = session.run(names, {"image": images})
+        ids, probabilities = map(np.asarray, session.run(names, {"image": images}))
         return ids, probabilities
 
     return serve

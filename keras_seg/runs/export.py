@@ -488,10 +488,11 @@ def _write_int8(source: Source, folder: Path) -> None:
     _write_onnx(source, folder)
     whole = folder / "float.onnx"
     (folder / "model.onnx").rename(whole)
+    calibration: Any = _Calibration(source)
     quantization.quantize_static(
         str(whole),
         str(folder / "model.onnx"),
-        _Calibration(source),
+        calibration,
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "ConvTranspose", "MaxPool", "Add", "Relu"],
         per_channel=True,

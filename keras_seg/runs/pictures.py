@@ -299,7 +299,7 @@ def legend(areas: np.ndarray | None, labels: LabelSpec, size: Size) -> np.ndarra
     texts = dict(enumerate(labels.names))
     if areas is not None:
         shares = areas / max(1, areas.sum())
-        present = np.flatnonzero(areas)
+        present = np.flatnonzero(areas).tolist()
         texts = {k: f"{texts[k]}  {_percent(shares[k])}" for k in present}
     if hidden:
         texts.pop(0, None)
@@ -391,7 +391,7 @@ class PngWriter:
             np.subtract(flat[0], above, out=filtered[0, 1:])
             np.subtract(flat[1:], flat[:-1], out=filtered[1:, 1:])
             self._above = flat[-1].copy()
-        if packed := self._packer.compress(filtered):
+        if packed := self._packer.compress(filtered.data):
             self._chunk(b"IDAT", packed)
 
     def grow(self, height: int) -> None:

@@ -466,7 +466,8 @@ class _Run:
                 painted = pictures.overlay(image, ids, labels)
                 made["overlay"] = painted
             if "probabilities" in wants:
-                made["probabilities"] = np.concatenate([band[2] for band in bands])
+                found: list[Any] = [band[2] for band in bands]
+                made["probabilities"] = np.concatenate(found)
             return size, made
 
         with ExitStack() as stack:

@@ -341,6 +341,7 @@ def test_a_large_overlay_is_the_small_one(model, folder, tmp_path, monkeypatch):
     for place in ("whole", "rows"):
         if place == "rows":
             monkeypatch.setattr(predict_files, "IN_MEMORY", 0)
+            monkeypatch.setattr(predict_files, "STRIP", 90 * 3)
             monkeypatch.setattr("keras_seg.runs.predict.BLOCK_VALUES", 4 * 90 * 7)
         predict_files.predict_files(model, [folder / "a.png"], tmp_path / place)
     whole, rows = (

@@ -39,6 +39,7 @@ DEFAULT_OUTPUTS = ("ids", "overlay")
 BATCH = 8  # pictures that the network takes at once
 BATCH_PIXELS = 1 << 21  # of them together, at the network's size
 PIXELS = 1 << 27  # of the pictures held at a time, if there are several; 400 MB
+STRIP = 1 << 21  # pixels that are drawn at a time
 IN_MEMORY = 1 << 22  # pixels of an overlay that is drawn as a whole
 
 Item = TypeVar("Item")
@@ -444,8 +445,17 @@ class _Run:
             ids[:, block.columns] = block.ids()
             if wants:
                 probabilities[:, block.columns] = np.moveaxis(block.planes, 0, -1)
-            if block.is_last:
-                yield block.rows, ids, probabilities if wants else None
+            if not block.is_last:
+                continue
+            # Fewer rows than a band of tiles, whose pictures would take as much memory
+            # as a network.
+            step = max(1, STRIP // width)
+            for top in range(0, len(ids), step):
+                part = slice(top, min(top + step, len(ids)))
+                rows = slice(
+                    block.rows.start + part.start, block.rows.start + part.stop
+                )
+                yield rows, ids[part], probabilities[part] if wants else None
 
     # A video
 

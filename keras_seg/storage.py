@@ -296,7 +296,7 @@ def without_hash(value: Mapping[str, Any]) -> dict[str, Any]:
         AttributeError: it is no object.
     """
     *others, last = value.items() or [(None, None)]
-    content = dict(others)
+    content: dict[Any, Any] = dict(others)
     digest = json_sha256(content)
     if last == (HASH, digest):
         return content

@@ -293,7 +293,8 @@ def read_files(uncached: bool, unhashed: bool) -> None:
     """Read each sample from its files each time, or without checking their hashes."""
     make = pipeline.Samples.__init__
     if uncached:
-        pipeline.Samples.__init__ = functools.partialmethod(make, cache_bytes=0)
+        initialise = functools.partialmethod(make, cache_bytes=0)
+        setattr(pipeline.Samples, "__init__", initialise)  # noqa: B010
     if unhashed:
         pipeline.read_image = lambda path, _: prepared.read_image(path)
         pipeline.read_label = lambda path, _: prepared.read_label(path)

@@ -209,7 +209,7 @@ def prepared_folder(out: Path, size: tuple[int, int], count: int) -> Path:
 
 
 def machine() -> dict[str, str]:
-    import jax
+    import jax  # pyright: ignore
     import torch
 
     found = {key: str(value) for key, value in backend.fingerprint().items()}
@@ -308,7 +308,7 @@ def wait_for_checkpoint(folder: Path, process: Any) -> None:
 
 def logits(args: argparse.Namespace) -> dict[str, Any]:
     """The largest difference between GPU and CPU, as a share of the largest logit."""
-    import jax
+    import jax  # pyright: ignore
     import numpy as np
 
     backend.start(0)
@@ -320,7 +320,7 @@ def logits(args: argparse.Namespace) -> dict[str, Any]:
         net = configuration(name, "float32", args.small).net
         size = (64, 96) if args.small else (128, 192)
         with jax.default_device(devices["cpu"]):
-            model = nets.build(name, (*size, 3), CLASSES, **net.knobs)
+            model = nets.build(name, (size[0], size[1], 3), CLASSES, **net.knobs)
             random_weights(model)
         scale = {"hourglass": 1 / 255}.get(name, 1.0)
         image = np.random.default_rng(1).uniform(0, 255, (2, *size, 3)) * scale
@@ -383,6 +383,7 @@ def loader(args: argparse.Namespace) -> dict[str, Any]:
     both = Augment(mirror=0.5, scale=(0.5, 2.0))
     threads = [1, 2] if args.small else sorted({1, 4, 8, 12, cores() - 2, cores()})
     sizes = [(64, 64)] if args.small else [(320, 320), (360, 480)]
+    rate = 0.0
     for size in sizes:
         samples = pipeline.Samples(prepared, "train", size)
         began = time.monotonic()
@@ -400,7 +401,7 @@ def loader(args: argparse.Namespace) -> dict[str, Any]:
                 normalise=False,
             )
             count, seconds = 0, 1.0 if args.small else 3.0
-            stream = iter(feed.training(0, both, 0, 10**6))
+            stream: Any = iter(feed.training(0, both, 0, 10**6))
             for _ in range(workers + 4):
                 next(stream)
             began = time.monotonic()
@@ -500,7 +501,7 @@ class Ours:
     """The network as a run trains it: `model.fit` on a batch that stays the same."""
 
     def __init__(self, config: Any, network: Any, predicts: bool = True):
-        import jax
+        import jax  # pyright: ignore
         import keras
         import numpy as np
 
@@ -537,7 +538,7 @@ class Ours:
             before = None
 
             def on_train_batch_end(self, batch, logs=None):
-                loss = logs["loss"]
+                loss = (logs or {})["loss"]
                 if self.before is not None:
                     self.before.block_until_ready()
                 self.before = loss
@@ -575,7 +576,7 @@ class Theirs:
 
         sys.path.insert(0, str(ROOT / "tests"))
         import numpy as np
-        import peers_nets
+        import peers_nets  # pyright: ignore
 
         self.torch = torch
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -626,13 +627,14 @@ class Theirs:
 
     def train(self, steps: int) -> float:
         self.module.train()
+        began = 0.0
         for step in range(steps + 1):
             if step == 1:
                 self.wait()
                 began = time.perf_counter()
             self.optimizer.zero_grad(set_to_none=True)
             with self.mixed():
-                loss = self.loss(self.image, self.label)
+                loss: Any = self.loss(self.image, self.label)
             loss.backward()
             self.optimizer.step()
         self.wait()

@@ -206,6 +206,7 @@ class Task:
         if done is not None:
             validation = run_folder.read_metrics(done) or {}
             metrics = self._evaluation(done) if self.evaluates else validation
+            assert metrics is not None  # `find_done` saw it
             if metrics["classes"] != list(self.execution.prepared.labels.names):
                 raise StorageError(
                     f"The scores in {done} are of other classes than its data. "

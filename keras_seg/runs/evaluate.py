@@ -165,7 +165,7 @@ class Network:
         The host sends a quarter of the bytes and is spared the arithmetic. The bits
         are those of `preprocess.apply`.
         """
-        import jax
+        import jax  # pyright: ignore
 
         # What each of 256 levels becomes in each channel. XLA would make a division a
         # product with the reciprocal, which has other bits.
@@ -196,7 +196,9 @@ class Network:
             if backend.name() == "jax":
                 # The optimizer there takes all of its variables in every step. It is
                 # given the gradient 0 for these (`optimizers`).
-                layer.gamma.trainable = layer.beta.trainable = True
+                for variable in (layer.gamma, layer.beta):
+                    if variable is not None:
+                        variable.trainable = True
         if changed:
             self.net.make_train_function(force=True)
 
@@ -220,7 +222,7 @@ def forward(model: Any) -> Callable[[Any], Any]:
     """The model's prediction of a batch, compiled, with the weights of each call."""
     if backend.name() != "jax":
         return model.predict_on_batch
-    import jax
+    import jax  # pyright: ignore
 
     # Keras' own assigns every weight anew after each call, and waits for the result
     @jax.jit

@@ -423,7 +423,7 @@ def _py_dataset(
 
         def __iter__(self):
             self.number += 1
-            return iter(epoch(self.number - 1))
+            yield from epoch(self.number - 1)
 
     return Epochs()
 

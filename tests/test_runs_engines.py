@@ -3,6 +3,7 @@
 import json
 import time
 
+import miniatures
 import pytest
 
 from keras_seg import storage
@@ -11,6 +12,8 @@ from keras_seg.errors import StorageError, UsageError
 from keras_seg.runs import checkpoint, engines, export, fastest
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs.engines import ENGINES, Engine
+
+DATA = {"dataset": "shapes", "classes": ["a", "b"], "manifest": "0" * 64}
 
 
 def test_an_engine_opens_its_formats_only(tmp_path):
@@ -42,10 +45,11 @@ def test_a_damaged_model_is_named(name, tmp_path):
 def run(tmp_path):
     """A run whose best weights are none; only its identity and step count here."""
     config = to_dict(Config(net="icnet", data={"size": (32, 64)}, steps=1))
-    identity = {"format": 2, "config": config, "data": {"classes": ["a", "b"]}}
+    identity = {"format": 2, "config": config, "data": DATA}
     identity = json.loads(json.dumps(identity))
     checkpoint.save(tmp_path / "run" / "best", 7, {}, identity, 1)
-    storage.write_json(tmp_path / "run" / "metrics.json", {"step": 7})
+    scores = miniatures.scores(0.5) | {"step": 7}
+    storage.write_json(tmp_path / "run" / "metrics.json", scores)
     return tmp_path / "run"
 
 
@@ -73,7 +77,8 @@ def measured(run, monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         step = storage.read_json(run / "metrics.json")["step"]
         identity = run_folder.load_best(run)[1]
-        record = {"run": identity, "step": step, "format": format}
+        record = {"run": identity, "step": step, "format": format, "size": [32, 64]}
+        record["check"] = {"images": 1, "largest_difference": 0.0}
         storage.write_json(folder / "export.json", record)
         return folder
 
@@ -105,7 +110,8 @@ def test_other_weights_or_another_machine_are_measured_anew(run, measured, monke
     opened, native, milliseconds = measured
     fastest.choose(run, "auto", native)
     milliseconds["quick"] = 30
-    storage.write_json(run / "metrics.json", {"step": 8})
+    scores = miniatures.scores(0.5) | {"step": 8}
+    storage.write_json(run / "metrics.json", scores)
     assert fastest.choose(run, "auto", native) is None  # Keras itself
     monkeypatch.setattr(fastest.backend, "processor", lambda: "another one")
     milliseconds["quick"] = 0

@@ -234,8 +234,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     found = storage.read_json(path, way_out, _RECORD)
     with storage.damage_named(path, "It is no record of an export.", way_out):
         height, width = found["size"]
-        f"{height:d} {width:d} {found['check']['images']:d}"
-        f"{found['check']['largest_difference']:.2g}"
+        check = found["check"]
+        apart = check["miou_loss" if "miou_loss" in check else "largest_difference"]
+        f"{height:d} {width:d} {check['images']:d} {apart:.2g}"
     return found
 
 

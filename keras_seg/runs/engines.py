@@ -72,7 +72,7 @@ def _open_onnx(folder: Path, threads: int | None) -> Serve:
 
 
 def _open_openvino(folder: Path, threads: int | None) -> Serve:
-    import openvino
+    import openvino  # pyright: ignore
 
     path = folder / "model.xml"
     if not path.is_file():

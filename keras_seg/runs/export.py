@@ -458,7 +458,7 @@ def _write_onnx(source: Source, folder: Path) -> None:
 
 
 def _write_openvino(source: Source, folder: Path) -> None:
-    import openvino
+    import openvino  # pyright: ignore
 
     _write_onnx(source, folder)
     model = openvino.convert_model(folder / "model.onnx")

@@ -24,7 +24,8 @@ def trainings(out, gains):
         ids = tuple(f"image{k}" for k in range(24))
         path = folder.per_image_file(place, None)
         folder.write_per_image(path, folder.PerImage(ids, *counts))
-        record = {"split": "val", "parameters": {"trainable": 9}}
+        record = {"split": "val", "parameters": {"trainable": 9}, "step": 1}
+        record |= {"images": 24, "classes": ["a", "b", "c", "d"]}
         record |= metrics.scores(confusions.sum(axis=0), None)
         storage.write_json(place / "metrics.json", record)
 

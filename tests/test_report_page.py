@@ -87,6 +87,7 @@ def done(folder, arm, confusion, seed=0, minutes=2.0, **more):
         prediction=np.where(label == 1, 2, 0).astype(np.uint8),
     )
     values = {"step": 40, "split": "val", "parameters": {"all": 1240000}}
+    values |= {"images": 3, "classes": list(CONTEXT.names)}
     values["parameters"]["trainable"] = 1234567
     values |= metrics.scores(np.array(confusion), None) | more
     values["summary"]["precision_micro_fg"] = None
@@ -850,7 +851,8 @@ def every_kind(tmp_path_factory):
         place = run_folder.evaluation_file(run.run, "test")  # of W1
         place.parent.mkdir()
         found = metrics.scores(images * np.array(POOR), None)
-        storage.write_json(place, {"split": "test", "full_size": False, **found})
+        found |= {"split": "test", "full_size": False, "manifest": "9f"}
+        storage.write_json(place, {**run.metrics, **found})
         counts = np.stack([metrics.image_counts(np.array(POOR))] * images, axis=1)
         ids = tuple(f"test{k}" for k in range(images))
         path = run_folder.per_image_file(run.run, "test")

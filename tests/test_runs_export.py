@@ -291,7 +291,9 @@ def test_what_a_killed_export_left_is_put_in_order(exports, runs, tmp_path):
     (stage / "new").mkdir(parents=True)
     (stage / "old").mkdir()
     (stage / storage._OWNER).touch()
-    record = {"run": "another's"}
+    check = {"images": 1, "largest_difference": 0.0}
+    record = exporting.read_record(exports["direct"]) | {"check": check}
+    record["run"] = record["run"] | {"data": record["run"]["data"] | {"manifest": "9"}}
     (stage / "old" / exporting.RECORD).write_text(json.dumps(record))
     with pytest.raises(UsageError, match="an export of another run"):
         export(runs["direct"], out, threads=2)

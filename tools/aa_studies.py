@@ -57,7 +57,10 @@ def train(config: Config, data: Prepared, out: Path, seeds: int) -> Iterator[Arm
             place.mkdir(parents=True, exist_ok=True)
             found = _train_one(run, seed)
             folder.write_per_image(folder.per_image_file(place, None), found.counts)
-            record = {"split": "val", "parameters": run.network.parameters}
+            record = {"step": config.steps, "split": "val"}
+            record |= {"images": len(found.counts.ids)}
+            record |= {"classes": list(data.labels.names)}
+            record |= {"parameters": run.network.parameters}
             record |= metrics.scores(found.confusion, data.scored_ids)
             storage.write_json(place / "metrics.json", record)
         read = folder.read_metrics(place)

@@ -155,11 +155,12 @@ def _read(file: Path, levels: tuple[int, int] | None) -> np.ndarray:
         )
     _check_end(file)
     # OpenCV decodes into 3 bytes a pixel; Pillow would need 7 until it is an array.
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imread(str(file), flags)
     if image is None:
         raise DataError(f"{file} is damaged (it cannot be decoded).")
-    return _turned(image, _header(file)[1])
+    # A view of BGR: OpenCV would hold the picture twice to exchange red and blue.
+    return _turned(image[..., ::-1], _header(file)[1])
 
 
 def _check_end(file: Path) -> None:

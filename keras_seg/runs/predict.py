@@ -527,15 +527,20 @@ def load(
     places = [run] if isinstance(run, str | PathLike) else list(run)
     if not places:
         raise UsageError("No run is named.")
+    where = None if data is None else Path(data)
+    is_own_size = size is None and scale is None  # else that network is not needed
     members = [
-        _load(Path(place), None if data is None else Path(data), engine, threads)
-        for place in places
+        _load(Path(place), where, engine, threads, is_own_size) for place in places
     ]
     return Predictor(members, options)
 
 
 def _load(
-    place: Path, data: Path | None, engine: str | None, threads: int | None
+    place: Path,
+    data: Path | None,
+    engine: str | None,
+    threads: int | None,
+    is_own_size: bool,
 ) -> Member:
     if place.is_file() and (place.parent / export.RECORD).is_file():
         place = place.parent  # model.onnx itself was named
@@ -556,7 +561,7 @@ def _load(
     if threads is not None and backend.name() == "tensorflow":
         backend.set_threads(threads)
     if engine in (None, engines.NATIVE):
-        return _load_run(folder, data)
+        return _load_run(folder, data, is_own_size)
 
     def native() -> Callable[[np.ndarray], object]:
         member = _load_run(folder, data)
@@ -564,11 +569,11 @@ def _load(
 
     chosen = fastest.choose(folder, engine, native, data, threads)
     if chosen is None:
-        return _load_run(folder, data)
+        return _load_run(folder, data, is_own_size)
     return _load_export(chosen.folder, chosen.engine, threads)
 
 
-def _load_run(folder: Path, data: Path | None) -> Member:
+def _load_run(folder: Path, data: Path | None, is_own_size: bool = True) -> Member:
     arrays, identity = run_folder.load_best(folder)
     config = from_dict(identity["config"])
     backend.configure()
@@ -610,7 +615,8 @@ def _load_run(folder: Path, data: Path | None) -> Member:
             weights = network.direct_weights(prepared)
         return lambda images: network.logits(images, weights)
 
-    at(config.data.size)  # what is wrong with the run is said by `load`
+    if is_own_size:  # what is wrong with the run is said by `load`
+        at(config.data.size)
     stride = nets.input_stride(config.net.name, **config.net.knobs)
     weights = _weights(identity, (run_folder.read_metrics(folder) or {}).get("step"))
     levels = run_folder.read_levels(folder)

@@ -412,6 +412,7 @@ def test_a_process_of_an_arm_gets_what_the_request_says(shapes, tmp_path, monkey
         net="icnet",
         stage="filters",
         data=shapes,
+        seeds=1,
         threads=3,
         allow_inexact=True,
         size=(32, 64),
@@ -548,7 +549,9 @@ def test_the_header_says_what_is_about_to_run(shapes, tmp_path, monkeypatch):
 
 def test_arms_that_share_a_training_are_counted_once(tmp_path, shapes, monkeypatch):
     monkeypatch.setattr(estimate, "machine_speed", lambda: 20.0)
-    request = Request(net="icnet", stage="weighting", data=shapes, out=tmp_path)
+    request = Request(
+        net="icnet", stage="weighting", seeds=1, data=shapes, out=tmp_path
+    )
     study, prepared = studies.find(request)
     (part,) = studies.choose(request, study, prepared)
     where = studies.make_execution(request, study, part.net, prepared)
@@ -689,7 +692,8 @@ def test_a_folder_may_be_named_like_an_option(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "local", Process)
     monkeypatch.setattr(studies, "write_report", lambda *_: Path("report.html"))
     monkeypatch.chdir(tmp_path)
-    words = ["--net", "icnet", "--stage", "filters", "--data", str(shapes), "--out=-x"]
+    words = ["--net", "icnet", "--stage", "filters", "--data", str(shapes)]
+    words += ["--seeds", "1", "--out=-x"]
     studies.run(studies.parse(words, "run.py"))
     assert (tmp_path / "-x" / "body_parts" / "icnet" / "journal.jsonl").is_file()
     parsed = [words[words.index("--out") + 1] for words in commands]

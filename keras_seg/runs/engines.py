@@ -174,12 +174,12 @@ def open_export(
     if not able:
         raise UsageError(f"{folder} has the format {format!r}, which nothing opens.")
     name = able[0] if engine in (None, AUTO) else engine
-    chosen = check(name)
-    if name not in able:
+    if name in ENGINES and name not in able:
         raise UsageError(
             f"The engine {name} does not open {folder}, which has the format {format}. "
             f"That is for {' or '.join(able)}."
         )
+    chosen = check(name)
     try:
         return chosen.open(folder, threads)
     except (ImportError, KerasSegError):

@@ -350,10 +350,18 @@ UNUSED = "load_model|load_weights|get_file|urlretrieve|extractall|deserialize"
 UNUSED += r"|model_from_json|model_from_config|unpack_archive|yaml\.load"
 
 
+# What is called all the same: a download that is checked by its hash and not unpacked,
+# and the export of a run in Keras' format, in safe mode (the canaries below)
+CALLED = {("imagenet.py", "get_file"), ("engines.py", "load_model")}
+
+
 def test_no_loader_that_runs_what_a_file_says_is_called():
+    found = set()
     for folder in ("keras_seg", "tools", "datasets", "ablations"):
         for path in (ROOT / folder).rglob("*.py"):
-            assert not re.search(rf"\b({UNUSED})\(", path.read_text()), path
+            calls = re.findall(rf"\b({UNUSED})\(", path.read_text())
+            found |= {(path.name, call) for call in calls}
+    assert found <= CALLED
 
 
 # Keras' own formats: three canaries of what its older versions let through

@@ -116,10 +116,8 @@ def predict_files(
             for folder in {path.parent for t in tasks for path in t.targets.values()}:
                 storage.sweep(folder)
         done = _begin(out, journal, tasks, record, force)
-        todo = [task for task in tasks if task.name not in done]
-        if shard is not None:
-            todo = [t for n, t in enumerate(tasks) if n % shard[1] == shard[0] - 1]
-            todo = [task for task in todo if task.name not in done]
+        share = tasks if shard is None else tasks[shard[0] - 1 :: shard[1]]
+        todo = [task for task in share if task.name not in done]
         _check_changed(tasks, done)
         run = _Run(predictor, outputs, legend, batch, workers, journal)
         predicted, errors = run.all(todo)

@@ -398,7 +398,7 @@ def run(request: Request) -> Outcome:
                 if line := best_so_far(found, report):
                     command_line.note(line)
             asked = [result for result in found if result.stage in part.stages]
-            said += answers(request, study, execution, asked)
+            said += answers(request, study, execution, found, asked)
         results += asked
     if not request.is_comparison:
         return Outcome(results, report, said)
@@ -406,7 +406,8 @@ def run(request: Request) -> Outcome:
     results = [compare(study, results)]
     with execution.locked():
         report = write_report(request, study, execution, results)
-        return Outcome(results, report, answers(request, study, execution, results))
+        said = answers(request, study, execution, results, results)
+        return Outcome(results, report, said)
 
 
 # What is asked for
@@ -847,7 +848,7 @@ def write_report(
     results: Sequence[StageResult],
 ) -> Path:
     """report.html, report.md, figures and tables of all stages that have results."""
-    facts, results = _context(request, study, execution, results)
+    facts = _context(request, study, execution, results)
     from keras_seg.report import page
 
     folder, title = execution.folder, study.title
@@ -859,15 +860,23 @@ def answers(
     study: Study,
     execution: runner.Execution,
     results: Sequence[StageResult],
+    asked: Sequence[StageResult],
 ) -> list[Answer]:
-    """What the report says first of each stage with a winner, and its next steps."""
-    facts, results = _context(request, study, execution, results)
+    """What the report says first of each stage with a winner, and its next steps.
+
+    Args:
+        results: all stages of the report, which claims may name.
+        asked: those that are answered.
+    """
+    facts = _context(request, study, execution, results)
     from keras_seg.report import page
 
+    others = {result.stage.name: result for result in results}
+    names = {result.stage.name for result in asked}
     return [
-        Answer(page.answer(result, facts), facts.next_steps[result.stage.name])
+        Answer(page.answer(result, facts, others), facts.next_steps[result.stage.name])
         for result in results
-        if result.winner is not None
+        if result.winner is not None and result.stage.name in names
     ]
 
 
@@ -876,8 +885,8 @@ def _context(
     study: Study,
     execution: runner.Execution,
     results: Sequence[StageResult],
-) -> "tuple[Context, Sequence[StageResult]]":
-    """The context of a report, and the results as they stand in it."""
+) -> "Context":
+    """The context of a report on the results."""
     training.import_backend()
     from keras_seg.report import context
 
@@ -895,7 +904,7 @@ def _context(
         },
         is_own=is_own,
     )
-    facts = dataclasses.replace(
+    return dataclasses.replace(
         facts,
         next_steps={
             result.stage.name: list(next_steps(request, study, execution, result))
@@ -903,7 +912,6 @@ def _context(
             if result.winner is not None
         },
     )
-    return facts, results
 
 
 def _is_own(request: Request, results: Sequence[StageResult]) -> bool:

@@ -1169,3 +1169,21 @@ def test_arms_of_different_environments_are_said_so(tmp_path):
     storage.write_json(runs[1].run / "environment.json", record)
     said = answer(stage_of(runs))
     assert "The arms were not trained in one environment (cpu and threads" in said
+
+
+def test_the_answer_knows_the_other_stages_that_claims_name(tmp_path):
+    of_text = claim("the long one is better", "long/winner > normal")
+    stages = {
+        "weighting": stage_of([done(tmp_path, ARM, POOR)], claims=(of_text,)),
+        "long": stage_of(
+            [done(tmp_path / "long", replace(ARM, name="winner"), GOOD)], "long"
+        ),
+    }
+
+    alone, said = (
+        report.answer(stages["weighting"], CONTEXT, others) for others in ({}, stages)
+    )
+
+    assert "“the long one is better” was not run." in alone
+    assert "was not run" not in said
+    assert "“the long one is better”" in said

@@ -258,9 +258,14 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
     return blocks + _files(view, folder) + _export(view, folder)
 
 
-def answer(result: StageResult, context: Context) -> str:
-    """The verdict on a stage as it opens its report, in one line."""
-    view = StageView(result, context)
+def answer(
+    result: StageResult, context: Context, others: Mapping[str, StageResult]
+) -> str:
+    """The verdict on a stage as it opens its report, in one line.
+
+    `others` is {name: stage} of all in the report, which claims may name.
+    """
+    view = StageView(result, context, others)
     found = verdict(view, findings(view))
     return f"{found.lead} {found.text}"
 

@@ -120,6 +120,20 @@ def test_other_weights_or_another_machine_are_measured_anew(run, measured, monke
     assert len(storage.read_json(run / "export" / "engines.json")) == 2
 
 
+def test_eight_bits_of_earlier_weights_are_not_used(run, measured):
+    _, native, _ = measured
+    fastest.ENGINES["onnxruntime"] = fastest.ENGINES["quick"]
+    export.export(run, "onnx-int8")
+    measured_names = []
+    for step in (7, 8):
+        scores = miniatures.scores(0.5) | {"step": step}
+        storage.write_json(run / "metrics.json", scores)
+        fastest.choose(run, "auto", native)
+        (record,) = storage.read_json(run / "export" / "engines.json").values()
+        measured_names.append(set(record["ms_per_image"]))
+    assert measured_names[0] - measured_names[1] == {"onnxruntime int8"}
+
+
 def test_a_named_engine_is_not_measured(run, measured):
     opened, native, _ = measured
     choice = fastest.choose(run, "slow", native)

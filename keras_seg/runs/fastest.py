@@ -74,7 +74,7 @@ def choose(
     if folder is None:
         return None
     opener = name.removesuffix(INT8)
-    if not (run / "export" / folder).is_dir():
+    if not export.is_current(run / "export" / folder, run):
         return Choice(opener, _exported(run, opener, data, threads))
     return Choice(opener, run / "export" / folder)
 
@@ -105,8 +105,9 @@ def _measure(
             note(f"engine: {name} is left out. {error}")
             continue
         exports[name] = folder.name
-        if name == "onnxruntime" and (run / "export" / "onnx-int8").is_dir():
-            served[name + INT8] = engine.open(run / "export" / "onnx-int8", threads)
+        int8 = run / "export" / "onnx-int8"
+        if name == "onnxruntime" and export.is_current(int8, run):
+            served[name + INT8] = engine.open(int8, threads)
             exports[name + INT8] = "onnx-int8"
     times: dict[str, list[float]] = {name: [] for name in served}
     for number in range(ROUNDS + 1):  # the first warms up

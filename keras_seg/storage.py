@@ -394,7 +394,7 @@ def lock(
 
     Where the block raises and nothing was put into a folder made here, the folder is
     removed again. The lock ends with the process, however that ends; on file systems
-    without locks a claim takes its place (`_claim`).
+    without locks a claim takes its place (`_Claim`).
 
     Args:
         folder: is held.

@@ -164,6 +164,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         with 129, so that context managers clean up; `--help` leaves with 0.
     """
     previous = _handle_signals()
+    _open_closed_streams()
     _warn_of_another_checkout()
     try:
         return main(sys.argv[1:] if argv is None else argv) or 0
@@ -194,6 +195,20 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _open_closed_streams() -> None:
+    """Lead closed standard streams nowhere: else the next files get their numbers.
+
+    Whatever writes to stderr then, a library or a process of ours, would spoil them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:  # closed; the lowest number that is free is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, closefd=False))
 
 
 def _warn_of_another_checkout() -> None:

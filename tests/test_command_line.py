@@ -275,6 +275,36 @@ def test_a_terminal_that_went_away_is_no_error(kind, error, monkeypatch):
     command_line.Line().show("nor that", final=True)
 
 
+CLOSED = """
+import subprocess, sys
+from keras_seg import backend, command_line
+def main(argv):
+    with open("result.txt", "w") as file:
+        command_line.note("begun")
+        with backend._stderr_closed():
+            print("to nowhere")
+        subprocess.run([sys.executable, "-c", "import os; os.write(2, b'a child')"])
+        file.write(f"{file.fileno()}")
+sys.exit(command_line.run(main, []))
+"""
+
+
+@pytest.mark.parametrize("how", ["<&- >&- 2>&-", "2>&-"])
+def test_closed_streams_end_nothing_and_no_file_takes_their_place(how, tmp_path):
+    """Closed streams lend their numbers to no file."""
+    (tmp_path / "script.py").write_text(CLOSED)
+    command = f"{sys.executable} script.py {how}"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(command_line.__file__).parents[1]),
+    }
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, timeout=60
+    )
+    assert done.returncode == 0
+    assert int((tmp_path / "result.txt").read_text()) > 2
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(7.4, "7 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (59.6, "1 min 00 s")]

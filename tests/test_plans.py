@@ -722,6 +722,22 @@ def test_what_no_document_claims_is_ours():
     assert segnet == ["miou", "pixel_accuracy", "f1_macro", "train_val_gap"]
 
 
+def test_what_is_said_not_to_change_is_not_expected_to():
+    """ "does not raise" holds where there is no difference either."""
+    found = {
+        claim.text: claim.expected
+        for study in STUDIES.values()
+        for plan in study.plans.values()
+        for stage in plan.stages
+        for claim in stage.claims
+        if re.search(r"\bdo(es)? not\b|\bworth\b", claim.text)
+    }
+    assert {"W1 does not raise mIoU", "a schedule and more epochs do not help"} <= {
+        *found
+    }
+    assert set(found.values()) <= {"not higher", "not lower", "same"}
+
+
 def test_pixels_against_images_is_what_the_stage_compares():
     """Without the baseline, which VOC07 does not choose between the two."""
     study = STUDIES["voc2007"]

@@ -244,6 +244,21 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        path: of report.html.
+        answers: {stage: its answer} of those with a winner.
+        left_out: what it lacks because a file is damaged, in sentences.
+    """
+
+    path: Path = Path()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a request came to.
 
@@ -376,13 +391,13 @@ def run(request: Request) -> Outcome:
     check_own_size(request, study, parts, prepared)
     if prepared is None:
         prepared = make_synthetic_humans()
-    results, report, said = [], Path(), []
+    results, path, said = [], Path(), []
     for part in parts:
         execution = make_execution(request, study, part.net, prepared)
         with execution.locked():
             for line in header(request, study, part, execution, seconds):
                 command_line.note(line)
-            found: list[StageResult] = []
+            found, report = [], Report()
             if request.shard is not None:
                 results.append(share(request, part, execution))
                 continue
@@ -395,19 +410,19 @@ def run(request: Request) -> Outcome:
                 after_each=request.scale != "smoke",
             ):
                 report = write_report(request, study, execution, found)
-                if line := best_so_far(found, report):
+                if line := best_so_far(found, report.path):
                     command_line.note(line)
             asked = [result for result in found if result.stage in part.stages]
-            said += answers(request, study, execution, found, asked)
+            said += told(report, asked)
+            path = report.path
         results += asked
     if not request.is_comparison:
-        return Outcome(results, report, said)
+        return Outcome(results, path, said)
     execution = make_execution(request, study, COMPARE, prepared)
     results = [compare(study, results)]
     with execution.locked():
         report = write_report(request, study, execution, results)
-        said = answers(request, study, execution, results, results)
-        return Outcome(results, report, said)
+        return Outcome(results, report.path, told(report, results))
 
 
 # What is asked for
@@ -846,38 +861,26 @@ def write_report(
     study: Study,
     execution: runner.Execution,
     results: Sequence[StageResult],
-) -> Path:
+) -> Report:
     """report.html, report.md, figures and tables of all stages that have results."""
     facts = _context(request, study, execution, results)
     from keras_seg.report import page
 
     folder, title = execution.folder, study.title
-    return page.write(folder, title=title, stages=results, context=facts)
+    written = page.write(folder, title=title, stages=results, context=facts)
+    answers = {
+        stage: Answer(written.answers[stage], steps)
+        for stage, steps in facts.next_steps.items()
+    }
+    return Report(written.path, answers, written.left_out)
 
 
-def answers(
-    request: Request,
-    study: Study,
-    execution: runner.Execution,
-    results: Sequence[StageResult],
-    asked: Sequence[StageResult],
-) -> list[Answer]:
-    """What the report says first of each stage with a winner, and its next steps.
-
-    Args:
-        results: all stages of the report, which claims may name.
-        asked: those that are answered.
-    """
-    facts = _context(request, study, execution, results)
-    from keras_seg.report import page
-
-    others = {result.stage.name: result for result in results}
+def told(report: Report, asked: Sequence[StageResult]) -> list[Answer]:
+    """The answers to what was asked; what a report lacks is said on the console."""
+    for line in report.left_out:
+        command_line.note(f"warning: {line}")
     names = {result.stage.name for result in asked}
-    return [
-        Answer(page.answer(result, facts, others), facts.next_steps[result.stage.name])
-        for result in results
-        if result.winner is not None and result.stage.name in names
-    ]
+    return [answer for stage, answer in report.answers.items() if stage in names]
 
 
 def _context(

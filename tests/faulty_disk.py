@@ -305,7 +305,7 @@ def stage_words(place: Path, root: Path) -> tuple[Callable, list]:
     def report(request, study, execution, results):
         states = [result.state for stage in results for result in stage.results]
         storage.write_file(execution.folder / "report.md", f"{states}")
-        return execution.folder / "report.md"
+        return study.Report(execution.folder / "report.md")
 
     study.write_report, executors.local = report, Forked
     words = ["--study", place / "faulty.py", "--stage", "width", "--threads", 2]

@@ -19,6 +19,7 @@ from test_report_page import (
 from keras_seg import plots
 from keras_seg.ablation.protocol import Arm, claim
 from keras_seg.data.prepared import open_prepared
+from keras_seg.errors import StorageError
 from keras_seg.report import charts, disputed, tables, wording
 from keras_seg.report import page as report
 from keras_seg.report.blocks import Pictures
@@ -120,8 +121,57 @@ def test_the_worst_the_best_and_the_most_disputed(stage, own, prepared):
 def test_without_the_data_or_the_predictions_there_are_no_such_images(stage, own):
     assert disputed.blocks(StageView(stage, replace(own, prepared=None))) == []
     for result in stage.results:
-        (result.run / folder.PREDICTIONS).write_bytes(b"damaged")
-    assert disputed.blocks(StageView(stage, own)) == []
+        (result.run / folder.PREDICTIONS).unlink()
+    view = StageView(stage, own)
+    assert disputed.blocks(view) == []
+    assert view.left_out == []
+
+
+def test_a_report_says_what_it_lacks_because_a_file_is_damaged(
+    stage, own, tmp_path, monkeypatch
+):
+    leave_undrawn(monkeypatch)
+    plain, wide = (result.run for result in stage.results)
+    whole = report.write(tmp_path, title="Which?", stages=[stage], context=own)
+    assert whole.left_out == []
+    spoilt = {
+        wide / "samples.npz": "No pictures: ",
+        plain / folder.PREDICTIONS: "No disputed images: ",
+        plain / "per_image.npz": "No interval: ",
+    }
+    for path in spoilt:
+        path.write_bytes(path.read_bytes()[:-30])
+
+    done = report.write(tmp_path, title="Which?", stages=[stage], context=own)
+
+    page = Page(done.path.read_text())
+    for path, what in spoilt.items():
+        expected = f"{what}{path} is damaged. "
+        assert [line for line in done.left_out if line.startswith(expected)]
+        assert any(text.startswith(expected) for text in page.texts)
+    assert len(done.left_out) == 4  # without its counts no image is disputed either
+    assert done.answers.keys() == {"weighting"}
+    assert done.answers["weighting"].startswith("Wide")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("image", lambda image: image[:, :-1]),
+        ("label", lambda label: label[:-1]),
+        ("prediction", lambda prediction: prediction.astype(np.int32)),
+        ("ids", lambda ids: ids[0]),
+    ],
+)
+def test_pictures_that_no_run_writes_are_damage(name, change, stage):
+    path = stage.results[0].run / "samples.npz"
+    arrays = dict(np.load(path))
+    before = folder.read_samples(path.parent)
+    assert before is not None
+    assert before["ids"] == arrays["ids"].tolist()
+    np.savez(path, **{**arrays, name: change(arrays[name])})
+    with pytest.raises(StorageError, match="samples.npz is damaged. It holds no pict"):
+        folder.read_samples(path.parent)
 
 
 def test_what_a_score_costs(stage, own):
@@ -147,8 +197,8 @@ def test_the_report_of_an_own_question_speaks_of_no_document(
 ):
     leave_undrawn(monkeypatch)
     stage = replace(stage, stage=replace(stage.stage, claims=claims))
-    path = report.write(tmp_path, title="Which?", stages=[stage], context=own)
-    page = Page(path.read_text())
+    done = report.write(tmp_path, title="Which?", stages=[stage], context=own)
+    page = Page(done.path.read_text())
     shown = " ".join([*page.texts, *page.folded])
     assert "width helps" in shown or not claims
     for word in ("ocument", "published", ", scale", "thesis", "CLOTH"):
@@ -160,8 +210,8 @@ def test_next_steps_and_files_are_in_the_report(stage, own, tmp_path, monkeypatc
     leave_undrawn(monkeypatch)
     for name in ("config.json", "log.txt"):
         (stage.results[1].run / name).write_text("{}")
-    path = report.write(tmp_path, title="Which?", stages=[stage], context=own)
-    page = Page(path.read_text())
+    done = report.write(tmp_path, title="Which?", stages=[stage], context=own)
+    page = Page(done.path.read_text())
     assert any("keras-seg export runs/a 'b c'" in text for text in page.folded)
     links = [a for a in page.addresses if not a.startswith(("data:", "#"))]
     assert links == [

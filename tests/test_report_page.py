@@ -162,8 +162,8 @@ class Page(html.parser.HTMLParser):
 def written_page(folder, stages, given=CONTEXT):
     """The page of these stages, or of one, written to `folder`."""
     stages = [stages] if isinstance(stages, StageResult) else stages
-    path = report.write(folder, title="Body & parts", stages=stages, context=given)
-    return Page(path.read_text())
+    done = report.write(folder, title="Body & parts", stages=stages, context=given)
+    return Page(done.path.read_text())
 
 
 def read_csv(path):
@@ -1171,17 +1171,18 @@ def test_arms_of_different_environments_are_said_so(tmp_path):
     assert "The arms were not trained in one environment (cpu and threads" in said
 
 
-def test_the_answer_knows_the_other_stages_that_claims_name(tmp_path):
+def test_the_answer_knows_the_other_stages_that_claims_name(tmp_path, undrawn):
     of_text = claim("the long one is better", "long/winner > normal")
-    stages = {
-        "weighting": stage_of([done(tmp_path, ARM, POOR)], claims=(of_text,)),
-        "long": stage_of(
-            [done(tmp_path / "long", replace(ARM, name="winner"), GOOD)], "long"
-        ),
-    }
+    stages = [
+        stage_of([done(tmp_path, ARM, POOR)], claims=(of_text,)),
+        stage_of([done(tmp_path / "long", replace(ARM, name="winner"), GOOD)], "long"),
+    ]
 
     alone, said = (
-        report.answer(stages["weighting"], CONTEXT, others) for others in ({}, stages)
+        report.write(tmp_path, title="A", stages=some, context=CONTEXT).answers[
+            "weighting"
+        ]
+        for some in (stages[:1], stages)
     )
 
     assert "“the long one is better” was not run." in alone

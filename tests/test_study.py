@@ -221,7 +221,9 @@ def test_published_numbers_stand_only_beside_the_documents_runs(
     own_data, changes, facts, reason, body, shapes, tmp_path, monkeypatch
 ):
     written = {}
-    monkeypatch.setattr(page, "write", lambda _, **given: written.update(given))
+    monkeypatch.setattr(
+        page, "write", lambda _, **given: written.update(given) or page.Written(_)
+    )
     plan = body.plans["icnet"]
     stage = dataclasses.replace(plan.stage("filters"), full_size=True)
     facts = dataclasses.replace(shapes_facts(shapes), **facts)
@@ -371,7 +373,7 @@ def test_a_comparison_shows_the_network_that_failed(body, shapes, tmp_path):
     assert found.start.startswith("icnet: Starts from a icnet. segnet_basic: Starts")
     request = Request(stage="compare", scale="smoke", out=tmp_path)
     where = studies.make_execution(request, body, "compare", open_prepared(shapes))
-    report = studies.write_report(request, body, where, [found]).read_text()
+    report = studies.write_report(request, body, where, [found]).path.read_text()
     assert all(f"diverged: The loss of {net} is nan" in report for net in body.compare)
     with pytest.raises(ArmsFailedError, match=r"icnet \(diverged\), segnet_basic"):
         studies.check_failures([found])
@@ -690,7 +692,7 @@ def test_a_folder_may_be_named_like_an_option(shapes, tmp_path, monkeypatch):
             return 4
 
     monkeypatch.setattr(executors, "local", Process)
-    monkeypatch.setattr(studies, "write_report", lambda *_: Path("report.html"))
+    monkeypatch.setattr(studies, "write_report", lambda *_: studies.Report())
     monkeypatch.chdir(tmp_path)
     words = ["--net", "icnet", "--stage", "filters", "--data", str(shapes)]
     words += ["--seeds", "1", "--out=-x"]

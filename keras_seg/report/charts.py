@@ -3,14 +3,14 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from keras_seg import plots, storage
+from keras_seg import plots
 from keras_seg.plots import COLOURS, DASHES, MUTED, RULE, TICK_CHARACTERS, Rows
 from keras_seg.report import scores, wording
 from keras_seg.report.blocks import (
@@ -290,7 +290,8 @@ def _pictures(view: StageView, panel: Panel, split: str) -> Pictures | None:
     samples = {}
     for arm, label in panel.drawn.items():
         for run in scores.done(view.result, arm)[:1]:
-            if (found := _read_samples(run.run, split)) is not None:
+            read = partial(folder.read_samples, run.run, split)
+            if (found := view.read("pictures", read)) is not None:
                 samples[label] = found
     if not samples:
         return None
@@ -314,15 +315,6 @@ def _pictures(view: StageView, panel: Panel, split: str) -> Pictures | None:
         overlay=True,
         background=view.palette[0] if plots.has_background(names) else None,
     )
-
-
-def _read_samples(run: Path, split: str) -> dict[str, np.ndarray] | None:
-    """The samples of a run; None where there are none, or they cannot be read."""
-    try:
-        arrays = storage.read_arrays(folder.samples_file(run, split))
-        return {key: arrays[key] for key in ("ids", "image", "label", "prediction")}
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def sheets(view: StageView) -> list:

@@ -5,10 +5,11 @@ has. The predictions are those that runs keep (predictions.npz).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
-from keras_seg import plots, storage
+from keras_seg import plots
 from keras_seg.data.pipeline import Samples
 from keras_seg.report import scores
 from keras_seg.report.blocks import Heading, Paragraph, Pictures
@@ -27,7 +28,9 @@ def blocks(view: StageView) -> list:
     found: dict[str, tuple[dict[str, float], Predictions]] = {}
     for arm in view.whole().drawn:
         for run in scores.done(view.result, arm)[:1]:
-            counts, kept = folder.read_per_image(run.run), predictions(run)
+            what = "disputed images"
+            counts = view.read(what, partial(folder.read_per_image, run.run))
+            kept = view.read(what, partial(folder.read_predictions, run.run))
             if counts is not None and kept:
                 found[arm] = image_ious(counts), kept
     winner = view.result.winner
@@ -93,15 +96,6 @@ def image_ious(counts: folder.PerImage) -> dict[str, float]:
         for name, line, n in zip(counts.ids, ious, number)
         if n
     }
-
-
-def predictions(run) -> Predictions:
-    """What a run keeps of its predictions; {} where that cannot be read."""
-    try:
-        arrays = storage.read_arrays(run.run / folder.PREDICTIONS)
-        return dict(zip(map(str, arrays["ids"]), arrays["prediction"]))
-    except (OSError, ValueError, KeyError):
-        return {}
 
 
 def _grid(

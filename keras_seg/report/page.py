@@ -6,7 +6,9 @@ several seeds as mean ± standard deviation.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_seg import storage
 from keras_seg.ablation.protocol import ArmResult, StageResult
@@ -99,10 +101,33 @@ GLOSSARY = (
 OF_DOCUMENTS = ("Claims are the document's", "Two-class IoU")  # in the glossary
 
 
+@dataclass(frozen=True)
+class Written:
+    """A report that was written.
+
+    Attributes:
+        path: of report.html.
+        answers: {stage: the verdict that opens its part, in one line}.
+        left_out: what it lacks because a file is damaged, in sentences.
+    """
+
+    path: Path
+    answers: Mapping[str, str] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+
+
+class Part(NamedTuple):
+    """A stage in the report, with what is said of it."""
+
+    view: StageView
+    findings: Sequence[claims.Finding]
+    verdict: Paragraph
+
+
 def write(
     folder: Path, *, title: str, stages: Sequence[StageResult], context: Context
-) -> Path:
-    """Write report.html, whose path it returns, report.md, figures and tables.
+) -> Written:
+    """Write report.html, report.md, figures and tables.
 
     tables/<stage>.csv has the scores, <stage>-claims.csv what became of the claims.
     Each file is replaced as a whole, the two reports last.
@@ -117,21 +142,33 @@ def write(
         raise storage.storage_error(error, folder) from error
     others = {result.stage.name: result for result in stages}
     views = [StageView(result, context, others) for result in stages]
-    blocks = _blocks(views, context, folder)
+    parts = []
     for view in views:
+        found = findings(view)
+        parts.append(Part(view, found, verdict(view, found)))
+    blocks = _blocks(parts, context, folder)
+    for view, found, _ in parts:
         path = folder / "tables" / f"{view.stage.name}.csv"
         storage.write_table(path, tables.scores_rows(view, folder))
         if view.stage.claims:
             path = path.with_name(f"{view.stage.name}-claims.csv")
-            storage.write_table(path, claims_rows(findings(view)))
+            storage.write_table(path, claims_rows(found))
     for name, content in figure_files(blocks):
         storage.write_file(folder / "figures" / name, content)
     storage.write_file(folder / "report.md", to_markdown(title, blocks, "figures"))
     storage.write_file(folder / "report.html", to_html(title, blocks))
-    return folder / "report.html"
+    return Written(
+        folder / "report.html",
+        {
+            view.stage.name: f"{said.lead} {said.text}"  # as it opens its part
+            for view, _, said in parts
+        },
+        list(dict.fromkeys(line for view in views for line in view.left_out)),
+    )
 
 
-def _blocks(views: Sequence[StageView], context: Context, folder: Path) -> list:
+def _blocks(parts: Sequence[Part], context: Context, folder: Path) -> list:
+    views = [part.view for part in parts]
     runs = [run for view in views for run in view.result.results]
     nets = list(dict.fromkeys(run.arm.config.net.name for run in runs))
     seeds = wording.count(len({run.seed for run in runs}), "seed")
@@ -152,8 +189,8 @@ def _blocks(views: Sequence[StageView], context: Context, folder: Path) -> list:
             blocks.append(Paragraph(f"{name}: {document}.", "source"))
     if len(views) > 1:
         blocks.append(_contents(views))
-    for view in views:
-        blocks += _stage_blocks(view, folder)
+    for part in parts:
+        blocks += _stage_blocks(part, folder)
     return [
         *blocks,
         Heading(2, "The data", "data"),
@@ -223,26 +260,30 @@ def _environment(environment: Mapping[str, object]) -> Table:
     return Table(["Environment", ""], rows, numbers=False)
 
 
-def _stage_blocks(view: StageView, folder: Path) -> list:
+def _stage_blocks(part: Part, folder: Path) -> list:
     """The answer, the scores, curves and pictures; everything else is folded."""
-    stage, found = view.stage, findings(view)
+    view, found, said = part
+    stage = view.stage
     origin = f"Stage {stage.name}" + (f"; {stage.source}" if stage.source else "")
     lines = [Paragraph(f"{origin}. {view.result.start} {scored_at(view)}", "source")]
     blocks = [
         Heading(2, stage.question, view.anchor()),
         *(lines if stage.source or not view.context.is_own else []),
-        verdict(view, found),
+        said,
         *_next_steps(view),
         tables.scores_table(view),
         *tables.comparisons_table(view),
     ]
-    if notes := _notes(view):
+    shown = [
+        *_claims(view, found),
+        *charts.curves(view),
+        *charts.costs(view),
+        *charts.pictures(view),
+        *disputed.blocks(view),
+    ]
+    if notes := [*_notes(view), *view.left_out]:  # known once all was read
         blocks.append(Items(notes))
-    blocks += _claims(view, found)
-    blocks += charts.curves(view)
-    blocks += charts.costs(view)
-    blocks += charts.pictures(view)
-    blocks += disputed.blocks(view)
+    blocks += shown
     blocks.append(Heading(3, "Details"))
     if len(view.arms) > 1:
         title = "What differs between the arms"
@@ -256,18 +297,6 @@ def _stage_blocks(view: StageView, folder: Path) -> list:
     title = f"All settings of the base arm, {view.base.title}"
     blocks.append(Details(title, [tables.settings_table(view.base)]))
     return blocks + _files(view, folder) + _export(view, folder)
-
-
-def answer(
-    result: StageResult, context: Context, others: Mapping[str, StageResult]
-) -> str:
-    """The verdict on a stage as it opens its report, in one line.
-
-    `others` is {name: stage} of all in the report, which claims may name.
-    """
-    view = StageView(result, context, others)
-    found = verdict(view, findings(view))
-    return f"{found.lead} {found.text}"
 
 
 def _next_steps(view: StageView) -> list:
@@ -326,7 +355,7 @@ def _notes(view: StageView) -> list[str]:
     for run in view.result.results:
         if run.state != "done" and scores.done(view.result, run.arm.name):
             notes.append(f"{run.arm.title}, seed {run.seed}: {tables.reasons([run])}")
-    return notes + [f"No interval: {damage}" for damage in view.evidence.damaged]
+    return notes
 
 
 def _export(view: StageView, folder: Path) -> list:

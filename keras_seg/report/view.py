@@ -1,7 +1,8 @@
 """What a report is made from: the context of a study, and a stage seen in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from keras_seg.ablation.protocol import Arm, StageResult
 from keras_seg.data.prepared import Prepared
@@ -9,6 +10,9 @@ from keras_seg.plots import MOST_LABELS, Colour, arm_colours, picture_palette
 from keras_seg.report import scores
 from keras_seg.report.evidence import Evidence
 from keras_seg.report.sheets import Example
+from keras_seg.storage import StorageError
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,21 @@ class StageView:
         )
         self.others = {**(others or {}), result.stage.name: result}
         self.evidence = Evidence(result, context.sequences, context.names, self.others)
+        self._unread: dict[str, None] = {}  # sentences, each once
+
+    def read(self, what: str, read: Callable[[], Found | None]) -> Found | None:
+        """What a file holds; None where it is damaged, and then `left_out` says so."""
+        try:
+            return read()
+        except StorageError as error:
+            self._unread[f"No {what}: {error}"] = None
+            return None
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the parts made so far lack because a file is damaged, in sentences."""
+        damaged = dict.fromkeys(f"No interval: {e}" for e in self.evidence.damaged)
+        return [*damaged, *self._unread]
 
     def anchor(self) -> str:
         """Where links to the stage lead."""

@@ -353,6 +353,42 @@ def samples_file(run: Path, split: str = "val") -> Path:
     return run / "evaluation" / f"{split}-samples.npz"
 
 
+def read_samples(run: Path, split: str = "val") -> dict[str, np.ndarray] | None:
+    """{"ids", "image", "label", "prediction"} of `samples_file`; None without one.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    return _read_pictures(samples_file(run, split), ("image", "label", "prediction"))
+
+
+def read_predictions(run: Path) -> dict[str, np.ndarray] | None:
+    """{image: class ids uint8 [h, w]} of PREDICTIONS; None without such a file.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    found = _read_pictures(run / PREDICTIONS, ("prediction",))
+    return None if found is None else dict(zip(found["ids"], found["prediction"]))
+
+
+def _read_pictures(path: Path, names: Sequence[str]) -> dict[str, Any] | None:
+    """{"ids": list of str, name: uint8 [N, h, w] or [N, h, w, 3]}."""
+    if not path.is_file():
+        return None
+    way_out = "Delete it: a report then lacks these pictures."
+    with storage.damage_named(path, "It holds no pictures.", way_out):
+        arrays = _read_arrays(path)
+        ids = list(map(str, arrays["ids"]))
+        found = {name: arrays[name] for name in names}
+        size = found["prediction"].shape[1:]
+        for name, array in found.items():
+            shape = (len(ids), *size, *([3] if name == "image" else []))
+            if array.shape != shape or array.dtype != np.uint8:
+                raise ValueError(name)
+        return {"ids": ids, **found}
+
+
 def write_per_image(path: Path, counts: PerImage) -> None:
     """Write counts per image; equal counts make equal files."""
     arrays = {name: getattr(counts, name) for name in _COUNTS}
@@ -401,10 +437,7 @@ def read_validations(run: Path) -> dict[int, PerImage]:
 
 def _read_counts(path: Path) -> PerImage:
     with storage.damage_named(path, "It holds no counts per image."):
-        try:
-            arrays = storage.read_arrays(path)
-        except OSError as error:  # a spoilt archive may point before its beginning
-            raise ValueError(str(error)) from error
+        arrays = _read_arrays(path)
         ids = arrays["ids"]
         counts = [arrays[name] for name in _COUNTS]
         if ids.ndim != 1 or ids.dtype.kind != "U":
@@ -422,6 +455,13 @@ def _read_counts(path: Path) -> PerImage:
 
 
 _COUNTS = ("intersection", "truth", "predicted")
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return storage.read_arrays(path)
+    except OSError as error:  # a spoilt archive may point before its beginning
+        raise ValueError(str(error)) from error
 
 
 def read_history(run: Path) -> list[dict[str, float]]:

@@ -22,9 +22,8 @@ from test_fuzz import places_in, replaced
 from test_report_page import CONTEXT, leave_undrawn
 
 from keras_seg import command_line, storage
-from keras_seg.ablation.protocol import Arm, Stage
-from keras_seg.ablation.runner import _read_winner_file, run_stages, stage_start
-from keras_seg.ablation.task import Execution, Journal
+from keras_seg.ablation.runner import run_stages, stage_start
+from keras_seg.ablation.task import Journal
 from keras_seg.config import Config
 from keras_seg.data import prepared
 from keras_seg.data.prepared import open_prepared, read_image, read_label
@@ -37,7 +36,6 @@ from keras_seg.runs import train as training
 
 FEW, MANY = 400, 3000  # flipped bits; the many are for make test-all
 CONFIG = Config(net="icnet", data={"size": (32, 64)}, steps=4, augment={"mirror": 0.5})
-STAGE = Stage("width", "Wider?", "test", lambda base: [Arm("base", "Base", base)])
 
 
 class File(NamedTuple):
@@ -96,16 +94,14 @@ def make_run(run: Path, data: Path) -> Iterator[File]:
 
 def make_stage(folder: Path, data: Path) -> Iterator[File]:
     """The files of a study that no run has."""
-    execution = Execution(folder, open_prepared(data))
-    identity = run_folder.identity(CONFIG, execution.prepared)
+    identity = run_folder.identity(CONFIG, open_prepared(data))
     storage.write_json(folder / "base.json", identity)
     yield File(folder / "base.json", lambda: storage.read_json(folder / "base.json"))
     (folder / "width").mkdir()
     winner = {"arm": "base", "seeds": 2} | identity
     storage.write_json(folder / "width" / "winner.json", winner)
-    yield File(
-        folder / "width" / "winner.json", lambda: _read_winner_file(execution, STAGE)
-    )
+    path = folder / "width" / "winner.json"
+    yield File(path, lambda: run_folder.read_winner(path.parent))
     journal = Journal(folder / "journal.jsonl")
     for event in ("begun", "failed", "begun", "diverged"):
         journal.add(

@@ -114,6 +114,12 @@ def test_a_run_of_format_1_is_compared_and_loaded(tmp_path):
     assert run_folder.load_best(tmp_path)[1] == identity(NEW)
 
 
+def test_what_was_read_is_the_readers_to_change(tmp_path):
+    storage.write_json(tmp_path / "config.json", identity(NEW))
+    run_folder.read_identity(tmp_path)["config"]["optimizer"]["lr"] = 9.0
+    assert run_folder.read_identity(tmp_path) == identity(NEW)
+
+
 def test_settings_that_were_added_since_have_their_defaults(tmp_path):
     """The run mirrors; the version that wrote it exchanged no sides by itself."""
     config = to_dict(NEW.changed(augment={"mirror": 0.5, "swap_lr": False}))
@@ -221,6 +227,21 @@ def test_a_stage_stands_for_its_winner(shared, tmp_path):
     storage.write_json(tmp_path / "study" / "filters" / "winner.json", {})
     with pytest.raises(UsageError, match="several stages; name one of .*filters"):
         run_folder.find_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"arm": None}, {"seeds": 0}, {"seeds": 2.0}, {"seeds": True}]
+)
+def test_a_winner_that_no_stage_writes_is_damage(changes, tmp_path):
+    stage_with_winner(tmp_path)
+    stage = tmp_path / "weighting"
+    record = storage.read_json(stage / "winner.json")
+    found = run_folder.read_winner(stage)
+    assert (found.arm, found.seeds) == ("b", 1)
+    storage.write_json(stage / "winner.json", {**record, **changes})
+    for read in (run_folder.read_winner, run_folder.find_run):
+        with pytest.raises(StorageError, match="winner.json is damaged. .*weighting"):
+            read(stage)
 
 
 def test_a_stage_without_a_winner_is_named(tmp_path):

@@ -25,7 +25,7 @@ from keras_seg.ablation.protocol import (
 from keras_seg.ablation.task import Execution, Task
 from keras_seg.command_line import duration, note
 from keras_seg.config import Config, from_dict
-from keras_seg.errors import KerasSegError, StorageError, UsageError
+from keras_seg.errors import KerasSegError, UsageError
 from keras_seg.runs import export
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs.options import training_key
@@ -33,7 +33,6 @@ from keras_seg.runs.options import training_key
 # After these an arm ends alike when it is run again; after the others it may not.
 FINAL_STATES = ("done", "diverged")
 REPORTING = 10  # times as long as the last results took pass before the next ones
-MOST_SEEDS = 10_000  # more in a file are no number of seeds
 
 
 def run_stages(
@@ -509,51 +508,29 @@ def _with_others(
 
 def _seeds(stage: Stage, execution: Execution) -> int:
     """How many seeds a stage was run with; some of its runs may be in other stages."""
-    found = _read_winner_file(execution, stage)
+    found = run_folder.read_winner(execution.folder / stage.name)
     if found is not None:
-        return found["seeds"]
+        return found.seeds
     runs = execution.folder.glob(f"{stage.name}/*/seed*")
     return max(1, len({run.name for run in runs}))
 
 
-def _winner_file(execution: Execution, stage: Stage) -> Path:
-    return execution.folder / stage.name / "winner.json"
-
-
-def _read_winner_file(execution: Execution, stage: Stage) -> dict[str, Any] | None:
-    path = _winner_file(execution, stage)
-    if not path.is_file():
-        return None
-    way_out = f"Run the stage {stage.name} again, which decides anew."
-    found = {"seeds": 1} | storage.read_json(path, way_out, {"arm": str})
-    if found["seeds"] not in range(1, MOST_SEEDS + 1):
-        what = f"Its seeds are {found['seeds']!r:.40}."
-        raise StorageError(f"{path} is damaged. {what} {way_out}")
-    return run_folder.current_identity(found, path, way_out)
-
-
 def _write_winner(execution: Execution, found: StageResult, has_ended: bool) -> None:
     """winner.json of a stage whose arms have all ended; without it none is decided."""
-    if found.winner is None or not has_ended:
-        _winner_file(execution, found.stage).unlink(missing_ok=True)
-        return
-    arm = next(arm for arm in found.arms if arm.name == found.winner)
-    record = {"arm": arm.name, "seeds": execution.seeds}
-    record |= Task(found.stage, arm, 0, execution).identity
-    path = _winner_file(execution, found.stage)
-    path.parent.mkdir(exist_ok=True)  # all its runs may be in other stages
-    storage.write_json(path, record)
+    winner = None
+    if found.winner is not None and has_ended:
+        arm = next(arm for arm in found.arms if arm.name == found.winner)
+        identity = Task(found.stage, arm, 0, execution).identity
+        winner = run_folder.Winner(arm.name, execution.seeds, identity)
+    run_folder.write_winner(execution.folder / found.stage.name, winner)
 
 
 def _read_winner(
     execution: Execution, stage: Stage, arms: Mapping[str, Arm]
 ) -> str | None:
     """The winner a stage has in the output folder, if it is of these arms and data."""
-    record = _read_winner_file(execution, stage)
-    if record is None:
+    found = run_folder.read_winner(execution.folder / stage.name)
+    if found is None or found.arm not in arms:
         return None
-    name, _ = record.pop("arm"), record.pop("seeds")
-    if name not in arms:
-        return None
-    same = record == Task(stage, arms[name], 0, execution).identity
-    return name if same else None
+    same = found.identity == Task(stage, arms[found.arm], 0, execution).identity
+    return found.arm if same else None

@@ -31,7 +31,8 @@ from keras_seg.errors import KerasSegError, StorageError, UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
 
-PREDICTIONS = "predictions.npz"
+PREDICTIONS, WINNER = "predictions.npz", "winner.json"
+MOST_SEEDS = 10_000  # more in a file are no number of seeds
 FORMAT_VERSION = 2  # of the identity; 1 had a configuration without parts
 # What a run leaves beside its log; metrics.json says that the rest is whole.
 ENTRIES = ("metrics.json", "config.json", "environment.json", "history.csv")
@@ -141,7 +142,7 @@ def current_identity(
             f"1 to {FORMAT_VERSION}. Use a later version, or another run folder."
         )
     with storage.damage_named(place, "It is not the identity of a run.", way_out):
-        config = _current_config(json.dumps(found["config"]))
+        config = json.loads(_current_config(json.dumps(found["config"])))
         for key, kind in _DATA.items():
             if not isinstance(found["data"][key], kind):
                 raise ValueError(key)
@@ -152,7 +153,8 @@ _DATA = {"dataset": str, "classes": list, "manifest": str}
 
 
 @functools.lru_cache(1024)  # a stage compares each of its runs with all others
-def _current_config(text: str) -> dict[str, Any]:
+def _current_config(text: str) -> str:
+    """JSON in, JSON out: nobody can change what is kept."""
     written = json.loads(text)
     config = to_dict(from_dict(written))  # with settings added since
     config["augment"]["swap_lr"] = bool(config["augment"]["swap_lr"])
@@ -160,7 +162,7 @@ def _current_config(text: str) -> dict[str, Any]:
     if validation["samples"] is not None:
         if "choice" not in written.get("validation", {}):
             validation["choice"] = "first"  # before there was a choice
-    return config
+    return json.dumps(config)
 
 
 def check_identity(run: Path, wanted: Mapping[str, Any]) -> None:
@@ -558,9 +560,9 @@ def find_run(place: Path) -> Path:
     """
     if (place / "best").is_dir() or not place.is_dir():
         return place
-    if (place / "winner.json").is_file():
+    if (place / WINNER).is_file():
         return _winning_run(place)
-    stages = sorted(path.parent for path in place.glob("**/winner.json"))
+    stages = sorted(path.parent for path in place.glob(f"**/{WINNER}"))
     if len(stages) == 1:
         return _winning_run(stages[0])
     if stages:
@@ -575,19 +577,60 @@ def find_run(place: Path) -> Path:
 
 
 def _winning_run(stage: Path) -> Path:
-    path = stage / "winner.json"
-    way_out = "Run its stage again, which decides anew."
-    record = current_identity(storage.read_json(path, way_out), path, way_out)
-    arm = record.pop("arm", None)
-    record.pop("seeds", None)
-    runs = [stage / str(arm) / "seed0", *sorted(stage.parent.glob("*/*/seed*"))]
+    winner = read_winner(stage)
+    assert winner is not None  # its file was seen
+    runs = [stage / winner.arm / "seed0", *sorted(stage.parent.glob("*/*/seed*"))]
     for run in runs:
-        if (run / "best").is_dir() and same(run, record):
+        if (run / "best").is_dir() and same(run, winner.identity):
             return run
     raise UsageError(
-        f"The winner of {stage}, {arm}, is not there any more: none of the runs beside "
-        "it has its configuration."
+        f"The winner of {stage}, {winner.arm}, is not there any more: none of the runs "
+        "beside it has its configuration."
     )
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What a stage that has ended decided.
+
+    Attributes:
+        arm: its name.
+        seeds: how many runs each arm of the stage has.
+        identity: of the arm's run with seed 0, in the current format.
+    """
+
+    arm: str
+    seeds: int
+    identity: Mapping[str, Any]
+
+
+def read_winner(stage: Path) -> Winner | None:
+    """The winner of the stage in a folder; None where it has none.
+
+    Raises:
+        StorageError: its file is damaged.
+    """
+    path = stage / WINNER
+    if not path.is_file():
+        return None
+    way_out = f"Run the stage {stage.name} again, which decides anew."
+    found = storage.read_json(path, way_out, {"arm": str})
+    arm, seeds = found.pop("arm"), found.pop("seeds", 1)
+    if type(seeds) is not int or not 0 < seeds <= MOST_SEEDS:
+        what = f"Its seeds are {seeds!r:.40}."
+        raise StorageError(f"{path} is damaged. {what} {way_out}")
+    return Winner(arm, seeds, current_identity(found, path, way_out))
+
+
+def write_winner(stage: Path, winner: Winner | None) -> None:
+    """Replace the winner of a stage; None: it has decided nothing."""
+    path = stage / WINNER
+    if winner is None:
+        path.unlink(missing_ok=True)
+        return
+    stage.mkdir(exist_ok=True)  # all its runs may be in other stages
+    record = {"arm": winner.arm, "seeds": winner.seeds, **winner.identity}
+    storage.write_json(path, record)
 
 
 def common_environment(runs: Iterable[Path]) -> dict[str, object]:

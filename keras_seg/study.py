@@ -26,6 +26,7 @@ from keras_seg.ablation import estimate, grid, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
 from keras_seg.data.prepared import Prepared, open_prepared
+from keras_seg.data.summary import summarise
 from keras_seg.errors import ArmsFailedError, KerasSegError, UsageError
 from keras_seg.report import wording
 from keras_seg.runs import executors, face, recipes
@@ -392,6 +393,8 @@ def run(request: Request) -> Outcome:
     if prepared is None:
         prepared = make_synthetic_humans()
     results, path, said = [], Path(), []
+    for line in data_header(prepared):
+        command_line.note(line)
     for part in parts:
         execution = make_execution(request, study, part.net, prepared)
         with execution.locked():
@@ -1055,6 +1058,13 @@ def check_failures(results: Iterable[StageResult]) -> None:
 # What is printed
 
 
+def data_header(prepared: Prepared) -> Iterator[str]:
+    """What the data are, with warnings, before anything is trained on them."""
+    yield f"data: {prepared.folder}"
+    for line in summarise(prepared).text().splitlines():
+        yield textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="    ")
+
+
 def header(
     request: Request,
     study: Study,
@@ -1063,6 +1073,8 @@ def header(
     seconds: float,
 ) -> Iterator[str]:
     """What is about to run: question, arms, size, length, machine, time, folder.
+
+    Beside `data_header`, which is said once for all parts.
 
     Args:
         seconds: that it should take, where that was measured; NaN: it is estimated.
@@ -1085,10 +1097,6 @@ def header(
         f"  {' and '.join(f'{h} x {w} px' for h, w in sizes)}, "
         f"{shown[0] if len(shown) == 1 else f'{shown[0]} to {shown[-1]}'}, "
         f"{wording.count(seeds(request, study), 'seed')}"
-    )
-    yield (
-        f"  {prepared.folder}: {images['train']} images to train on, "
-        f"{images['val']} to choose by"
     )
     runs = list({training_key(run): run for run in runs}.values())  # the others follow
     if math.isnan(seconds):
@@ -1118,10 +1126,11 @@ def best_so_far(found: Sequence[StageResult], report: Path) -> str:
         done = [run for run in stage.results if run.state == "done"]
         waiting = [run for run in stage.results if run.state == "missing"]
         if done and waiting and stage.winner:
-            mious = [run.miou for run in stage.of(stage.winner) if run.state == "done"]
-            title = next(arm.title for arm in stage.arms if arm.name == stage.winner)
+            best = [run for run in done if run.arm.name == stage.winner]
+            miou = 100 * sum(run.miou for run in best) / len(best)
+            title, over = best[0].arm.title, wording.mean_over(best)
             return (
-                f"best so far: {title}, mIoU {100 * sum(mious) / len(mious):.2f} % "
+                f"best so far: {title}, mIoU {miou:.2f} %{over and f' {over}'} "
                 f"({len(done)} of {len(stage.results)} runs): {report}"
             )
     return ""
@@ -1139,8 +1148,10 @@ def running(request: Request) -> Iterator[str]:
                 yield f"{line} {': '.join(filter(None, (result.state, result.reason)))}"
                 continue
             scores = result.metrics["summary"]
-            mark = "  <- winner" if result.arm.name == stage.winner else ""
-            yield f"{line} {scores['miou']:7.4f} {scores['pixel_accuracy']:9.4f}{mark}"
+            line += f" {scores['miou']:7.4f} {scores['pixel_accuracy']:9.4f}"
+            over = wording.mean_over([result])
+            mark = "<- winner" if result.arm.name == stage.winner else ""
+            yield "  ".join(filter(None, [line, over and f"mIoU {over}", mark]))
     for answer in outcome.answers:
         yield ""
         yield from textwrap.wrap(answer.verdict, 79)

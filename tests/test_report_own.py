@@ -174,6 +174,21 @@ def test_pictures_that_no_run_writes_are_damage(name, change, stage):
         folder.read_samples(path.parent)
 
 
+def test_the_report_says_what_the_data_are(stage, own, tmp_path, monkeypatch):
+    leave_undrawn(monkeypatch)
+    path = report.write(tmp_path, title="Which?", stages=[stage], context=own)
+    page, text = Page(path.read_text()), (tmp_path / "report.md").read_text()
+    data = text[text.index("## The data") :]
+    for line in (
+        "train: 10 images, 24 x 40 px, ",
+        "val: 6 images, 24 x 40 px, ",
+        "Warning: Class absent has no pixel in train: no network can learn to find",
+        "Warning: Class absent has no pixel in val: scores there are means over 3 of 4",
+    ):
+        assert sum(line in shown.replace("\xa0", " ") for shown in page.texts) == 1
+        assert f"* {line}" in data
+
+
 def test_what_a_score_costs(stage, own):
     (_, drawn) = charts.costs(StageView(stage, own))
     assert [chart.name for chart in drawn.charts] == [

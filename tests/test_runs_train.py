@@ -15,7 +15,7 @@ import miniatures
 import numpy as np
 import pytest
 
-from keras_seg import storage
+from keras_seg import backend, storage
 from keras_seg.config import Augment, Config
 from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.errors import (
@@ -138,6 +138,8 @@ def test_a_run_leaves_what_the_architecture_lists(uninterrupted):
     confusion = np.array(metrics["confusion"])
     assert metrics["images"] == 6
     assert metrics["per_class"]["iou"][3] is None  # a class that is absent
+    last = (uninterrupted / "log.txt").read_text().splitlines()[-1]
+    assert f"val mIoU {metrics['summary']['miou']:.4f} over 3 of 4 classes at" in last
     diagonal = np.diag(confusion).sum() / confusion.sum()
     np.testing.assert_allclose(metrics["summary"]["pixel_accuracy"], diagonal)
     assert max(row["val_miou"] for row in history) > 0
@@ -269,6 +271,25 @@ def test_a_finished_run_is_left_alone(uninterrupted, shapes, capsys):
     assert "is finished" in capsys.readouterr().err
     after = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*")}
     assert after == before
+
+
+def test_the_data_are_told_before_they_are_trained_on(
+    shapes, tmp_path, monkeypatch, capsys
+):
+    """But not by each arm of a stage, which has a title: the stage tells it."""
+
+    def stop(*_):
+        raise UsageError("It begins.")
+
+    monkeypatch.setattr(backend, "start", stop)
+    told = []
+    for title in ("", "1 of 2 arms: "):
+        with pytest.raises(UsageError, match="It begins"):
+            train(CONFIG, shapes, tmp_path / "run", replace(OPTIONS, title=title))
+        told.append(capsys.readouterr().err)
+    assert told[0].startswith(f"data: {shapes}\ntrain: 10 images, 24 x 40 px, ")
+    assert "warning: Class absent has no pixel in train" in told[0]
+    assert "10 images" not in told[1]
 
 
 @pytest.mark.parametrize(

@@ -398,7 +398,9 @@ def test_each_class_weighting_is_drawn_as_its_arm_has_it(shapes, tmp_path):
     }
 
 
-def test_a_process_of_an_arm_gets_what_the_request_says(shapes, tmp_path, monkeypatch):
+def test_a_process_of_an_arm_gets_what_the_request_says(
+    shapes, tmp_path, monkeypatch, capsys
+):
     """The arms are pretended: they fail at once."""
     commands = []
 
@@ -425,6 +427,9 @@ def test_a_process_of_an_arm_gets_what_the_request_says(shapes, tmp_path, monkey
     (stage,) = outcome.results
     assert [result.state for result in stage.results] == ["diverged"] * 2
     assert len(commands) == 2
+    told = capsys.readouterr().err  # once for both arms
+    assert told.count(f"data: {shapes}\n  train: 10 images, 24 x 40 px") == 1
+    assert told.count("warning: Class absent has no pixel in val") == 1
     assert commands[0][:2] == ["-m", "keras_seg.runs.train"]
     options = dict(zip(commands[0][2:-1:2], commands[0][3:-1:2]))
     run = tmp_path / "out" / "body_parts" / "icnet" / "filters" / "normal" / "seed0"
@@ -543,10 +548,9 @@ def test_the_header_says_what_is_about_to_run(shapes, tmp_path, monkeypatch):
     assert lines[1] == "  weights none, weights w1"
     # 20 steps of 16 of 10 images
     assert lines[2] == "  32 x 64 px, 20 steps (32 epochs), 3 seeds"
-    assert lines[3].endswith(": 10 images to train on, 6 to choose by")
-    assert lines[4].startswith("  6 trainings on ")
-    assert lines[4].endswith(": about 10 min 00 s")
-    assert lines[5].startswith(f"  {tmp_path / 'out' / 'own' / 'icnet-loss-weights'}: ")
+    assert lines[3].startswith("  6 trainings on ")
+    assert lines[3].endswith(": about 10 min 00 s")
+    assert lines[4].startswith(f"  {tmp_path / 'out' / 'own' / 'icnet-loss-weights'}: ")
 
 
 def test_arms_that_share_a_training_are_counted_once(tmp_path, shapes, monkeypatch):
@@ -560,6 +564,35 @@ def test_arms_that_share_a_training_are_counted_once(tmp_path, shapes, monkeypat
     lines = list(studies.header(request, study, part, where, 600.0))
     assert lines[0].endswith(" 7 arms:")
     assert any(line.startswith("  5 trainings on ") for line in lines)
+
+
+def test_the_console_says_over_how_many_classes_a_score_is(body, tmp_path, monkeypatch):
+    """Of 4 classes, one arm lacks two and the winner none; the third has not ended."""
+    stage = body.plans["icnet"].stage("filters")
+    arms = stage.arms(body.plans["icnet"].base("smoke", FACTS))
+    kinds = [(arms[0], 0.25, [1, 3]), (arms[1], 0.5, [])]
+    results = [
+        ArmResult(
+            *(arm, 0, tmp_path, "done", ""),
+            metrics={
+                "summary": {"miou": miou, "pixel_accuracy": 0.75},
+                "confusion": [[1] * 4] * 4,
+                "absent_ids": absent,
+            },
+        )
+        for arm, miou, absent in kinds
+    ]
+    for winner, over in ((arms[0], " over 2 of 4 classes"), (arms[1], "")):
+        waiting = ArmResult(arms[0], 1, tmp_path, "missing")
+        found = StageResult(stage, (*results, waiting), winner.name, "")
+        line = studies.best_so_far([found], tmp_path)
+        assert f" %{over} (2 of 3 runs)" in line
+    found = StageResult(stage, tuple(results), arms[1].name, "")
+    outcome = studies.Outcome([found], tmp_path / "report.html")
+    monkeypatch.setattr(studies, "run", lambda _: outcome)
+    lines = list(studies.running(Request()))
+    assert lines[2].endswith(" 0.2500    0.7500  mIoU over 2 of 4 classes")
+    assert lines[3].endswith(" 0.5000    0.7500  <- winner")
 
 
 def test_next_steps_are_commands_that_run(shapes, tmp_path, monkeypatch):

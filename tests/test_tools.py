@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import train
 
-from keras_seg import command_line, storage
+from keras_seg import command_line, metrics, storage
 from keras_seg.__main__ import VERBS, call
 from keras_seg.config import FORMAT_1, NetSettings, from_dict, settings, to_dict
 from keras_seg.data.augment import AUGMENTATIONS
@@ -18,7 +18,7 @@ from keras_seg.data.surreal import LABELS
 from keras_seg.errors import UsageError
 from keras_seg.nets import NETS
 from keras_seg.runs import face, recipes
-from keras_seg.runs.commands import check_body_parts, print_groups
+from keras_seg.runs.commands import check_body_parts, print_groups, score_line
 
 
 def run(main, *words) -> int:
@@ -56,6 +56,23 @@ def test_train_and_evaluate(shapes, tmp_path, capsys):
         assert sum(map(sum, written["confusion"])) > 0
     assert run(evaluate.main, tmp_path / "nowhere") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "over"),
+    [
+        (None, " over 2 of 3 classes"),
+        ((0, 1), ""),
+        # Ids that are not scored count in no mean, whether they occur or not.
+        ((1, 2), " over 1 of 2 classes"),
+    ],
+)
+def test_a_score_says_over_how_many_classes_its_mean_is(classes, over):
+    found = metrics.scores(np.array([[5, 1, 0], [2, 2, 0], [0, 0, 0]]), classes)
+    miou = found["summary"]["miou"]
+    line = score_line(found | {"split": "val", "images": 4})
+    assert line.startswith(f"val: mIoU {miou:.4f}{over}, accuracy ")
+    assert line.endswith(", 4 images")
 
 
 @pytest.fixture

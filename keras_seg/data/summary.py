@@ -1,6 +1,7 @@
 """What a prepared folder holds, in a few lines, and what a user should know of it.
 
-Printed after a preparation, by verify and by show; training and reports may show it.
+Printed after a preparation, by verify and show, and when training begins; reports have
+it too.
 """
 
 from collections.abc import Iterator
@@ -82,7 +83,8 @@ def _raw(prepared: Prepared) -> Iterator[str]:
     if raw.get("found"):
         yield f"found: {raw['found']}"
     if raw.get("val_from_train"):
-        yield f"val: {raw['val_from_train']} images taken from train, which had no val"
+        taken = f"{raw['val_from_train']} images taken from train, which had no val"
+        yield f"val: {taken} (prepare with --val-share for another share)"
     if raw.get("levels"):
         low, high = raw["levels"]
         measured = " (measured on train: 0.1 and 99.9 % of the pixels)"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from keras_seg import storage
 from keras_seg.ablation.protocol import ArmResult, StageResult
+from keras_seg.data.summary import summarise
 from keras_seg.report import charts, claims, disputed, scores, tables, wording
 from keras_seg.report.blocks import (
     NO_VALUE,
@@ -194,6 +195,7 @@ def _blocks(parts: Sequence[Part], context: Context, folder: Path) -> list:
     return [
         *blocks,
         Heading(2, "The data", "data"),
+        *_data(context),
         charts.data_figure(context),
         Heading(2, "How to reproduce", "reproduce"),
         Paragraph(context.command, "code"),
@@ -231,6 +233,14 @@ def _length(runs: Sequence[ArmResult], context: Context) -> str:
     return f"{text}: {wording.span(sorted(epochs))} epochs of {counted}."
 
 
+def _data(context: Context) -> list[Items]:
+    """What was told of the prepared folder before it was trained on."""
+    if context.prepared is None:
+        return []
+    summary = summarise(context.prepared)
+    return [Items([*summary.lines, *(f"Warning: {one}" for one in summary.warnings)])]
+
+
 def _contents(views: Sequence[StageView]) -> Table:
     rows = []
     for view in views:
@@ -241,10 +251,11 @@ def _contents(views: Sequence[StageView]) -> Table:
             interval = tables.bracketed(view.evidence.lead)
         miou = scores.mean_score(result, result.winner, "miou")
         trained = tables.seeds(view, result.winner) if result.winner else ""
+        over = wording.mean_over(scores.done(result, result.winner or ""))
         cells = [
             Cell(view.stage.name, link=view.anchor(), small=view.stage.question),
             Cell(winner, small=tables.certainty(view.evidence.lead)),
-            Cell(wording.percent(miou), small=trained),
+            Cell(wording.percent(miou), small=", ".join(filter(None, [over, trained]))),
             Cell(gain, small=interval),
         ]
         rows.append(Row(cells))

@@ -188,9 +188,7 @@ def _column_cells(view: StageView, column: Column) -> dict[str, Cell]:
         arm.name: Cell(
             _with_spread(values[arm.name], column),
             best=is_best,
-            small=_steps_small(view, arm)
-            if column is KEPT_STEP
-            else _published_small(view, arm, column.published),
+            small=_small(view, arm, column),
         )
         for arm, is_best in zip(view.arms, marked)
     }
@@ -217,6 +215,14 @@ def _with_spread(values: Sequence[float], column: Column) -> str:
     if column.best is not max or math.isnan(spread):
         return text
     return f"{text} ± {column.write(spread)}"
+
+
+def _small(view: StageView, arm: Arm, column: Column) -> str:
+    if column is KEPT_STEP:
+        return _steps_small(view, arm)
+    if column is SCORES[0]:
+        return wording.mean_over(scores.done(view.result, arm.name))
+    return _published_small(view, arm, column.published)
 
 
 def _steps_small(view: StageView, arm: Arm) -> str:

@@ -102,7 +102,8 @@ def _answer(view: StageView) -> str:
     winner = titles[result.winner or ""]
     miou = wording.percent(scores.mean_score(result, result.winner, "miou"))
     split = scores.metrics(scores.all_done(result)[0]).get("split", result.stage.split)
-    score = f"{wording.SPLITS.get(split, split)} mIoU"
+    over = wording.mean_over(scores.done(result, result.winner or ""))
+    score = f"{wording.SPLITS.get(split, split)} mIoU{over and f' {over}'}"
     rival = scores.rival(result)
     if len(titles) == 1:
         return f"{winner} reaches {miou} % {score}."

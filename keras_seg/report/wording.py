@@ -5,9 +5,10 @@ points.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from keras_seg.ablation.protocol import Arm
+from keras_seg.ablation.protocol import Arm, ArmResult
+from keras_seg.runs import folder
 
 METRICS = {  # keys of `keras_seg.metrics.summary`
     "miou": "mIoU",
@@ -70,6 +71,12 @@ def weighting(arm: Arm) -> str:
     if loss.weights != "voc07":
         return loss.weights
     return f"voc07 ({loss.occurrences}, background {loss.background_weight:g})"
+
+
+def mean_over(runs: Iterable[ArmResult]) -> str:
+    """Over which classes the mIoU of runs that are done is; "" if over all."""
+    found = {folder.mean_over(run.metrics) for run in runs if run.metrics} - {""}
+    return " or ".join(sorted(found))
 
 
 def percent(value: float) -> str:

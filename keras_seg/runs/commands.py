@@ -312,12 +312,19 @@ def evaluate(argv: list[str]) -> int:
     else:
         for name, iou in zip(result["classes"], result["per_class"]["iou"]):
             print(f"{name:20s} IoU {'absent' if iou is None else f'{iou:.4f}'}")
-    summary = result["summary"]
-    print(
-        f"{args.split}: mIoU {summary['miou']:.4f}, "
+    print(score_line(result))
+    return 0
+
+
+def score_line(result: Mapping[str, Any]) -> str:
+    """The scores of an evaluation, and over which classes their mean is."""
+    from keras_seg.runs import folder
+
+    summary, over = result["summary"], folder.mean_over(result)
+    return (
+        f"{result['split']}: mIoU {summary['miou']:.4f}{over and f' {over}'}, "
         f"accuracy {summary['pixel_accuracy']:.4f}, {result['images']} images"
     )
-    return 0
 
 
 def check_body_parts(classes: list[str]) -> None:

@@ -326,6 +326,18 @@ def _check_numbers(values: Iterable[Any], length: int | None = None) -> None:
             raise ValueError(f"{value}")
 
 
+def mean_over(found: Mapping[str, Any]) -> str:
+    """Over which classes a mean IoU is, "over 1 of 2 classes"; "" if over all.
+
+    Args:
+        found: the content of metrics.json, or `keras_seg.metrics.scores`. What is left
+            out of the mean are classes in neither truth nor prediction.
+    """
+    absent = len(found.get("absent_ids") or ())
+    classes = len(found.get("scored_ids") or found.get("confusion") or ())
+    return f"over {classes - absent} of {classes} classes" if absent else ""
+
+
 def evaluation_file(run: Path, split: str, full_size: bool = False) -> Path:
     """The file of a run's scores on a split, at its own size or at the labels'."""
     return run / "evaluation" / f"{split}{'-full-size' if full_size else ''}.json"

@@ -201,6 +201,7 @@ class Run:
         self.metric_arrays: Mapping[str, np.ndarray] | None = None
         self.saved_best: tuple[int, ...] = ()  # the best steps of the kept checkpoints
         self.saved_validations: tuple[set[int], ...] = ()  # the best ones of each
+        self.mean_over = ""  # the classes of the last validation's mIoU, unless all
         self.followers = [Follower(self, *each) for each in options.followers]
         self.others = [each.train_confusion for each in self.followers]
         if self.others:
@@ -428,6 +429,8 @@ class Run:
         row |= {f"train_{key}": trained[key] for key in HISTORY_KEYS}
         row["val_loss"] = validation.loss
         validated = self._summary(validation.confusion)
+        scored = metrics.scores(validation.confusion, self.prepared.scored_ids)
+        self.mean_over = folder.mean_over(scored)
         return row | {f"val_{key}": validated[key] for key in HISTORY_KEYS}
 
     def _summary(self, confusion: np.ndarray) -> dict[str, Any]:
@@ -540,9 +543,10 @@ class Run:
         checkpoint.keep_only(self.out / "checkpoints", [self.state.step])
         checkpoint.keep_only(self.out / "best", [self.state.best_step])
         folder.keep_validations(self.out, self.best_validations())
+        over = folder.mean_over(result)
         self.log(
-            f"done: val mIoU {self._summary(best.confusion)['miou']:.4f} at step "
-            f"{result['step']} of {result['steps']}, "
+            f"done: val mIoU {result['summary']['miou']:.4f}{over and f' {over}'} at "
+            f"step {result['step']} of {result['steps']}, "
             f"{timing['ms_per_image']:.1f} ms/image"
         )
         return result
@@ -765,6 +769,7 @@ class ProgressLine(keras.callbacks.Callback):
             line += f"  mIoU {float(train_miou):.3f}"
         if run.state.history:
             line += f"  val mIoU {run.state.history[-1]['val_miou']:.3f}"
+            line += f" {run.mean_over}" if run.mean_over else ""
         measured, seconds = done - self.first_step - 1, time.monotonic() - self.began
         if measured and seconds:
             rate = measured / seconds

@@ -23,6 +23,7 @@ from typing import Any
 from keras_seg import backend, class_weights, command_line, nets, storage
 from keras_seg.config import Config, from_dict
 from keras_seg.data.prepared import Prepared, open_prepared
+from keras_seg.data.summary import summarise
 from keras_seg.errors import (
     DataError,
     KerasSegError,
@@ -74,6 +75,9 @@ def train(
                 checkpoint.keep_last(out / "checkpoints")
                 command_line.note(f"{options.title}{out} is finished; nothing to do.")
                 return finished
+        if not options.title:  # a stage says it once, for all its arms
+            command_line.note(f"data: {prepared.folder}")
+            command_line.note(summarise(prepared).text())
         with ExitStack() as stack:
             for place in (out, *_join(options, prepared, stack)):
                 recorded = folder.failure_recorded(place, but=(UsageError,))

@@ -3,6 +3,8 @@
 The figures themselves belong to a machine.
 """
 
+import types
+
 import benchmark
 import pytest
 
@@ -45,8 +47,20 @@ def test_determinism_is_a_median_of_ratios(ratio, is_fine):
     assert verdict == is_fine
 
 
-@pytest.mark.parametrize(("ratio", "is_fine"), [(1.01, True), (1.03, False)])
-def test_hashing_is_a_median_of_ratios(ratio, is_fine):
-    line, verdict = benchmark.hashing([ratio, 0.5, 9.0])
-    assert f"{ratio:.3f} times (0.500 to 9.000 in 3 pairs; limit 1.02)" in line
+@pytest.mark.parametrize(
+    ("seconds", "share", "is_fine"), [(0.09, "1.80%", True), (0.11, "2.20%", False)]
+)
+def test_hashing_is_a_share_of_the_step_beside_it(seconds, share, is_fine):
+    """Of the machine's slow turn, both are slow; five steps are a turn."""
+    turns = [(seconds, 5.0), (9 * seconds, 45.0), (0.05, 5.0), (0.5, 5.0)]
+    line, verdict = benchmark.hashing(turns)
+    assert f"{share} of a step (1.00% to 10.00% in 4 pairs; " in line
     assert verdict == is_fine
+
+
+def test_hashing_is_timed_without_reading(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(bytes(5_000_000))
+    sample = types.SimpleNamespace(image=path, label=path)
+    few, many = (benchmark.hashing_seconds([sample] * n) for n in (1, 4))
+    assert 0 < few < many

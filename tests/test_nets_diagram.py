@@ -45,6 +45,7 @@ def test_u_net_of_cloth():
         assert encoder.shape == decoder.shape == (*size, filters)
         assert encoder in decoder.sources
         assert encoder.row == decoder.row
+        assert encoder.size().endswith(f" → {size[0] // 2}×{size[1] // 2}")
         assert encoder.lines()[1:] == ["2 × conv 3×3 · BN · ReLU", "max pool 3×3 /2"]
     assert found["bottleneck"].shape == (4, 6, 1024)
     assert found["bottleneck"].row > found["encoder 4"].row
@@ -64,6 +65,30 @@ def test_branches_of_icnet():
     assert {b.title for b in finer.sources} == {"sub24_sum_interp", "high resolution"}
     assert found["image"] in found["high resolution"].sources
     assert found["conv1, half resolution"].sources[found["image"]] == "resize /2"
+
+
+def test_words_are_on_their_own_stretch_of_an_arrow():
+    """Fig. 12: what is pooled goes down, what is not across; the image is halved once.
+
+    So the words are in the gap below the source, not where both arrows are one.
+    """
+    for net, part, words in (
+        ("hourglass", "module", "max pool 2×2 /2"),
+        ("icnet", "", "resize /2"),
+    ):
+        blocks = drawn(net, part)
+        (axes,) = diagram.draw(blocks, "").axes
+        places = [text for text in axes.texts if text.get_text() == words]
+        sources = [
+            source
+            for block in blocks
+            for source, text in block.sources.items()
+            if text == words
+        ]
+        assert len(places) == len(sources) > 0
+        for text, source in zip(places, sources):
+            assert text.get_position()[1] < -source.row - source.tall / 2
+            assert text.get_horizontalalignment() == "right"
 
 
 def test_fusion_of_icnet():

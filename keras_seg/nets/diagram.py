@@ -194,6 +194,13 @@ class Block:
             found = [f"{convs} convolutions"] if convs else [_counted(kinds)]
         return [self.title, *(line for line in found if line != self.title)]
 
+    def size(self) -> str:
+        """Its shape and, where it ends in a pooling, the size that this leaves."""
+        text = "×".join(map(str, self.shape))
+        if len(self.steps) > 1 and self.steps[-1].kind == "pool":
+            text += " → {}×{}".format(*self.steps[-1].shape)
+        return text
+
 
 def part(net: str, name: str = "") -> Part:
     """A part of a network; UsageError lists those there are."""
@@ -498,7 +505,7 @@ def _box(axes, block: Block) -> None:
             zorder=3,
         )
     )
-    lines = [*block.lines(), "×".join(map(str, block.shape))]
+    lines = [*block.lines(), block.size()]
     top = middle + height / 2 - 0.06
     for number, line in enumerate(lines):
         is_shape = number == len(lines) - 1
@@ -530,13 +537,16 @@ def _arrow(
     bend, out = end[0] - aside, start[0] + aside
     if is_free(start[1]):
         points = [start, (bend, start[1]), (bend, end[1]), end]
+        words_at = _beside_bend(listed, source, target, bend)
     elif is_free(end[1]):
         points = [start, (out, start[1]), (out, end[1]), end]
+        words_at = (out + 0.06, end[1] + 0.06, "left")
     else:  # in the gap above all that stands between
         tops = [b.tall / 2 - b.row for b in between]
         high = max(top for top in tops) + 0.15 + 0.1 * (lane % 5)
         points = [start, (out, start[1]), (out, high), (bend, high), (bend, end[1])]
         points.append(end)
+        words_at = (out + 0.06, high + 0.04, "left")
     xs, ys = zip(*points)
     axes.plot(xs[:-1], ys[:-1], color=MUTED, linewidth=0.9, zorder=1)
     axes.annotate(
@@ -548,6 +558,22 @@ def _arrow(
         zorder=2,
     )
     if words:
-        place = (start[0] + 0.06, start[1] + 0.06)
+        x, y, side = words_at
         style = {"fontsize": 5.6, "color": MUTED, "va": "bottom", "zorder": 4}
-        axes.text(*place, words, **style)
+        axes.text(x, y, words, ha=side, **style)
+
+
+def _beside_bend(
+    listed: Sequence[Block], source: Block, target: Block, bend: float
+) -> tuple[float, float, str]:
+    """Where the words of an arrow are: no other arrow of its source has that stretch.
+
+    On a straight arrow after its start, else beside its vertical part, in the gap next
+    to the source's row.
+    """
+    if source.row == target.row:
+        return source.rank * COLUMN + BOX + 0.1, 0.06 - source.row, "left"
+    tall = max(block.tall for block in listed if block.row == source.row)
+    away = tall / 2 + GAP / 2
+    down = target.row > source.row
+    return bend - 0.06, -source.row - away if down else -source.row + away, "right"

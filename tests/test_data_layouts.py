@@ -79,6 +79,24 @@ def disc_of_digit(number):
     return disc(number % 10)
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/im{}_photo", "labels/im{}_label"),
+        ("images/img_{}", "labels/mask_{}"),
+        ("images/image{} (raw)", "labels/label{}"),
+    ],
+)
+def test_what_images_and_masks_both_have_around_the_name_is_found_out(
+    image, mask, tmp_path
+):
+    write(tmp_path / "raw", f"{image}.jpg", f"{mask}.png", 12, disc_of_digit)
+    assert_pairs(prepare(tmp_path), 12)
+    next((tmp_path / "raw" / "labels").glob("*7*")).unlink()
+    with pytest.raises(DataError, match="--label-suffix, --label-prefix, --image-suff"):
+        prepare(tmp_path, out="two")
+
+
 def test_several_masks_of_an_image_are_a_choice(tmp_path):
     write(tmp_path / "raw", "images/im{}_left.jpg", "labels/im{}_ids.png")
     write(tmp_path / "raw", "", "labels/im{}_color.png", each=lambda n: disc(n) * 9)
@@ -101,6 +119,26 @@ def test_several_masks_of_an_image_are_a_choice(tmp_path):
 def test_images_and_masks_in_one_folder(given, tmp_path):
     write(tmp_path / "raw", "im{}.jpg", "im{}_mask.png", 12, disc_of_digit)
     assert_pairs(prepare(tmp_path, **given), 12)
+
+
+def test_a_photograph_and_its_mask_may_have_one_name(tmp_path):
+    raw = tmp_path / "raw"
+    write(raw, "im{}.jpg", "im{}.png")
+    (tmp_path / "train.txt").write_text("beside --src, not in it")
+    assert_pairs(prepare(tmp_path))
+    (raw / "val.txt").write_text("im4.jpg\nim5.jpg")
+    (raw / "train.txt").write_text("im0\nim1\nim2\nim3")
+    assert_pairs(prepare(tmp_path, out="listed"), 6, SPLITS)
+    (raw / "train.txt").unlink()
+    (raw / "val.txt").unlink()
+    for split in ("train", "val"):
+        write(tmp_path / "raw2", f"{split}/im{{}}.JPEG", f"{split}/im{{}}.png")
+    splits = {"train": 6, "val": 6}
+    assert_pairs(prepare(tmp_path, raw="raw2", out="two"), 12, splits)
+    write(raw, "im1{}.jpg", "im1{}.png", 14)
+    (raw / "im3.png").unlink()
+    with pytest.raises(DataError, match="im3.jpg has no mask of its name"):
+        prepare(tmp_path, out="three")
 
 
 def test_named_folders_are_used(tmp_path):
@@ -149,6 +187,43 @@ def test_splits_of_folders_are_kept_in_any_case(train, val, order, tmp_path):
             mask = tmp_path / "raw" / masks / f"im{number}{suffix}.png"
             miniatures.save(disc(number), mask)
     assert_pairs(prepare(tmp_path), 6, SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        *(("{}_images", "{}_masks"), ("images-{}", "labels-{}"), ("{}", "{}annot")),
+        *(("X_{}", "y_{}"), ("data/{} Photos", "data/{} GT"), ("{}", "{}_labels")),
+    ],
+)
+def test_folders_named_after_split_and_content_are_pairs(images, masks, tmp_path):
+    for split, count in (("train", 4), ("val", 2)):
+        pair = (f"{one.format(split)}/im{{}}" for one in (images, masks))
+        image, mask = pair
+        write(tmp_path / "raw", f"{image}.jpg", f"{mask}.png", count)
+    prepared = prepare(tmp_path)
+    assert_pairs(prepared, 6, SPLITS)
+    write(
+        tmp_path / "raw",
+        "data/training_images/im{}.png"
+        if "/" in images
+        else "training_images/im{}.png",
+        "",
+    )
+    with pytest.raises(DataError, match="are both images of the split train"):
+        prepare(tmp_path, out="two")
+
+
+def test_splits_may_share_a_folder_of_masks(tmp_path):
+    write(tmp_path / "raw", "", "masks/im{}.png")
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        place = tmp_path / "raw/images" / ("train" if number < 4 else "val")
+        miniatures.save(miniatures.photo(rng, SIZE), place / f"im{number}.jpg")
+    assert_pairs(prepare(tmp_path), 6, SPLITS)
+    miniatures.save(disc(1), tmp_path / "raw/masks/other.png")
+    with pytest.raises(DataError, match="other.png has no image of its name"):
+        prepare(tmp_path, out="two")
 
 
 def test_names_that_look_like_splits_are_refused(tmp_path):
@@ -202,6 +277,9 @@ LINES = {
     "paths": "images/{}.jpg",
     "absolute paths": "/home/somebody/mine/images/{}.jpg",
     "back slashes": ".\\images\\{}.jpg",
+    "from its own folder": "../images/{}.jpg",
+    "quotes": '"images/{}.jpg"',
+    "pairs in quotes": "'images/{0}.jpg' 'labels/{0}.png'",
     "pairs": "images/{0}.jpg labels/{0}.png",
     "pairs with commas": "images/{0}.jpg, labels/{0}.png",
     "pairs with tabs": "{0}.jpg\t{0}.png",
@@ -220,6 +298,48 @@ def test_lists_of_every_form_and_encoding(form, encoding, tmp_path):
     prepared = prepare(tmp_path)
     assert_pairs(prepared, 6, SPLITS)
     assert "listed in Train.txt, validation.txt" in prepared.raw["found"]
+
+
+TABLES = {
+    "pairs": ("", "images/{0}.jpg,labels/{0}.png"),
+    "columns with names": ("mask;image", "labels/{0}.png;{0}.jpg"),
+    "names alone": ("file\ttaken by", '"{0}.jpg"\tme'),
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+@pytest.mark.parametrize("splits", ["a table each", "a column"])
+def test_tables_give_splits_and_pairs(form, splits, tmp_path):
+    """They are never overlooked, and the images shuffled instead."""
+    raw = tmp_path / "raw"
+    write(raw, "images/im{}.jpg", "labels/im{}.png")
+    header, line = TABLES[form]
+    between = max(",;\t", key=line.count)
+    if splits == "a column":
+        rows = [f"{header or 'image,mask'}{between}Set"]
+        for split, ids in (("training", IDS[:4]), ("VAL", IDS[4:])):
+            rows += [f"{line.format(x)}{between}{split}" for x in ids]
+        (raw / "files.csv").write_text("\r\n".join(rows))
+    else:
+        for name, ids in (("train.tsv", IDS[:4]), ("val.CSV", IDS[4:])):
+            rows = [header, *(line.format(x) for x in ids)]
+            (raw / name).write_text("\n".join(rows))
+    (raw / "notes.csv").write_bytes(b'sp\xe9cial\n"\n')
+    prepared = prepare(tmp_path)
+    assert_pairs(prepared, 6, SPLITS)
+    assert "listed in " in prepared.raw["found"]
+
+
+def test_tables_that_are_wrong_say_why(tmp_path):
+    raw = tmp_path / "raw"
+    write(raw, "images/im{}.jpg", "labels/im{}.png")
+    rows = [f"im{k}.jpg,{'train' if k < 5 else 'fold 2'}" for k in range(6)]
+    (raw / "all.csv").write_text("\n".join(["image,split", *rows]))
+    with pytest.raises(DataError, match="all.csv, line 7, has the split 'fold 2'. Na"):
+        prepare(tmp_path)
+    (raw / "all.csv").write_text("image,split\n")
+    with pytest.raises(DataError, match="all.csv lists no samples"):
+        prepare(tmp_path)
 
 
 def test_a_list_pairs_names_that_differ(tmp_path):
@@ -282,6 +402,17 @@ def test_system_files_and_descriptions_are_left_out_and_counted(tmp_path):
     assert prepared.raw["unused"] == {
         **{".DS_Store": 1, ".db": 1, ".ini": 1, ".json": 2, ".txt": 1},
     }
+
+
+def test_folders_of_operating_systems_and_servers_are_none_of_the_users(tmp_path):
+    raw = tmp_path / "raw"
+    write(raw, "mine/images/im{}.jpg", "mine/labels/im{}.png")
+    write(raw, "mine/images/@eaDir/im{}.jpg/THUMB.jpg", "")
+    write(raw, "mine/images/.ipynb_checkpoints/im{}-checkpoint.jpg", "")
+    for name in ("__MACOSX/mine/images/._im0.jpg", "mine/labels/__MACOSX/im0.png"):
+        (raw / name).parent.mkdir(parents=True)
+        (raw / name).write_bytes(b"\0\5\x16\7")
+    assert_pairs(prepare(tmp_path))
 
 
 def test_pictures_that_cannot_be_read_are_not_left_out(tmp_path):

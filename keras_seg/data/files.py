@@ -21,6 +21,9 @@ _UNREADABLE = frozenset(
     ".heic .heif .avif .jp2 .j2k .dcm .dng .cr2 .nef .arw .exr .psd .svg .jfif".split()
 )
 
+# Folders that operating systems and file servers add, in lower case
+_SYSTEM = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information"})
+
 # UTF-32's begins with UTF-16's, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -90,7 +93,7 @@ def pictures(folder: Path, follow_links: bool = False) -> dict[str, list[Path]]:
                 if os.path.realpath(path) in seen:  # a circle
                     folders.remove(name)
                 seen.add(os.path.realpath(path))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
             path = Path(place, name)
             if is_picture(path):
@@ -99,10 +102,15 @@ def pictures(folder: Path, follow_links: bool = False) -> dict[str, list[Path]]:
     return found
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a folder or file of this name is the system's, not the user's."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file is meant to be a picture, by its name."""
     suffix = path.suffix.lower()
-    if path.name.startswith("."):
+    if is_hidden(path.name):
         return False
     return suffix in PICTURES or suffix in _UNREADABLE
 
@@ -114,5 +122,5 @@ def has_pictures(folder: Path) -> bool:
         entries = [entry for one in level for entry in one.iterdir()]
         if any(is_picture(entry) and entry.is_file() for entry in entries):
             return True
-        level = [entry for entry in entries if entry.is_dir()]
+        level = [e for e in entries if e.is_dir() and not is_hidden(e.name)]
     return False

@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 
 SPLITS = ("train", "val", "test")
 _TAIL = r"([ _.-]?(set|split|data|images|imgs|\d{4}))?"  # train_set, val2017
-_NAMES = {
-    "train": re.compile(rf"(train|training|trn){_TAIL}", re.IGNORECASE),
-    "val": re.compile(rf"(val|valid|validation|dev|development){_TAIL}", re.IGNORECASE),
-    "test": re.compile(rf"(test|testing|tst){_TAIL}", re.IGNORECASE),
+_WORDS = {
+    "train": "training|train|trn",
+    "val": "validation|valid|val|development|dev",
+    "test": "testing|test|tst",
 }
+_NAMES = {
+    split: re.compile(rf"({words}){_TAIL}", re.IGNORECASE)
+    for split, words in _WORDS.items()
+}
+_ENDS = r"(?P<rest>.+)[ _.-](?P<split>{})"
 _LIKE_A_SPLIT = re.compile(
     r"(?<![a-z])(train|trn|training|trainval|val|valid|validation|test|tst|testing|dev|"
     r"eval|evaluation|hold-?out|held-?out|fold|split|cv|public|private)s?(?![a-z])",
@@ -26,6 +31,18 @@ def split_name(text: str) -> str | None:
         if pattern.fullmatch(text):
             return split
     return None
+
+
+def split_and_rest(text: str) -> tuple[str | None, str]:
+    """The split that a name begins or ends with, and what else it says.
+
+    train_masks is train and masks, masks-val val and masks; (None, text) without one.
+    """
+    words = "|".join(_WORDS.values())
+    for pattern in (rf"(?P<split>{words})[ _.-]?(?P<rest>.*)", _ENDS.format(words)):
+        if found := re.fullmatch(pattern, text, re.IGNORECASE):
+            return split_name(found["split"]), found["rest"]
+    return None, text
 
 
 def looks_like_a_split(text: str) -> bool:

@@ -366,7 +366,7 @@ def _files_below(src: Path, pattern: str) -> list[Path]:
     for depth in range(_DEEPEST):
         for path in sorted(src.glob("*/" * depth + pattern)):
             below = path.relative_to(src).parts
-            if path.is_file() and not any(part.startswith(".") for part in below):
+            if path.is_file() and not any(map(files.is_hidden, below)):
                 found.append(path)
     return found
 

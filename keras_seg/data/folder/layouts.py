@@ -17,20 +17,26 @@ from keras_seg.data import images as raw_images
 from keras_seg.data.folder import lists, names
 from keras_seg.data.folder.names import Affixes, Index
 from keras_seg.data.raw import RawPair
-from keras_seg.data.splits import SPLITS, looks_like_a_split, split_name
+from keras_seg.data.splits import (
+    SPLITS,
+    looks_like_a_split,
+    split_and_rest,
+    split_name,
+)
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import IGNORE_ID
 
 _IMAGES = frozenset(
     "images image imgs img img_dir jpegimages photos photo pictures rgb input inputs "
-    "frames raw original originals leftimg8bit".split()
+    "frames raw original originals leftimg8bit x".split()
 )
 _MASKS = frozenset(
     "labels label masks mask annotations annotation anns ann ann_dir gt groundtruth "
     "ground_truth gts segmentation segmentations seg segs target targets segmaps "
     "segmentationclass segmentationclasspng segmentationclassaug seg_masks "
-    "labels_png pixel-level".split()
+    "labels_png pixel-level annot y".split()
 )
+_JPEG = (".jpg", ".jpeg")  # what photographs are, and masks are not
 _OPTIONS = (
     "Name them with --images DIR --labels DIR, and with --label-suffix where needed."
 )
@@ -71,12 +77,15 @@ def find(src: Path, wanted: Wanted) -> tuple[list[RawPair], str]:
     found: dict[str, None] = {}
     trees = find_trees(src, wanted)
     for tree in trees:
-        more, how = _pairs(tree, wanted)
+        more, how = _pairs(tree, wanted, src)
         pairs += more
         places = [folder.relative_to(src) for folder in (tree.images, tree.masks)]
         found[" and ".join(dict.fromkeys(map(str, places))) + how] = None
     if not pairs:
         raise DataError(f"{trees[0].images} has no images.")
+    # Splits may share a folder of masks: those of another one lack no image.
+    used = {pair.label for pair in pairs if pair.error is None}
+    pairs = [pair for pair in pairs if pair.error is None or pair.label not in used]
     return pairs, "; ".join(found)
 
 
@@ -88,7 +97,7 @@ def find_trees(src: Path, wanted: Wanted) -> list[Trees]:
         chosen = (_folder(src, "--images", wanted.images),)
         return _split_trees(*chosen, _folder(src, "--labels", wanted.labels))
     for root in _roots(src):
-        if trees := _two_folders(root) or _splits_first(root):
+        if trees := _two_folders(root) or _split_pairs(root) or _splits_first(root):
             return trees
     for root in _roots(src):
         if files.has_pictures(root) and _is_mixed(root, wanted):
@@ -119,7 +128,7 @@ def subfolders(folder: Path) -> dict[str, Path]:
     return {
         entry.name.lower(): entry
         for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
+        if entry.is_dir() and not files.is_hidden(entry.name)
     }
 
 
@@ -172,6 +181,31 @@ def _splits_first(root: Path) -> list[Trees]:
     return trees
 
 
+def _split_pairs(root: Path) -> list[Trees]:
+    """The trees of folders that are named after split and content, side by side.
+
+    train_images and train_masks, images_train and masks_train, train and trainannot.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for name, folder in subfolders(root).items():
+        split, content = split_and_rest(name)
+        kind = "masks" if content in _MASKS else "images"
+        if split is None or (content and content not in _IMAGES | _MASKS):
+            continue
+        if kind in (there := found.setdefault(split, {})):
+            raise DataError(
+                f"{folder} and {there[kind]} are both {kind} of the split {split}."
+            )
+        there[kind] = folder
+    if not any(there.keys() == {"images", "masks"} for there in found.values()):
+        return []
+    return [
+        Trees(split, there["images"], there.get("masks", root / f"{split}_masks"))
+        for split in SPLITS
+        if "images" in (there := found.get(split, {}))
+    ]
+
+
 def _split_folders(folder: Path) -> dict[str, Path]:
     """{split: folder} of those whose names mean a split.
 
@@ -204,7 +238,7 @@ def _split_trees(images: Path, masks: Path) -> list[Trees]:
         return [Trees("", images, masks)]
     for entry in sorted(images.iterdir()):
         is_mine = entry.is_dir() or files.is_picture(entry)
-        if is_mine and not entry.name.startswith(".") and entry not in splits.values():
+        if is_mine and not files.is_hidden(entry.name) and entry not in splits.values():
             raise DataError(f"{entry} is not in a split: train, val or test.")
     of_masks = _split_folders(masks)
     return [
@@ -221,7 +255,24 @@ def _is_mixed(folder: Path, wanted: Wanted) -> bool:
     """Whether a folder has images and, told apart by their names, masks."""
     if wanted.affixes is not None:
         return True
-    return len(_mixed_affixes(files.pictures(folder))) == 1
+    named = files.pictures(folder)
+    return bool(_twins(named)) or len(_mixed_affixes(named)) == 1
+
+
+def _twins(
+    named: Mapping[str, list[Path]],
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]] | None:
+    """Images and masks of one name in one folder, a.jpg and a.png; None if not so."""
+    parts = [
+        {
+            key: [p for p in paths if (p.suffix.lower() in _JPEG) == is_jpeg]
+            for key, paths in named.items()
+        }
+        for is_jpeg in (True, False)
+    ]
+    images, masks = ({k: p for k, p in part.items() if p} for part in parts)
+    both = images.keys() & masks.keys()
+    return (images, masks) if both and len(both) >= 0.9 * len(named) else None
 
 
 def _mixed_affixes(named: Mapping[str, Sequence[Path]]) -> list[Affixes]:
@@ -250,7 +301,7 @@ def _mixed_affixes(named: Mapping[str, Sequence[Path]]) -> list[Affixes]:
     return [Affixes("", *affix) for affix, n in sorted(counts.items()) if n == best]
 
 
-def _pairs(tree: Trees, wanted: Wanted) -> tuple[list[RawPair], str]:
+def _pairs(tree: Trees, wanted: Wanted, src: Path) -> tuple[list[RawPair], str]:
     """The pairs of a tree, and how its masks are named."""
     images = files.pictures(tree.images, wanted.follow_links)
     if tree.masks == tree.images:
@@ -263,18 +314,19 @@ def _pairs(tree: Trees, wanted: Wanted) -> tuple[list[RawPair], str]:
     if affixes is None:
         per_class = _one_mask_per_class(tree, images, masks, wanted)
         if per_class:
-            listed, how = _listed(tree, per_class, images, masks)
+            listed, how = _listed(tree, per_class, images, masks, src)
             return listed, f", one mask per class{how}"
-        affixes = _guessed(tree, images, masks)
+        affixes = _guessed(tree, images, masks, src)
     image_of = _by_key(images, affixes.image_key)
     mask_of = _by_key(masks, affixes.mask_key)
     if not image_of:
         return [], ""
     pairs = _matched(tree, wanted, image_of, mask_of)
-    listed, how = _listed(tree, pairs, images, masks)
+    listed, how = _listed(tree, pairs, images, masks, src)
     if affixes != Affixes():
         mask = f"{affixes.prefix}NAME{affixes.suffix}"
-        how = f", masks {mask} of images NAME{affixes.image_suffix}{how}"
+        image = f"{affixes.image_prefix}NAME{affixes.image_suffix}"
+        how = f", masks {mask} of images {image}{how}"
     return listed, how
 
 
@@ -291,6 +343,8 @@ def _apart(
     named: Mapping[str, list[Path]], tree: Trees, wanted: Wanted
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]], Affixes]:
     """Images and masks of one folder."""
+    if wanted.affixes is None and (twins := _twins(named)):
+        return *twins, Affixes()
     found = [wanted.affixes] if wanted.affixes else _mixed_affixes(named)
     if len(found) != 1 or not (found[0].prefix or found[0].suffix):
         raise DataError(
@@ -303,12 +357,15 @@ def _apart(
 
 
 def _guessed(
-    tree: Trees, images: Mapping[str, list[Path]], masks: Mapping[str, list[Path]]
+    tree: Trees,
+    images: Mapping[str, list[Path]],
+    masks: Mapping[str, list[Path]],
+    src: Path,
 ) -> Affixes:
     found = names.guess(images, masks)
     if len(found) == 1:
         return found[0]
-    if not masks or (not tree.split and lists.find(tree.images.parent)):
+    if not masks or _lists(tree, src):
         return Affixes()  # a list may name the pairs
     image, mask = (next(iter(found.values()))[0] for found in (images, masks))
     if found:
@@ -358,17 +415,29 @@ def _filled(class_id: int, size: tuple[int, int]) -> np.ndarray:
     return np.full(size, class_id, np.uint8)
 
 
+def _lists(tree: Trees, src: Path) -> dict[str, Path]:
+    """The lists beside the images' folder, or in the one that has the masks too.
+
+    Never outside of --src.
+    """
+    places = [tree.images] if tree.images == tree.masks else []
+    places += [tree.images.parent] if tree.images != src else []
+    found = () if tree.split else filter(None, map(lists.find, places))
+    return next(iter(found), {})
+
+
 def _listed(
     tree: Trees,
     pairs: list[RawPair],
     images: Mapping[str, list[Path]],
     masks: Mapping[str, list[Path]],
+    src: Path,
 ) -> tuple[list[RawPair], str]:
     """The pairs in the order and with the splits of lists, where there are any.
 
     And the names of these lists in words.
     """
-    found = {} if tree.split else lists.find(tree.images.parent)
+    found = _lists(tree, src)
     if not found:
         return pairs, ""
     by_image = {pair.image: pair for pair in pairs}

@@ -1,7 +1,12 @@
-"""Lists that say which images are for training, validation and test."""
+"""Lists that say which images are for training, validation and test.
 
+A list is a text file with an image a line, or a table: a column each for image, mask
+and, where one table has all images, the split.
+"""
+
+import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +18,8 @@ from keras_seg.errors import DataError
 # Where lists are, below the folder that has the images' folder
 PLACES = (".", "ImageSets/Segmentation", "ImageSets", "splits", "lists", "split")
 _EVERYTHING = ("default", "all", "trainval")  # lists that give no split
+_REJECTED = ".rejected.csv"  # what a preparation left out (`keras_seg.data.writer`)
+_SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase")  # of a table
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ def find(root: Path, places: tuple[str, ...] = PLACES) -> dict[str, Path]:
         texts = [
             path
             for path in sorted(folder.iterdir())
-            if path.suffix.lower() in (".txt", ".lst") and not path.is_dir()
+            if path.suffix.lower() in (".txt", ".lst", ".csv", ".tsv")
+            and not (path.is_dir() or path.name.endswith(_REJECTED))
         ]
         found: dict[str, Path] = {}
         for path in texts:
@@ -47,6 +55,10 @@ def find(root: Path, places: tuple[str, ...] = PLACES) -> dict[str, Path]:
                 if split in found:
                     raise DataError(f"{path} and {found[split]} both list {split}.")
                 found[split] = path
+        if not found:
+            tables = [path for path in texts if _split_column(path) is not None]
+            if len(tables) == 1:
+                return {"": tables[0]}
         odd = [
             path
             for path in texts
@@ -74,6 +86,8 @@ def read(path: Path, split: str, images: Index, masks: Index) -> list[Listed]:
     Raises:
         DataError: it is empty, or its lines end with the flags of a list of one class.
     """
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _read_table(path, split, images, masks)
     lines = [line.strip() for line in files.read_text(path).splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
@@ -82,10 +96,11 @@ def read(path: Path, split: str, images: Index, masks: Index) -> list[Listed]:
         )
     listed = []
     for line in lines:
-        _check_inside(line)
-        key, mask = images.find(line), None
+        key, mask = images.find(line.strip("\"'")), None
         if key is None:
             key, mask = next(_pairs(line, images, masks), (None, None))
+        if key is None:
+            _check_inside(line)
         listed.append(Listed(split, line, key, mask))
     flags = [re.fullmatch(r".*\S[ \t]+(-1|0|1)", line) for line in lines]
     if all(flags) and not any(one.image for one in listed):
@@ -94,6 +109,65 @@ def read(path: Path, split: str, images: Index, masks: Index) -> list[Listed]:
             "Name just the images of the split."
         )
     return listed
+
+
+def _read_table(path: Path, split: str, images: Index, masks: Index) -> list[Listed]:
+    """The rows of a table; its first one may name the columns.
+
+    DataError: it is empty, or a split is none of train, val and test.
+    """
+    rows, column = _rows(path), _split_column(path)
+    listed = []
+    for number, row in enumerate(rows):
+        place, image = _first_found(row, images)
+        if image is None and number == 0:
+            continue  # the names of the columns
+        _, mask = _first_found(row[:place] + row[place + 1 :], masks)
+        own = split
+        if column is not None and not split:
+            own = split_name(row[column]) if column < len(row) else None
+            if own is None:
+                raise DataError(
+                    f"{path}, line {number + 1}, has the split "
+                    f"{''.join(row[column : column + 1])!r}. Name train, val or test."
+                )
+        listed.append(Listed(own, " ".join(row), image, mask))
+    if not listed:
+        raise DataError(
+            f"{path} lists no samples: split {split or path.stem} is empty."
+        )
+    return listed
+
+
+def _first_found(cells: Sequence[str], index: Index) -> tuple[int, str | None]:
+    """Which cell is the first that names a file, and the file's key."""
+    found = ((place, index.find(cell)) for place, cell in enumerate(cells))
+    return next((one for one in found if one[1] is not None), (0, None))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The rows of a table, between commas, semicolons or tabs, without empty ones."""
+    lines = files.read_text(path).splitlines()
+    first = next(filter(str.strip, lines), "")
+    between = max(",;\t", key=first.count)
+    try:
+        rows = list(csv.reader(lines, delimiter=between, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path} is no table ({error}).") from None
+    rows = [[cell.strip() for cell in row] for row in rows]
+    return [row for row in rows if any(row)]
+
+
+def _split_column(path: Path) -> int | None:
+    """Which column of a table gives the split; None where it has none."""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return None
+    try:
+        rows = _rows(path)
+    except DataError:  # whatever it is, it is no list
+        return None
+    names = [name.lower() for name in next(iter(rows), [])]
+    return next((k for k, name in enumerate(names) if name in _SPLIT_COLUMNS), None)
 
 
 def _pairs(line: str, images: Index, masks: Index) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,10 @@
 """Which mask belongs to which image, by their names."""
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from keras_seg.data.files import normal
@@ -19,10 +20,11 @@ class Affixes:
     image_suffix: str = ""
     prefix: str = ""  # of masks
     suffix: str = ""  # of masks
+    image_prefix: str = ""
 
     def image_key(self, name: str) -> str | None:
         """The shared part of an image's name without extension, or None."""
-        return _without(name, "", self.image_suffix)
+        return _without(name, self.image_prefix, self.image_suffix)
 
     def mask_key(self, name: str) -> str | None:
         """The same of a mask's name."""
@@ -65,7 +67,29 @@ def guess(images: Iterable[str], masks: Iterable[str]) -> list[Affixes]:
                 counts[prefix, suffix] += 1
     best = max(counts.values(), default=0)
     found = [affix for affix, count in counts.items() if count == best]
-    return [Affixes("", prefix, suffix) for prefix, suffix in sorted(found)]
+    both = [Affixes("", prefix, suffix) for prefix, suffix in sorted(found)]
+    return both or _around_both(images, masks)
+
+
+def _around_both(images: Sequence[str], masks: Sequence[str]) -> list[Affixes]:
+    """What images and masks each have around the part they share; [] unless all do.
+
+    img_1 and mask_1, 1_photo and 1_label.
+    """
+    affix = Affixes("", *_around(masks))
+    before, behind = _around(images)
+    affix = replace(affix, image_prefix=before, image_suffix=behind)
+    keys = [set(map(affix.image_key, images)), set(map(affix.mask_key, masks))]
+    is_known = len(images) > 1 and keys[0] == keys[1] and None not in keys[0]
+    return [affix] if is_known else []
+
+
+def _around(paths: Sequence[str]) -> tuple[str, str]:
+    """The prefix and suffix of all names, without the digits next to the rest."""
+    names = [path.rpartition("/")[2] for path in paths]
+    before = os.path.commonprefix(names).rstrip("0123456789")
+    turned = os.path.commonprefix([name[len(before) :][::-1] for name in names])
+    return before, turned.rstrip("0123456789")[::-1]
 
 
 def ids(keys: Iterable[str]) -> dict[str, str]:

@@ -10,6 +10,11 @@ from keras_seg.errors import UsageError
 IGNORE_ID = 255  # void, on disk and in tensors, for every dataset
 
 
+def has_background(names: Sequence[str]) -> bool:
+    """Whether class 0 is the background, by its name."""
+    return names[0].lower() == "background"
+
+
 @dataclass(frozen=True)
 class LabelSpec:
     """The classes of a dataset; ids are positions in `names`, from 0.

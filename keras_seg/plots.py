@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from keras_seg.labels import IGNORE_ID, colourise
+from keras_seg.labels import IGNORE_ID, colourise, has_background
 
 Colour = tuple[int, int, int]
 Rows = Sequence[Mapping[str, float]]  # of history.csv
@@ -187,11 +187,6 @@ def picture_palette(palette: Sequence[Colour], names: Sequence[str]) -> list[Col
     """The classes' colours in pictures, with a background unlike any part's."""
     first = BACKGROUND_COLOUR if has_background(names) else palette[0]
     return [first, *palette[1:]]
-
-
-def has_background(names: Sequence[str]) -> bool:
-    """Whether class 0 is the background."""
-    return names[0].lower() == "background"
 
 
 def paint(label: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:

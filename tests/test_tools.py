@@ -375,6 +375,24 @@ print(code, sorted({"numpy", "cv2", "keras", "tensorflow"} & set(sys.modules)))
         assert any(line.startswith(f"    keras-seg {verb} ") for line in lines), verb
 
 
+def test_help_imports_nothing_slow():
+    script = f"""
+import sys
+from keras_seg.__main__ import main
+for verb in {list(VERBS)}:
+    try:
+        main([verb, "--help"])
+    except SystemExit as leaving:
+        assert leaving.code == 0, verb
+slow = {{"matplotlib", "scipy", "keras", "tensorflow", "h5py", "jinja2"}}
+print(sorted(slow & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_groups_of_published_multiplicities(capsys):
     """A group's value is the mean of its members' recalls (BODY Table 2)."""
     confusion = np.zeros((25, 25), np.int64)

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from keras_seg import plots, storage
+from keras_seg import storage
 from keras_seg.command_line import install_hint
 from keras_seg.data.images import MAX_PIXELS, read_raw_image
 from keras_seg.errors import DataError, UsageError
-from keras_seg.labels import LabelSpec
+from keras_seg.labels import LabelSpec, has_background
 
 # A file, uint8 RGB [H, W, 3], or an image of Pillow in the mode RGB
 Picture = str | PathLike | np.ndarray | Image.Image
@@ -280,7 +279,7 @@ def overlay(image: np.ndarray, ids: np.ndarray, labels: LabelSpec) -> np.ndarray
     painted = cv2.addWeighted(
         np.ascontiguousarray(image), 0.5, labels.colourise(ids), 0.5, -0.25
     )
-    if plots.has_background(labels.names):
+    if has_background(labels.names):
         painted[ids == 0] = image[ids == 0]
     return painted
 
@@ -296,7 +295,7 @@ def legend(areas: np.ndarray | None, labels: LabelSpec, size: Size) -> np.ndarra
             size of the letters. The legend is wider where a name does not fit.
     """
     letters = int(np.clip(min(size[0], size[1] * 2 / 3) / 42, 12, 320))
-    hidden = plots.has_background(labels.names)
+    hidden = has_background(labels.names)
     texts = dict(enumerate(labels.names))
     if areas is not None:
         shares = areas / max(1, areas.sum())
@@ -322,6 +321,8 @@ def legend(areas: np.ndarray | None, labels: LabelSpec, size: Size) -> np.ndarra
 @lru_cache(maxsize=4096)
 def _entry(text: str, colour: tuple[int, int, int], letters: int) -> np.ndarray:
     """uint8 RGB [h, w, 3]: a box of a colour and a text. Few differ among pictures."""
+    from keras_seg import plots  # Matplotlib takes a second to import
+
     font, gap, line = _font(letters), letters // 2, int(1.6 * letters)
     width = letters + gap + int(np.ceil(font.getlength(text))) + 1
     drawn = Image.new("RGB", (width, line), "white")
@@ -347,6 +348,8 @@ def _percent(share: float) -> str:
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Matplotlib's own, which has the letters of most languages."""
+    import matplotlib
+
     place = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(place), size)
 

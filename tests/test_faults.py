@@ -176,10 +176,10 @@ def full_disk(folder: Path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 8 MB of its own; only root may make one."""
+    """A disk of 64 MB of its own, five checkpoints; only root may make one."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(disk)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("cannot mount a small disk")
     yield disk

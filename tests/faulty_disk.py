@@ -420,15 +420,19 @@ class Life:
 
 
 def contents(path: Path) -> str:
-    if path.name == "meta.json" and path.parent.name.startswith("step-"):
-        record = json.loads(path.read_text())
+    """A hash, but of records that tell of clock times and places what is left."""
+    if path.name == "meta.json":
+        try:
+            record = json.loads(path.read_text())
+        except ValueError:  # one that was being written, in a hidden folder
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        if not path.parent.name.startswith("step-"):  # of prepared data
+            return json.dumps(record | {"command": ""})
         state = record["meta"].get("state", {})
         for key in ("seconds", "timed_seconds", "timed_steps"):
             state.pop(key, None)
         record.pop("record_sha256", None)
         return json.dumps(record)
-    if path.name == "meta.json":  # of prepared data; the command names nothing else
-        return json.dumps(json.loads(path.read_text()) | {"command": ""})
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

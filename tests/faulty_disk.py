@@ -302,7 +302,7 @@ STUDY = Study("faulty", "Faulty", (), DataFacts((24, 40), 10), {{"segnet_basic":
 def stage_words(place: Path, root: Path) -> tuple[Callable, list]:
     (place / "faulty.py").write_text(STUDY.format(config=to_dict(CONFIG)))
 
-    def report(request, study, execution, results):
+    def report(request, _, execution, results):
         states = [result.state for stage in results for result in stage.results]
         storage.write_file(execution.folder / "report.md", f"{states}")
         return study.Report(execution.folder / "report.md")

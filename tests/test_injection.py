@@ -76,7 +76,7 @@ def check(life: str, records: list[dict]) -> None:
 
 @pytest.mark.parametrize("life", ["run", "prepare", "stage"])
 def test_some_calls_fail_and_nothing_is_lost(life, disk, tmp_path):
-    records = lead(disk, tmp_path / "life", life, 41, 17, "one")
+    records = lead(disk, tmp_path / "life", life, 41, 29, "one")
     check(life, records)
     assert len(records) > 2
 

@@ -74,11 +74,6 @@ def drop_after(folder: Path, step: int) -> None:
     keep_only(folder, [each for each in steps(folder) if each <= step])
 
 
-def keep_last(folder: Path) -> None:
-    """Remove all checkpoints but the newest."""
-    keep_only(folder, steps(folder)[-1:])
-
-
 def load(checkpoint: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Read one checkpoint folder; `save`'s arrays and meta.
 

@@ -539,10 +539,10 @@ class Run:
         rows = [{"name": name, "value": float(v)} for name, v in timing.items()]
         storage.write_table(self.out / "timing.csv", rows, hashed=True)
         folder.write_per_image(folder.per_image_file(self.out, None), best.counts)
-        storage.write_json(self.out / "metrics.json", result)  # last: it is finished
         checkpoint.keep_only(self.out / "checkpoints", [self.state.step])
         checkpoint.keep_only(self.out / "best", [self.state.best_step])
         folder.keep_validations(self.out, self.best_validations())
+        storage.write_json(self.out / "metrics.json", result)  # last: it is finished
         over = folder.mean_over(result)
         self.log(
             f"done: val mIoU {result['summary']['miou']:.4f}{over and f' {over}'} at "

@@ -72,7 +72,6 @@ def train(
             finished = folder.read_metrics(out)
             if finished is not None and not extends:
                 (out / "failure.json").unlink(missing_ok=True)
-                checkpoint.keep_last(out / "checkpoints")
                 command_line.note(f"{options.title}{out} is finished; nothing to do.")
                 return finished
         if not options.title:  # a stage says it once, for all its arms

@@ -300,6 +300,81 @@ def test_damaged_labelme_files_are_named(text, reason, labelme_folder, tmp_path)
         prepare(tmp_path)
 
 
+# YOLO
+
+
+RIGHT = "0.5 0.25 1 0.25 1.0 0.75 0.5 0.75"  # of 18 x 12 px: 9, 3 to 18, 9
+YAML = {
+    "a list in a line": "nc: 2\nnames: ['car', \"person\"]  # of Roboflow\n",
+    "a list": "names:\n- car\n- person # the driver\nroboflow:\n  license: CC\n",
+    "numbers": "path: x\nnames:\n  0: car\n\n  1: person\nnc: 2\n",
+    "numbers in a line": "names: {0: car, 1: person}\n",
+}
+
+
+@pytest.mark.parametrize("form", YAML)
+@pytest.mark.parametrize("order", ["{}/{}", "{1}/{0}"])
+def test_yolos_polygons(form, order, tmp_path):
+    raw = tmp_path / "raw"
+    for split, name in (("train", "a.jpg"), ("valid", "b.png"), ("valid", "c.jpg")):
+        images(raw, f"{order.format(split, 'images')}/{name}")
+        labels = raw / order.format(split, "labels")
+        labels.mkdir(parents=True, exist_ok=True)
+        text = f"1 0 0 1 0 1 1 0 1\n\n0 {RIGHT}\n" if name == "a.jpg" else ""
+        (labels / name).with_suffix(".txt").write_text(text)
+    (raw / "data.yaml").write_text(YAML[form])
+    prepared = prepare(tmp_path)
+    assert prepared.labels.names == ("background", "car", "person")
+    a = box(3, 9, 10, 18, 1, np.full(SIZE, 2, np.uint8))  # later ones are on top
+    empty = np.zeros(SIZE)
+    expected = {("train", "a"): a, ("val", "b"): empty, ("val", "c"): empty}
+    assert_labels(prepared, expected)
+    assert prepared.raw["found"] == "YOLO annotations"
+    images(raw, f"{order.format('train', 'images')}/d.jpg")
+    with pytest.raises(DataError, match="d.jpg has no text file.*--missing-mask"):
+        prepare(tmp_path, out="two")
+    two = prepare(tmp_path, out="two", missing_mask="person")
+    assert_labels(two, expected | {("train", "d"): np.full(SIZE, 2)})
+
+
+def test_yolos_classes_without_names_are_mapped(tmp_path):
+    """The text files are beside the images."""
+    raw = tmp_path / "raw"
+    images(raw, "a.jpg", "b.jpg")
+    for name in "ab":
+        (raw / f"{name}.txt").write_text(f"3 {RIGHT}\n")
+    prepared = prepare(tmp_path, map="3=car")
+    assert prepared.labels.names == ("background", "car")
+    expected = box(3, 9, 10, 18)
+    assert_labels(prepared, {"a": expected, "b": expected})
+    (raw / "classes.txt").write_text("w\nx\ny\nz\n")
+    assert prepare(tmp_path, out="two").labels.names[4] == "z"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("0 0.5 0.5 0.1 0.1", "has a box, not a polygon"),
+        ("0 0.5 0.5 0.1 0.1 0.2", "has 5 numbers behind its class"),
+        ("0 0.5 0.5 0.1 0.1 0.2 12", "has a corner outside of the image"),
+        ("0 0.5 0.5 0.1 0.1 0.2 nan", "has a corner outside of the image"),
+        ("0 0.5 0.5 0.1 0.1 0.2 x", "is not a class and numbers"),
+        (f"7 {RIGHT}", "has the class 7 of 2 names"),
+    ],
+)
+def test_damaged_yolo_files_are_named(line, reason, tmp_path):
+    raw = tmp_path / "raw"
+    images(raw, "a.jpg", "b.jpg")
+    (raw / "a.txt").write_text(f"0 {RIGHT}\n")
+    (raw / "b.txt").write_text(f"0 {RIGHT}\n{line}\n")
+    (raw / "data.yaml").write_text(YAML["a list"])
+    with pytest.raises(DataError, match=f"b.txt, line 2, {reason}"):
+        prepare(tmp_path)
+    (raw / "data.yaml").write_text("names: &all\n")
+    with pytest.raises(DataError, match="data.yaml has no names of classes"):
+        prepare(tmp_path)
+
+
 # CVAT
 
 

@@ -163,7 +163,10 @@ def test_labels_that_are_no_masks_are_named(tmp_path):
     write(tmp_path / "raw", "images/im{}.png", "")
     (tmp_path / "raw" / "labels").mkdir()
     (tmp_path / "raw" / "labels" / "im0.txt").write_text("0 0.5 0.5 0.1 0.1")
-    with pytest.raises(DataError, match="labels has no masks but .txt files. YOLO's"):
+    with pytest.raises(DataError, match="im0.txt, line 1, has a box, not a polygon"):
+        prepare(tmp_path)
+    (tmp_path / "raw" / "labels" / "im0.txt").write_text("a note")
+    with pytest.raises(DataError, match="labels has no masks but .txt files. Name the"):
         prepare(tmp_path)
 
 

@@ -22,6 +22,7 @@ from keras_seg.data.folder import (
     layouts,
     names,
     values,
+    yolo,
 )
 from keras_seg.data.prepared import Prepared
 from keras_seg.data.raw import RawPair
@@ -326,15 +327,18 @@ def _annotated(src: Path, wanted: Settings, notes: Notes):
     """
     if wanted.images is not None or wanted.labels is not None:
         return None
-    json_files, xml = _files_below(src, "*.json"), _files_below(src, "*.xml")
-    if not json_files and not xml or _has_masks(src):
+    if _has_masks(src):
         return None
+    json_files, xml = _files_below(src, "*.json"), _files_below(src, "*.xml")
     opened = [(path, annotations.read_json(path)) for path in json_files]
     has_empty = wanted.missing_mask is not None
     readers = {
         "COCO annotations": partial(coco.find, opened),
         "LabelMe annotations": partial(labelme.find, opened, has_empty=has_empty),
         "CVAT annotations": partial(cvat.find, xml),
+        "YOLO annotations": partial(
+            yolo.find, has_empty=has_empty, follow_links=wanted.follow_links
+        ),
     }
     for name, find in readers.items():
         if (found := find(src)) is not None:

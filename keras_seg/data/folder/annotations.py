@@ -1,4 +1,4 @@
-"""Shapes of annotation tools instead of masks: COCO, LabelMe, CVAT.
+"""Shapes of annotation tools instead of masks: COCO, LabelMe, CVAT, YOLO.
 
 Each format has a module with `find`, which gives what is annotated, as `Annotated`. The
 pixels of no shape are of the first class, or ignored where that has shapes too.

@@ -116,10 +116,7 @@ def _without_pictures(src: Path) -> str:
             if name in _MASKS and not files.has_pictures(folder):
                 kinds = sorted({p.suffix for p in folder.rglob("*") if p.is_file()})
                 held = f"but {', '.join(kinds)} files" if kinds else "or is empty"
-                yolo = " YOLO's polygons are not read: export masks, or COCO's JSON."
-                return (
-                    f"{folder} has no masks {held}.{yolo if '.txt' in kinds else ''} "
-                )
+                return f"{folder} has no masks {held}. "
     return ""
 
 

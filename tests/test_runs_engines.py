@@ -120,6 +120,30 @@ def test_other_weights_or_another_machine_are_measured_anew(run, measured, monke
     assert len(storage.read_json(run / "export" / "engines.json")) == 2
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fastest": "unknown"},
+        {"fastest": None},
+        {"ms_per_image": {"quick": "fast"}},
+        {"ms_per_image": None},
+        {"exports": {"quick": "../../elsewhere"}},
+        {"exports": []},
+    ],
+)
+def test_times_that_were_edited_are_measured_anew(changes, run, measured):
+    opened, native, _ = measured
+    before = fastest.choose(run, "auto", native)
+    path = run / "export" / "engines.json"
+    ((machine, record),) = storage.read_json(path).items()
+    storage.write_json(path, {machine: record | changes})
+    assert fastest.choose(run, "auto", native) == before
+    assert opened["native"] == 2
+    path.write_text("{")
+    with pytest.raises(StorageError, match="engines.json is damaged.* Delete it: the"):
+        fastest.choose(run, "auto", native)
+
+
 def test_eight_bits_of_earlier_weights_are_not_used(run, measured):
     _, native, _ = measured
     fastest.ENGINES["onnxruntime"] = fastest.ENGINES["quick"]

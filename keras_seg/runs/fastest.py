@@ -63,9 +63,10 @@ def choose(
         engines.check(engine)
         return Choice(engine, _exported(run, engine, data, threads))
     path, machine = run / "export" / "engines.json", _machine(threads)
-    known = storage.read_json(path) if path.is_file() else {}
-    record = known.get(machine)
-    if not isinstance(record, dict) or record.get("step") != _step(run):
+    way_out = "Delete it: the engines are then measured anew."
+    known = storage.read_json(path, way_out) if path.is_file() else {}
+    record: Any = known.get(machine)
+    if not _is_of(run, record):
         record = _measure(run, native(), data, threads)
         path.parent.mkdir(exist_ok=True)
         storage.write_json(path, known | {machine: record})
@@ -77,6 +78,19 @@ def choose(
     if not export.is_current(run / "export" / folder, run):
         return Choice(opener, _exported(run, opener, data, threads))
     return Choice(opener, run / "export" / folder)
+
+
+def _is_of(run: Path, record: Any) -> bool:
+    """Whether it is a record of `_measure` of the run's present weights."""
+    if not isinstance(record, dict) or record.get("step") != _step(run):
+        return False
+    name, times, exports = map(record.get, ("fastest", "ms_per_image", "exports"))
+    if not (isinstance(times, dict) and isinstance(exports, dict)):
+        return False
+    if not all(isinstance(ms, int | float) for ms in times.values()):
+        return False
+    engine = ENGINES.get(str(name).removesuffix(INT8))
+    return name == NATIVE or bool(engine and exports.get(name) in engine.formats)
 
 
 def _in_words(times: Mapping[str, float]) -> str:

@@ -393,12 +393,11 @@ def run(request: Request) -> Outcome:
     if prepared is None:
         prepared = make_synthetic_humans()
     results, path, said = [], Path(), []
-    for line in data_header(prepared):
-        command_line.note(line)
     for part in parts:
         execution = make_execution(request, study, part.net, prepared)
         with execution.locked():
-            for line in header(request, study, part, execution, seconds):
+            of_data = data_header(prepared) if part is parts[0] else ()
+            for line in (*of_data, *header(request, study, part, execution, seconds)):
                 command_line.note(line)
             found, report = [], Report()
             if request.shard is not None:

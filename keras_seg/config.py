@@ -109,6 +109,12 @@ class DataSettings(Part):
     size: tuple[int, int] = setting(
         help="height and width that images are resized to, px", rule=SIZE
     )
+    fit: str = setting(
+        "stretch",
+        "how an image fits into that size: all of it, or with its aspect ratio kept, "
+        "black and ignored (255) on the right or below. Of own photographs letterbox",
+        choices=("stretch", "letterbox"),
+    )
     pad: bool = setting(False, "pad to the network's stride (label 255)")
     crop: tuple[int, int] | None = setting(
         None,

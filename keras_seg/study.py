@@ -578,16 +578,23 @@ def choose(request: Request, study: Study, prepared: Prepared | None) -> list[Pa
         for facts, stages in itertools.groupby(
             asked, lambda stage: data_facts(request, study, stage, prepared)
         ):
-            parts.append(_part(request, net, plan, list(stages), facts))
+            parts.append(_part(request, net, plan, list(stages), facts, prepared))
     return parts
 
 
 def _part(
-    request: Request, net: str, plan: Plan, stages: list[Stage], facts: DataFacts
+    request: Request,
+    net: str,
+    plan: Plan,
+    stages: list[Stage],
+    facts: DataFacts,
+    prepared: Prepared | None,
 ) -> Part:
     """Stages of one network with the base they start from."""
     with blaming(f"The configuration of {net} in {request.study} cannot be made"):
         base = plan.base(request.scale, facts)
+    if prepared is not None and prepared.fit != base.data.fit:  # own photographs
+        base = base.changed(data={"fit": prepared.fit})
     base = protocol.with_settings(base, request.settings)
     if request.size is not None:
         base = base.changed(data={"size": request.size})

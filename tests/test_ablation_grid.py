@@ -61,6 +61,16 @@ def test_several_settings_make_every_combination(prepared):
     assert made == [("none", 0.0), ("none", 0.5), ("w1", 0.0), ("w1", 0.5)]
 
 
+def test_photographs_keep_their_aspect_ratio_unless_told_otherwise(prepared):
+    def fits(*texts, values=ICNET):
+        return [arm.config.data.fit for arm in arms(prepared, *texts, values=values)]
+
+    assert fits("loss.weights=none,w1") == ["letterbox"] * 2
+    stretched = ICNET | {"data": {"fit": "stretch"}}
+    assert fits("loss.weights=none,w1", values=stretched) == ["stretch"] * 2
+    assert fits("data.fit=letterbox,stretch") == ["letterbox", "stretch"]
+
+
 def test_one_at_a_time_is_around_the_base(prepared):
     texts = ("loss.weights=none,w1", "augment.mirror=0.5")
     found = arms(prepared, *texts, one_at_a_time=True)

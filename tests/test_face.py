@@ -1,5 +1,6 @@
 """The face of the package: the README's code, in every place where it has to work."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -172,6 +173,33 @@ def test_a_finished_run_is_opened_by_the_same_call_and_by_its_config(run, shapes
         keras_seg.train(net="icnet", **given)
     with pytest.raises(UsageError, match="no setting 'los"):
         keras_seg.train(config=run.config, los={"weights": "w1"}, **given)
+
+
+def test_own_photographs_keep_their_aspect_ratio_unless_told_otherwise(
+    net, shapes, tmp_path, monkeypatch
+):
+    """In training, and in batches for a loop of one's own."""
+    found = []
+
+    def stop(config, *_):
+        found.append(config.data.fit)
+        raise UsageError("It begins.")
+
+    monkeypatch.setattr("keras_seg.runs.train.train", stop)
+    prepared = keras_seg.open_data(shapes)
+    own = dataclasses.replace(prepared, dataset="folder")
+    told = {"data": {"fit": "stretch"}}
+    options = {"net": "hourglass", "size": (40, 40), "steps": 1, "out": tmp_path}
+    for data, config in ((prepared, None), (own, None), (own, told)):
+        with pytest.raises(UsageError, match="It begins"):
+            keras_seg.train(data=data, config=config, **options)
+    assert found == ["stretch", "letterbox", "stretch"]
+    # 24 x 40 px in 32 x 64
+    kinds = ((prepared, None, 64), (own, None, 53), (own, "stretch", 64))
+    for data, fit, columns in kinds:
+        (_, targets), *_ = keras_seg.batches(data, "val", net, batch=6, fit=fit)
+        is_labelled = (np.asarray(targets["logits"]) != 255).any(axis=(0, 1))
+        assert is_labelled.sum() == columns
 
 
 def test_keras_keeps_the_dtype_policy_it_had(shapes, tmp_path):

@@ -8,6 +8,7 @@ import cv2
 import miniatures
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from keras_seg import preprocess
 from keras_seg.config import Augment
@@ -129,6 +130,29 @@ def test_samples_are_resized_as_tensorflow_does(folder, size):
         np.testing.assert_array_equal(label, expected)
 
 
+@pytest.mark.parametrize("size", [(24, 40), (41, 17), (12, 12), (60, 3)])
+def test_letterboxed_samples_are_those_of_pillow(folder, size):
+    samples = Samples(folder, "train", size, fit="letterbox")
+    how, seen = {"method": Image.Resampling.BILINEAR}, set()
+    for k, sample in enumerate(folder.samples("train")):
+        image, label, _ = samples.plain(k)
+        with Image.open(sample.image) as whole:
+            fitted = ImageOps.contain(whole, size[::-1], **how)
+            padded = ImageOps.pad(
+                whole, size[::-1], color=(0,) * 3, **how, centering=(0, 0)
+            )
+        np.testing.assert_array_equal(image, np.asarray(padded))
+        height, width = samples.inside(k)
+        assert (width, height) == fitted.size
+        expected = np.full(size, 255)
+        expected[:height, :width] = images.resize_label(
+            read_label(sample.label), (height, width)
+        )
+        np.testing.assert_array_equal(label, expected)
+        seen.add((height, width))
+    assert len(seen) > 1
+
+
 def test_samples_are_kept_in_memory_up_to_the_limit(folder):
     kept = Samples(folder, "train", (24, 40))
     some = Samples(folder, "train", (24, 40), cache_bytes=2 * 24 * 40 * 4)
@@ -216,6 +240,10 @@ def test_joints_move_with_the_resize(tmp_path):
     found = Samples(folder, "train", (48, 20)).plain(0)[2]
     # By hand: x' = (x + 1/2) / 2 - 1/2, y' = 2 (y + 1/2) - 1/2; two lie outside
     expected = [[-0.25, 0.5], [19.25, 46.5], [np.nan] * 2, [np.nan] * 2, [9.5, 23.5]]
+    np.testing.assert_allclose(found[:5], expected)
+    found = Samples(folder, "train", (30, 20), fit="letterbox").plain(0)[2]
+    # Half as large in both directions, 12 x 20
+    expected = [[-0.25, -0.25], [19.25, 11.25], *[[np.nan] * 2] * 2, [9.5, 5.5]]
     np.testing.assert_allclose(found[:5], expected)
 
 

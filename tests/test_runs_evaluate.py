@@ -67,6 +67,26 @@ def test_scores_are_those_of_the_definition(strategy, prepared):
         assert_counts(found, samples.ids, labels, predictions)
 
 
+def test_letterboxed_images_are_scored_without_what_is_beside_them(prepared):
+    """24 x 40 px in 20 x 20: 12 rows are the image's."""
+    config = CONFIG.changed(data={"size": (20, 20), "fit": "letterbox"})
+    network = evaluation.Network(config, 4)
+    samples = network.samples(prepared, "val")
+    images, labels, _ = zip(*(samples.plain(k) for k in range(6)))
+    assert all((label[12:] == 255).all() for label in labels)
+    found = evaluation.Scorer(network, prepared).score(samples)
+    logits = network.logits(np.stack(images))
+    assert_counts(found, samples.ids, labels, logits.argmax(-1))
+    # At the labels' own size, whether all have the same or not
+    files = prepared.samples("val")
+    other = dataclasses.replace(files[0], height=files[0].height + 1)
+    labels = [read_label(file.label) for file in files]
+    predictions = oracles.bilinear(logits[:, :12], 24, 40).argmax(-1)
+    for own in (files, (other, *files[1:])):
+        found = evaluation.Scorer(network, prepared, own).score(samples)
+        assert_counts(found, samples.ids, labels, predictions)
+
+
 def assert_counts(scored, ids, labels, predictions):
     pairs = zip(labels, predictions)
     matrices = np.stack([oracles.confusion(t, p, 4) for t, p in pairs])

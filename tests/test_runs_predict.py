@@ -9,13 +9,15 @@ import numpy as np
 import predict as command
 import pytest
 from miniatures import blobs, photo, save
-from PIL import Image
+from PIL import Image, ImageOps
 from random_runs import build, expected_logits, keep_as_run
 
 import keras_seg
 from keras_seg import command_line
 from keras_seg.config import Config
+from keras_seg.data.folder import prepare as prepare_folder
 from keras_seg.data.images import resize_image
+from keras_seg.data.prepared import read_image, read_label
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
@@ -107,6 +109,56 @@ def test_an_export_predicts_what_the_run_does(run, model, pictures):
         ids = exported.predict(picture)
         _, is_clear = expected_ids(run, picture)
         np.testing.assert_array_equal(ids[is_clear], model.predict(picture)[is_clear])
+
+
+def test_photographs_are_letterboxed_wherever_they_are_predicted(tmp_path):
+    """By a run, its export, the files' command, and where it is scored."""
+    rng = np.random.default_rng(8)
+    for number, size in enumerate(((30, 60), (64, 30), (45, 44), (30, 60))):
+        label = blobs(rng, size, range(3))
+        image = photo(rng, size)
+        save(image, tmp_path / f"raw/images/val/{number}.png")
+        save(label, tmp_path / f"raw/labels/val/{number}.png")
+        save(image[::-1], tmp_path / f"raw/images/train/{number}.png")
+        save(label[::-1], tmp_path / f"raw/labels/train/{number}.png")
+    prepared, _ = prepare_folder(
+        tmp_path / "raw", tmp_path / "data", Options(), "a,b,c"
+    )
+    assert prepared.fit == "letterbox"
+    config = CONFIG.changed(data={"fit": prepared.fit})
+    keep_as_run(config, prepared.folder, tmp_path / "run")
+    model = keras_seg.load(tmp_path / "run")
+    exported = keras_seg.load(export(tmp_path / "run", threads=2, images=1))
+    files = [sample.image for sample in prepared.samples("val")]
+    predict_files(model, files, tmp_path / "out", outputs=("ids",))
+    counts = np.zeros((3, 3), int)
+    for sample in prepared.samples("val"):
+        picture, label = read_image(sample.image), read_label(sample.label)
+        logits = expected_logits(tmp_path / "run", pillow_box(picture)[None])[0]
+        height, width = pillow_inside(picture)
+        large = cv2.resize(
+            logits[:height, :width].astype("float32"), picture.shape[1::-1]
+        )
+        two = np.sort(large, -1)[..., -2:]
+        is_clear = two[..., 1] - two[..., 0] > 1e-3
+        assert is_clear.mean() > 0.9
+        with Image.open(tmp_path / "out" / f"{sample.id}_ids.png") as written:
+            for ids in (model(picture), exported(picture), np.array(written)):
+                np.testing.assert_array_equal(ids[is_clear], large.argmax(-1)[is_clear])
+        np.add.at(counts, (label, large.argmax(-1)), 1)
+    scored = keras_seg.evaluate(tmp_path / "run", full_size=True)
+    apart = np.abs(np.array(scored["confusion"]) - counts).sum()
+    assert apart < 0.02 * counts.sum()
+
+
+def pillow_inside(picture):
+    size = ImageOps.contain(Image.fromarray(picture), (40, 24)).size
+    return size[::-1]
+
+
+def pillow_box(picture):
+    how = {"method": Image.Resampling.BILINEAR, "centering": (0, 0)}
+    return np.asarray(ImageOps.pad(Image.fromarray(picture), (40, 24), **how, color=0))
 
 
 def test_a_file_is_turned_as_its_exif_orientation_says(model, pictures, tmp_path):

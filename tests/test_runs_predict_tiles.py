@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from keras_seg.data.images import resize_image
 from keras_seg.errors import UsageError
@@ -146,6 +147,43 @@ def test_a_flip_averages_with_the_mirrored_picture_left_and_right_exchanged(pict
     there = lopsided.probabilities(picture)
     back = lopsided.probabilities(picture[:, ::-1].copy())[:, ::-1]
     np.testing.assert_allclose(back[..., [0, 2, 1, 3, 4]], there, atol=1e-5)
+
+
+def letterboxed(picture, size):
+    """float32 [H, W, 5] of a picture that Pillow puts into the top left corner."""
+    how = {"method": Image.Resampling.BILINEAR}
+    upright = Image.fromarray(picture)
+    width, height = ImageOps.contain(upright, size[::-1], **how).size
+    boxed = ImageOps.pad(upright, size[::-1], **how, color=(0,) * 3, centering=(0, 0))
+    logits = seen_from_afar(np.asarray(boxed)[None])[0][:height, :width]
+    shape = picture.shape[1::-1]
+    planes = [np.ascontiguousarray(plane) for plane in np.moveaxis(logits, -1, 0)]
+    return np.stack([cv2.resize(plane, shape) for plane in planes], -1)
+
+
+@pytest.mark.parametrize("options", [{}, {"size": (33, 50)}])
+def test_a_letterboxed_picture_keeps_its_aspect_ratio(picture, options):
+    """Wide and tall; what the network says beside it counts nowhere."""
+    model = Predictor([member(size=(40, 40), fit="letterbox")], Options(**options))
+    size = options.get("size", (40, 40))
+    for one in (picture, picture.swapaxes(0, 1).copy()):
+        powers = np.exp(letterboxed(one, size).astype("float64"))
+        expected = powers / powers.sum(-1, keepdims=True)
+        np.testing.assert_allclose(model.probabilities(one), expected, atol=1e-5)
+        np.testing.assert_array_equal(model(one), expected.argmax(-1))
+        # Mirrored, it is put into the same corner.
+        flipped = Predictor(model.members, Options(**options, flip=True))
+        there = flipped.probabilities(one)
+        back = flipped.probabilities(one[:, ::-1].copy())[:, ::-1]
+        np.testing.assert_allclose(back[..., [0, 2, 1, 3, 4]], there, atol=1e-5)
+
+
+def test_tiles_of_a_letterboxed_picture_have_its_aspect_ratio(picture):
+    """94 x 131 px in 84 x 84 is 60 x 84."""
+    shown = Options(size=(84, 84), tile=(32, 40), overlap=28)
+    model = Predictor([member(fit="letterbox")], shown)
+    expected = letterboxed(picture, (60, 84))
+    np.testing.assert_array_equal(model(picture), expected.argmax(-1))
 
 
 def test_an_ensemble_averages_probabilities_at_the_size_of_the_picture(picture):

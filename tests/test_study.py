@@ -379,6 +379,18 @@ def test_a_comparison_shows_the_network_that_failed(body, shapes, tmp_path):
         studies.check_failures([found])
 
 
+def test_a_stage_keeps_the_aspect_ratio_of_own_photographs_alone(shapes, body):
+    prepared = open_prepared(shapes)
+    own = dataclasses.replace(prepared, dataset="folder")
+    request = Request(net="icnet", stage="filters", data=shapes)
+    told = dataclasses.replace(request, settings={"data.fit": "stretch"})
+    found = [
+        studies.choose(asked, body, data)[0].base.data.fit
+        for asked, data in ((request, prepared), (request, own), (told, own))
+    ]
+    assert found == ["stretch", "letterbox", "stretch"]
+
+
 def test_each_class_weighting_is_drawn_as_its_arm_has_it(shapes, tmp_path):
     plan = studies.load("voc2007").plans["networks"]
     stages = []

@@ -181,6 +181,8 @@ def make_base(question: Question, prepared: Prepared) -> Config:
     data = facts(prepared)
     if "size" not in values.get("data", {}):
         set_path(values, "data.size", list(data.size(PIXELS, STRIDE)))
+    if "fit" not in values["data"]:
+        set_path(values, "data.fit", "letterbox")
     if question.epochs is not None:
         values["steps"] = _steps(from_dict({**values, "steps": 1}), data, question)
     base = from_dict(values)

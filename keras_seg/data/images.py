@@ -266,6 +266,29 @@ def pad_to_square(array: np.ndarray, fill: int = 0) -> np.ndarray:
     return square
 
 
+def fitted(size: tuple[int, int], canvas: tuple[int, int], fit: str) -> tuple[int, int]:
+    """(height, width) that an image of a size gets in a canvas (`DataSettings.fit`).
+
+    A letterboxed image keeps its aspect ratio, to a pixel, and is as large as it can
+    be: as Pillow's ImageOps.contain makes it. It is put into the top left corner.
+    """
+    (height, width), (most_height, most_width) = size, canvas
+    if fit == "stretch" or height * most_width == width * most_height:
+        return canvas
+    if width * most_height > height * most_width:
+        return max(1, round(height / width * most_width)), most_width
+    return most_height, max(1, round(width / height * most_height))
+
+
+def on_canvas(array: np.ndarray, canvas: tuple[int, int], value: int) -> np.ndarray:
+    """The array [h, w, ...] in the top left corner of [H, W, ...], else the value."""
+    if array.shape[:2] == canvas:
+        return array
+    found = np.full((*canvas, *array.shape[2:]), value, array.dtype)
+    found[: array.shape[0], : array.shape[1]] = array
+    return found
+
+
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bilinear, antialiased when shrinking: uint8 [H, W, 3] to size (height, width).
 

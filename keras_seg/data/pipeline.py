@@ -27,7 +27,7 @@ from keras_seg import preprocess as preprocessing
 from keras_seg.config import Augment
 from keras_seg.data import augment as augmentation
 from keras_seg.data import targets
-from keras_seg.data.images import resize_image, resize_label
+from keras_seg.data.images import fitted, on_canvas, resize_image, resize_label
 from keras_seg.data.prepared import (
     Prepared,
     Sample,
@@ -59,6 +59,8 @@ class Samples:
 
     Args:
         size: (height, width) in pixels that every sample is resized to.
+        fit: whether it is stretched to that size, or keeps its aspect ratio; the rest
+            is then 0 in the image and 255 in the label (`images.fitted`).
         padded_size: None, or the (height, width) that batches are padded to at the
             bottom and on the right, the image with 0 after normalisation, the label
             with 255.
@@ -83,6 +85,7 @@ class Samples:
         split: str,
         size: tuple[int, int],
         *,
+        fit: str = "stretch",
         padded_size: tuple[int, int] | None = None,
         limit: int | None = None,
         choice: str = "spread",
@@ -95,6 +98,7 @@ class Samples:
         self.labels = prepared.labels
         height, width = size
         self.size = height, width
+        self.fit = fit
         self.padded_size = padded_size or self.size
         joints = prepared.joints(split)
         joints = None if joints is None else joints[chosen]
@@ -127,6 +131,11 @@ class Samples:
                 self._cache[k] = pair
         return *pair, None if self.joints is None else self.joints[k]
 
+    def inside(self, k: int) -> tuple[int, int]:
+        """Height and width of what is sample k's own in the image of `plain`."""
+        file = self._files[k]
+        return fitted((file.height, file.width), self.size, self.fit)
+
     def _has_room(self) -> bool:
         if len(self._cache) < self._cache_length:
             return True
@@ -147,8 +156,10 @@ class Samples:
                 + "but its image {1} x {0}.".format(*image.shape)
             )
         label_pixels(label, self.labels.num_classes, sample.label)
-        image, label = resize_image(image, self.size), resize_label(label, self.size)
-        image, label = np.ascontiguousarray(image), np.ascontiguousarray(label)
+        size = fitted(label.shape, self.size, self.fit)
+        image, label = resize_image(image, size), resize_label(label, size)
+        image = np.ascontiguousarray(on_canvas(image, self.size, 0))
+        label = np.ascontiguousarray(on_canvas(label, self.size, IGNORE_ID))
         image.flags.writeable = label.flags.writeable = False
         return image, label
 
@@ -164,9 +175,10 @@ class Samples:
             )
         extents = np.array([(file.width, file.height) for file in self._files])
         extents = extents[:, None, :]  # [N, 1, 2]
+        sizes = [self.inside(k)[::-1] for k in range(len(self._files))]
         joints = joints.astype(np.float64)
         is_inside = (joints >= -0.5) & (joints < extents - 0.5)
-        joints = (joints + 0.5) * (np.array(self.size[::-1]) / extents) - 0.5
+        joints = (joints + 0.5) * (np.array(sizes)[:, None] / extents) - 0.5
         joints[~is_inside.all(axis=2)] = np.nan
         return joints.astype(np.float32)
 

@@ -114,6 +114,14 @@ class Prepared:
         return None if ids is None else tuple(ids)
 
     @property
+    def fit(self) -> str:
+        """How its images fit into a run's size, where nobody says it (`data.fit`).
+
+        Own photographs have all shapes; the documents stretch those of a data set.
+        """
+        return "letterbox" if self.dataset == "folder" else "stretch"
+
+    @property
     def raw(self) -> Mapping[str, Any]:
         """What the preparation noted of the raw data; {} where nothing was."""
         return self.meta.get("raw", {})

@@ -77,9 +77,10 @@ def weights(
 def examples(prepared: Prepared, results: Sequence[StageResult]) -> list[Example]:
     """A few validation images, evenly spaced, for stages with pictures of the data."""
     with_sheets = [stage for stage in results if stage.stage.sheets]
-    sizes = [r.arm.config.data.size for stage in with_sheets for r in stage.results]
-    if not sizes:
+    how = [r.arm.config.data for stage in with_sheets for r in stage.results]
+    if not how:
         return []
-    samples = pipeline.Samples(prepared, "val", prepared.image_size or sizes[0])
+    size = prepared.image_size or how[0].size
+    samples = pipeline.Samples(prepared, "val", size, fit=how[0].fit)
     chosen = evaluate.evenly_spaced(len(samples), EXAMPLES)
     return [Example(samples.ids[k], *samples.plain(k)) for k in chosen]

@@ -111,12 +111,12 @@ def _grid(
     """
     prepared = view.context.prepared
     assert prepared is not None
-    configs = {arm.name: arm.config for arm in view.arms}
+    sizes = {one.name: (one.config.data.size, one.config.data.fit) for one in view.arms}
     samples = {
-        size: Samples(prepared, "val", size)
-        for size in {configs[arm].data.size for arm in arms}
+        (size, fit): Samples(prepared, "val", size, fit=fit)
+        for size, fit in {sizes[arm] for arm in arms}
     }
-    first = samples[configs[next(iter(arms))].data.size]
+    first = samples[sizes[next(iter(arms))]]
     background = view.palette[0] if plots.has_background(view.context.names) else None
     header = ["image", "truth"]
     for arm in arms:
@@ -128,7 +128,7 @@ def _grid(
         line = [picture, plots.paint(label, view.palette)]
         seen.append(label)
         for arm, kept in arms.items():
-            at_size = samples[configs[arm].data.size]
+            at_size = samples[sizes[arm]]
             truth = at_size.plain(at_size.ids.index(image))[1]
             if maps:
                 line.append(plots.paint(kept[image], view.palette))

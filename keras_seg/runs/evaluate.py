@@ -25,6 +25,7 @@ from keras_seg import (
 )
 from keras_seg.command_line import Progress
 from keras_seg.config import Config
+from keras_seg.data.images import fitted, on_canvas
 from keras_seg.data.pipeline import Feed, Samples
 from keras_seg.data.prepared import Prepared, Sample, read_label
 from keras_seg.errors import DataError
@@ -107,10 +108,15 @@ class Network:
             prepared,
             split,
             self.config.data.size,
+            fit=self.config.data.fit,
             padded_size=self.net.input_shape[1:3],
             limit=limit,
             choice=choice,
         )
+
+    def inside(self, size: tuple[int, int]) -> tuple[int, int]:
+        """What of `config.data.size` an image of a size gets: height and width."""
+        return fitted(size, self.config.data.size, self.config.data.fit)
 
     def direct_weights(self, prepared: Prepared) -> np.ndarray | None:
         """float64 [C] on the logits in prediction; None unless configured so."""
@@ -292,7 +298,10 @@ class Scorer:
         # Images of different sizes are counted one by one, outside of the graph: it
         # would be compiled again for every size.
         sizes = {(file.height, file.width) for file in files or ()}
-        self._step: Any = _Step(network, prepared, counts_inside=len(sizes) <= 1)
+        size = network.config.data.size
+        if len(sizes) == 1:
+            size = network.inside(*sizes)
+        self._step: Any = _Step(network, prepared, size, counts_inside=len(sizes) <= 1)
         self._predict = forward(self._step)
 
     def score(
@@ -365,8 +374,11 @@ class Scorer:
         if self._step.counts_inside:
             return np.asarray(found["counts"])
         num_classes = self.prepared.labels.num_classes
-        pairs = zip(labels, found["logits"])
-        rows = [metrics.confusions(a[None], b[None], num_classes) for a, b in pairs]
+        rows = []
+        for label, logits in zip(labels, found["logits"]):
+            height, width = self.network.inside(label.shape)
+            logits = logits[None, :height, :width]
+            rows.append(metrics.confusions(label[None], logits, num_classes))
         return np.concatenate([ops.convert_to_numpy(row) for row in rows])
 
     def _scored(self, samples: Samples, loss: float, counts: np.ndarray) -> Scored:
@@ -408,14 +420,20 @@ class _Step(keras.Model):
     target}] to {"loss", "logits": float32 [B, H, W, C] of the run's size}.
     """
 
-    def __init__(self, network: Network, prepared: Prepared, counts_inside: bool):
+    def __init__(
+        self,
+        network: Network,
+        prepared: Prepared,
+        size: tuple[int, int],
+        counts_inside: bool,
+    ):
         # Not autocast: under mixed precision the heatmaps of joints would be rounded.
         super().__init__(name="scoring", dtype="float32", autocast=False)
         net, inference = network.net, network.inference
         outputs = {"heads": net.output, "logits": inference.output["logits"]}
         self.net = keras.Model(net.input, outputs)
         self.num_classes = prepared.labels.num_classes
-        self.size = network.config.data.size  # without the padding
+        self.size = size  # of what is counted, without the padding
         self.direct_weights = network.direct_weights(prepared)
         self.counts_inside = counts_inside
         self.arguments = network.compile_arguments(prepared)
@@ -511,13 +529,12 @@ def save_samples(
     pairs = [samples.plain(position) for position in chosen]
     images = np.stack([pair[0] for pair in pairs])
     weights = network.direct_weights(prepared)
-    # One by one: the graph of a single image is what the timing compiles, too.
-    predictions = [network.predict(image[None], weights) for image in images]
+    found = [_predicted(network, samples, position, weights) for position in chosen]
     kept = {
         "ids": np.array([samples.ids[position] for position in chosen]),
         "image": images,
         "label": np.stack([pair[1] for pair in pairs]),
-        "prediction": np.concatenate(predictions),
+        "prediction": np.stack(found),
     }
     storage.write_arrays(path, kept)
     labels = prepared.labels
@@ -535,12 +552,23 @@ def save_predictions(
     room = max(1, KEPT_BYTES // math.prod(network.config.data.size))
     chosen = evenly_spaced(len(samples), min(room, KEPT_IMAGES))
     weights = network.direct_weights(prepared)
-    # One by one, as in `save_samples`
-    found = [network.predict(samples.plain(k)[0][None], weights)[0] for k in chosen]
+    found = [_predicted(network, samples, position, weights) for position in chosen]
     kept = {"ids": np.array([samples.ids[k] for k in chosen])}
     storage.write_arrays(
         run / folder.PREDICTIONS, kept | {"prediction": np.stack(found)}
     )
+
+
+def _predicted(
+    network: Network, samples: Samples, position: int, weights: np.ndarray | None
+) -> np.ndarray:
+    """Class ids uint8 [H, W] of a sample, 255 beside a letterboxed one.
+
+    Alone: the graph of a single image is what the timing compiles, too.
+    """
+    height, width = samples.inside(position)
+    found = network.predict(samples.plain(position)[0][None], weights)[0]
+    return on_canvas(found[:height, :width], samples.size, IGNORE_ID)
 
 
 def evenly_spaced(length: int, number: int) -> list[int]:

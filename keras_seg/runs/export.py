@@ -162,6 +162,7 @@ def export(
             "palette": [list(colour) for colour in prepared.labels.palette],
             "flip_pairs": [list(pair) for pair in prepared.labels.flip_pairs],
             "size": list(config.data.size),
+            "fit": config.data.fit,
             "levels": prepared.meta.get("raw", {}).get("levels"),
             "preprocess": network.preprocess,
             "direct_weights": (

@@ -136,6 +136,7 @@ def train(
         sha256 = training.sha256(chosen["init_weights"])
         set_part(values, "net", {"init_weights_sha256": sha256})
     prepared = _opened(data)
+    values.setdefault("data", {}).setdefault("fit", prepared.fit)
     if epochs is not None:
         epochs = _whole("epochs", epochs)
         wanted = from_dict(values | {"steps": 1})
@@ -322,6 +323,7 @@ def batches(
     batch: int = 16,
     *,
     augment: Augment | Mapping[str, Any] | None = None,
+    fit: str | None = None,
     seed: int = 0,
     workers: int = 2,
 ) -> "tf.data.Dataset | keras.utils.PyDataset":
@@ -337,6 +339,8 @@ def batches(
         net: from `build`; its size, its normalisation and its heads are used.
         batch: images per batch.
         augment: random changes of the split "train"; None is none.
+        fit: "stretch" images to the network's size, or "letterbox" them; None:
+            letterbox own photographs.
         seed: of order and augmentation.
         workers: batches made at a time.
 
@@ -357,7 +361,9 @@ def batches(
     assert isinstance(changes, Augment)
     if split != "train" and changes != Augment():
         raise UsageError(f"augment changes the split train alone, not {split}.")
-    samples = pipeline.Samples(prepared, split, net.input_shape[1:3])
+    samples = pipeline.Samples(
+        prepared, split, net.input_shape[1:3], fit=fit or prepared.fit
+    )
     settings = built.settings
     feed = pipeline.Feed(
         samples,

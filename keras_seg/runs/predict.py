@@ -19,7 +19,7 @@ from PIL import Image
 from keras_seg import backend, nets, storage
 from keras_seg.config import from_dict
 from keras_seg.data import voc
-from keras_seg.data.images import MAX_PIXELS, resize_image
+from keras_seg.data.images import MAX_PIXELS, fitted, on_canvas, resize_image
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import KerasSegError, UsageError, memory_failure_named
 from keras_seg.labels import LabelSpec
@@ -44,8 +44,8 @@ class Options:
     Attributes:
         flip: predict the mirrored picture as well, with left and right exchanged where
             the classes know them, and average the probabilities.
-        size: (height, width) in pixels at which the network works; None is the run's,
-            as in training.
+        size: (height, width) in pixels at which the network works; None is the run's.
+            Pictures fit into it as in training, stretched or letterboxed.
         scale: instead of `size`: a factor on each picture's own size. Its aspect ratio
             is kept; 1 is the picture as it is.
         tile: (height, width) of what the network takes at once where `size` or `scale`
@@ -92,6 +92,7 @@ class Member:
         at: the network for images of a size.
         is_fixed: it takes images of `size` only, as exports do.
         levels: of 16-bit pictures, that were 0 and 255 in training; None: all.
+        fit: how a picture fits into the size (`keras_seg.config.DataSettings`).
     """
 
     folder: Path
@@ -102,6 +103,7 @@ class Member:
     at: Callable[[Size], Logits]
     is_fixed: bool = False
     levels: tuple[int, int] | None = None
+    fit: str = "stretch"
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,8 @@ class Predictor:
     def predict(self, images):
         """The class of every pixel, at each picture's own size.
 
-        The picture is resized to the networks' size (`Options`), and the logits are
-        resized back bilinearly before the class is chosen.
+        The picture is resized to the networks' size (`Options`), as in training, and
+        the logits are resized back bilinearly before the class is chosen.
 
         Args:
             images: a picture file, whose EXIF orientation is respected, or a uint8 RGB
@@ -248,25 +250,51 @@ class Predictor:
 
     def inputs(self, image: np.ndarray) -> list[np.ndarray] | None:
         """The picture at the size of each network: uint8 [h, w, 3]; None: in tiles."""
-        sizes = self.sizes((image.shape[0], image.shape[1]))
+        picture = (image.shape[0], image.shape[1])
+        sizes = self.sizes(picture)
         if sizes is None:
             return None
-        made = {size: _working_rows(image, size, 0, size[0]) for size in set(sizes)}
-        return [made[size] for size in sizes]
+        insides = [self._inside(*each, picture) for each in zip(self.members, sizes)]
+        how = list(zip(sizes, insides))
+        made = {
+            (size, inside): on_canvas(
+                _working_rows(image, inside, 0, inside[0]), size, 0
+            )
+            for size, inside in set(how)
+        }
+        return [made[each] for each in how]
 
-    def logits(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Each network's float32 [N, h, w, C] of its uint8 [N, h, w, 3]."""
-        with memory_failure_named():
-            return [
-                self._with_flip(member.at((images.shape[1], images.shape[2])), images)
-                for member, images in zip(self.members, inputs)
-            ]
+    def _inside(self, member: Member, size: Size, picture: Size) -> Size:
+        """What of a network's image of a size is the picture."""
+        if self.options.scale is not None:  # has the picture's aspect ratio
+            return size
+        return fitted(picture, size, member.fit)
 
-    def _with_flip(self, network: Logits, images: np.ndarray) -> np.ndarray:
+    def logits(
+        self, inputs: Sequence[np.ndarray], pictures: Sequence[Size]
+    ) -> list[np.ndarray]:
+        """Each network's float32 [N, h, w, C] of its uint8 [N, h, w, 3].
+
+        Args:
+            inputs: of each network, from `inputs`.
+            pictures: the sizes of the first ones of the N; what follows fills a batch.
+        """
+        found = []
+        for member, images in zip(self.members, inputs):
+            size = (images.shape[1], images.shape[2])
+            widths = [self._inside(member, size, picture)[1] for picture in pictures]
+            with memory_failure_named():
+                found.append(self._with_flip(member.at(size), images, widths))
+        return found
+
+    def _with_flip(
+        self, network: Logits, images: np.ndarray, widths: Sequence[int]
+    ) -> np.ndarray:
+        """`widths` of the pictures in the images; beside them is nothing."""
         logits = network(images)
         if not self.options.flip:
             return logits
-        mirrored = network(np.ascontiguousarray(images[:, :, ::-1]))[:, :, ::-1]
+        mirrored = _mirrored(network(_mirrored(images, widths)), widths)
         found = _softmax(logits, -1) + _softmax(mirrored[..., self._flip_table], -1)
         return _log(found / 2)
 
@@ -285,15 +313,19 @@ class Predictor:
         """
         picture = (image.shape[0], image.shape[1])
         if logits is None and (inputs := self.inputs(image)) is not None:
-            logits = [one[0] for one in self.logits([i[None] for i in inputs])]
+            stacked = [one[None] for one in inputs]
+            logits = [one[0] for one in self.logits(stacked, [picture])]
         if logits is None:
             yield from self._tiled(image, probabilities)
             return
+        parts = []
+        for member, one in zip(self.members, logits):
+            inside = self._inside(member, (one.shape[0], one.shape[1]), picture)
+            parts.append(_Part(one[: inside[0], : inside[1]], (0, 0), inside))
         height, width = picture
         step = max(1, BLOCK_VALUES // (width * self.labels.num_classes))
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
-            parts = [_Part(one, (0, 0), (one.shape[0], one.shape[1])) for one in logits]
             columns = slice(0, width)
             planes = self._planes(parts, picture, rows, columns, probabilities)
             yield Block(rows, columns, planes, is_last=True)
@@ -301,6 +333,7 @@ class Predictor:
     def _tiled(self, image: np.ndarray, probabilities: bool) -> Iterator[Block]:
         picture = (image.shape[0], image.shape[1])
         size = self._working_size(picture)
+        size = self._inside(self.members[0], size, picture)
         tile = self._tile or self._aligned(TILE)
         assert tile is not None
         vertical, horizontal = (
@@ -330,7 +363,8 @@ class Predictor:
             for x, columns in across:
                 part = np.ascontiguousarray(band[None, :, x : x + tile[1]])
                 with memory_failure_named():
-                    found = [self._with_flip(one, part) for one in networks]
+                    widths = [part.shape[2]]
+                    found = [self._with_flip(one, part, widths) for one in networks]
                 parts = [_Part(one[0], (y, x), size) for one in found]
                 planes = self._planes(parts, picture, rows, columns, probabilities)
                 is_last = columns.stop == picture[1]
@@ -429,6 +463,14 @@ def _tiles(
     starts = [*range(0, padded - length, step), padded - length]
     cuts = [(a + length + b) // 2 for a, b in zip(starts, starts[1:])]
     return list(zip(starts, [0, *cuts], [*cuts, side]))
+
+
+def _mirrored(arrays: np.ndarray, widths: Sequence[int]) -> np.ndarray:
+    """[N, h, w, ...] with the first columns, as many as `widths` says, mirrored."""
+    found = arrays.copy()
+    for one, source, width in zip(found, arrays, widths):
+        one[:, :width] = source[:, :width][:, ::-1]
+    return found
 
 
 def _scaled(first: int, end: int, size: int, picture: int) -> slice | None:
@@ -620,8 +662,8 @@ def _load_run(folder: Path, data: Path | None, is_own_size: bool = True) -> Memb
     stride = nets.input_stride(config.net.name, **config.net.knobs)
     weights = _weights(identity, (run_folder.read_metrics(folder) or {}).get("step"))
     levels = run_folder.read_levels(folder)
-    size = config.data.size
-    return Member(folder, labels, size, stride, weights, at, levels=levels)
+    size, fit = config.data.size, config.data.fit
+    return Member(folder, labels, size, stride, weights, at, levels=levels, fit=fit)
 
 
 def _prepared(folder: Path, data: Path | None, identity: dict) -> Prepared | None:
@@ -657,11 +699,11 @@ def _load_export(folder: Path, engine: str | None, threads: int | None) -> Membe
         return _log(probabilities)[:, :rows, :columns]
 
     weights = _weights(identity, record["step"])
-    size = (height, width)
+    size, fit = (height, width), identity["config"]["data"]["fit"]
     levels = record.get("levels")
     levels = None if levels is None else (int(levels[0]), int(levels[1]))
     return Member(
-        folder, labels, size, net.stride, weights, lambda _: logits, True, levels
+        folder, labels, size, net.stride, weights, lambda _: logits, True, levels, fit
     )
 
 

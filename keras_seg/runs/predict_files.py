@@ -602,7 +602,8 @@ class _Line(Generic[Item, Made]):
         elif shapes in self.full:  # a graph of another batch would be compiled anew
             missing = [(0, most - len(group)), (0, 0), (0, 0), (0, 0)]
             stacked = [np.pad(images, missing) for images in stacked]
-        logits = self.predictor.logits(stacked)
+        sizes = [image.shape[:2] for _, _, image, _ in group]
+        logits = self.predictor.logits(stacked, sizes)
         for place, (item, cost, image, _) in enumerate(group):
             own = [one[place] for one in logits]
             made = self.pool.submit(self.finish, item, image, own)

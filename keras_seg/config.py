@@ -35,6 +35,7 @@ ZOOM: Rule = (
     "a lowest and a highest factor, both above 0",
 )
 SEED: Rule = (lambda seed: seed < 2**32, "below 2^32")
+AT_LEAST_TWO: Rule = (lambda value: value >= 2, "at least 2")
 WEIGHTS: Rule = (
     lambda weights: (
         isinstance(weights, str)
@@ -134,6 +135,24 @@ class DataSettings(Part):
         "what heatmaps show: SURREAL's joints, or the centroid of each part",
         choices=("surreal", "centroid"),
     )
+    # Sequences are kept together (`keras_seg.data.folds`).
+    folds: int | None = setting(
+        None,
+        "parts that the training and validation images are divided into anew; null: "
+        "trained and validated as they were prepared",
+        rule=AT_LEAST_TWO,
+    )
+    fold: int = setting(
+        0, "with folds: the part, from 0, that is held out to validate on"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.fold and self.fold >= (self.folds or 0):
+            most = "0 without data.folds"
+            if self.folds is not None:
+                most = f"at most {self.folds - 1} of {self.folds} folds"
+            raise UsageError(f"data.fold is {self.fold}; it must be {most}.")
 
 
 @dataclass(frozen=True)

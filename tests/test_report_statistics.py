@@ -646,37 +646,6 @@ def test_the_luck_of_the_choice_is_taken_off(seeds):
     assert abs(np.mean(corrected)) < 3 * np.std(corrected) / math.sqrt(60)
 
 
-# Folds
-
-
-def test_folds_keep_sequences_together_and_sizes_equal():
-    ids = [str(number) for number in range(60)]
-    sequences = {id: str(int(id) // 5) for id in ids}
-    folds = grouping.assign_folds(ids, sequences, 4)
-    assert np.bincount(folds).tolist() == [15, 15, 15, 15]
-    assert all(len(set(folds[n : n + 5])) == 1 for n in range(0, 60, 5))
-    assert not np.array_equal(folds, grouping.assign_folds(ids, sequences, 4, seed=1))
-    assert np.array_equal(folds, grouping.assign_folds(ids, sequences, 4))
-
-
-def test_one_video_is_cut_into_stretches():
-    ids = [str(number) for number in range(30)]
-    folds = grouping.assign_folds(ids, dict.fromkeys(ids, "video"), 3)
-    assert np.bincount(folds).tolist() == [10, 10, 10]
-    assert (np.diff(folds) != 0).sum() == 2
-    with pytest.raises(ValueError, match="31 folds"):
-        grouping.assign_folds(ids, {}, 31)
-
-
-def test_merged_folds_are_in_the_order_of_the_images():
-    counts = np.random.default_rng(21).integers(99, size=(3, 7, 2))
-    positions = [np.array([4, 0]), np.array([1, 6, 2]), np.array([5, 3])]
-    parts = [counts[:, each] for each in positions]
-    assert np.array_equal(grouping.merge_folds(parts, positions), counts)
-    with pytest.raises(ValueError, match="exactly once"):
-        grouping.merge_folds(parts[:2] + parts[:1], positions[:2] + positions[:1])
-
-
 # The proof, in short
 
 

@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ class Prepared:
     manifest_hash: str  # see `hash_manifest`; the same wherever the data are stored
     _samples: Mapping[str, tuple[Sample, ...]] = field(repr=False)
 
+    @cached_property
+    def divided(self) -> dict[tuple[int, int | None], "Prepared"]:
+        """{(folds, fold): these data divided so}, kept by `keras_seg.data.folds`."""
+        return {}
+
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self._samples)
@@ -148,9 +154,7 @@ class Prepared:
     def counts(self, split: str) -> ClassCounts:
         """The class counts of a split."""
         self.samples(split)
-        counts = self.meta["splits"][split]
-        pixels, images, presence = (np.array(counts[k], np.int64) for k in _PER_CLASS)
-        return ClassCounts(pixels, images, presence, counts["ignored"], counts["total"])
+        return class_counts(self.meta["splits"][split])
 
     def joints(self, split: str) -> np.ndarray | None:
         """float32 [N, J, 2], x and y in pixels, in the order of `samples`, or None."""
@@ -351,6 +355,12 @@ def count_pixels(pixels: Sequence[np.ndarray]) -> dict[str, Any]:
         "ignored": int(rows[:, -1].sum()),
         "total": int(areas.sum()),
     }
+
+
+def class_counts(counts: Mapping[str, Any]) -> ClassCounts:
+    """From `count_pixels`."""
+    pixels, images, presence = (np.array(counts[k], np.int64) for k in _PER_CLASS)
+    return ClassCounts(pixels, images, presence, counts["ignored"], counts["total"])
 
 
 def sum_lines(folder: Path, joints: Iterable[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 SPLITS = ("train", "val", "test")
@@ -115,3 +116,23 @@ def _best(sizes: Sequence[int], wanted: Mapping[str, int]) -> list[str]:
         return sum(abs(counts[split] - count) for split, count in needed.items())
 
     return list(min(itertools.product(needed, repeat=len(sizes)), key=deviation))
+
+
+def assign_folds(groups: Sequence[str], folds: int) -> list[int]:
+    """The fold, 0..folds-1, in which each image is held out.
+
+    Args:
+        groups: of each image; those of one group are held out together.
+        folds: at most as many as there are groups.
+
+    A shuffle with seed 0 of the sorted groups; then the largest first, each into the
+    smallest fold, so that the folds are as equal as the groups allow.
+    """
+    sizes = Counter(groups)
+    shuffled = sorted(sizes)
+    random.Random(0).shuffle(shuffled)
+    filled, fold_of = [0] * folds, {}
+    for group in sorted(shuffled, key=lambda group: -sizes[group]):
+        fold_of[group] = filled.index(min(filled))
+        filled[fold_of[group]] += sizes[group]
+    return [fold_of[group] for group in groups]

@@ -1,4 +1,4 @@
-"""Which images count as one observation: groups that are nearly independent, folds."""
+"""Which images count as one observation: groups that are nearly independent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,52 +144,3 @@ def _inflation(time: float, length: float) -> float:
     """Long-run variance by that of block means, of a first-order autoregression."""
     rho = (time - 1) / (time + 1)
     return 1 / (1 - 2 * rho * (1 - rho**length) / (length * (1 - rho**2)))
-
-
-def assign_folds(
-    ids: Sequence[str], sequences: Mapping[str, str], folds: int, seed: int = 0
-) -> np.ndarray:
-    """int64 [N]: the fold in which each image is scored, 0..folds-1.
-
-    Sequences are kept together, the longest first, each into the smallest fold. Where
-    there are fewer of them than folds, each is cut into as many stretches as there are
-    folds; images at a cut resemble training images of the other side.
-
-    Raises:
-        ValueError: fewer images than folds.
-    """
-    if not 2 <= folds <= len(ids):
-        raise ValueError(f"{folds} folds of {len(ids)} images")
-    groups = _members(ids, sequences)
-    if len(groups) < folds:
-        groups = [part for each in groups for part in np.array_split(each, folds)]
-    shuffled = np.random.default_rng(seed).permutation(len(groups))
-    sizes = np.zeros(folds, np.int64)
-    result = np.zeros(len(ids), np.int64)
-    for number in sorted(shuffled, key=lambda n: -len(groups[n])):
-        fold = int(np.argmin(sizes))
-        result[groups[number]] = fold
-        sizes[fold] += len(groups[number])
-    return result
-
-
-def merge_folds(
-    counts: Sequence[np.ndarray], positions: Sequence[np.ndarray]
-) -> np.ndarray:
-    """[3, N, C]: out-of-fold counts, each image from the training that never saw it.
-
-    What is merged counts as one training. Trainings of different folds share most of
-    their images, so the interval does not cover another draw of training images
-    (Bengio and Grandvalet 2004).
-
-    Args:
-        counts: [3, n, C] of each fold.
-        positions: [n] of each fold, where its images stand among all.
-
-    Raises:
-        ValueError: an image is missing or scored twice.
-    """
-    order = np.concatenate([np.asarray(each, np.int64) for each in positions])
-    if not np.array_equal(np.sort(order), np.arange(len(order))):
-        raise ValueError("the folds do not score every image exactly once")
-    return np.concatenate(counts, axis=1)[:, np.argsort(order)]

@@ -252,7 +252,7 @@ def _open_data(run: Path, data: Path | None, identity: Mapping[str, Any]) -> Pre
     prepared = open_prepared(folder)
     if prepared.manifest_hash != identity["data"]["manifest"]:
         raise UsageError(f"{folder} holds other data than the run had. {way_out}")
-    return prepared
+    return run_folder.as_trained(prepared, identity)
 
 
 def _check_replaceable(out: Path, identity: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from keras_seg import backend, config, nets, storage
 from keras_seg.command_line import check_folder, note
 from keras_seg.config import Augment, Config, NetSettings, from_dict
-from keras_seg.data import pipeline
+from keras_seg.data import folds, pipeline
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import UsageError
 from keras_seg.runs import export as exporting
@@ -141,7 +141,8 @@ def train(
         epochs = _whole("epochs", epochs)
         wanted = from_dict(values | {"steps": 1})
         images = wanted.data.batch * wanted.optimizer.accumulate
-        count = min(len(prepared.samples("train")), wanted.data.samples or sys.maxsize)
+        taken = folds.divide(prepared, wanted.data.folds, wanted.data.fold)
+        count = min(len(taken.samples("train")), wanted.data.samples or sys.maxsize)
         values["steps"] = math.ceil(count / images) * epochs
     wanted = from_dict(values)
     nets.get(wanted.net.name)
@@ -210,11 +211,11 @@ def predict_split(
 
     folder = run_folder.find_run(Path(run))
     prepared = _data_of(folder, data)
-    prepared.samples(split)
+    files = [sample.image for sample in prepared.samples(split)]
     model = predict.load(folder, prepared.folder, threads=threads)
     place = Path(out or folder / "evaluation" / f"{split}-predictions")
-    images = prepared.folder / "images" / split
-    done = predict_files.predict_files(model, [images], place, force=force)
+    images = files if isinstance(prepared, folds.Fold) else [files[0].parent]
+    done = predict_files.predict_files(model, images, place, force=force)
     for error in done.errors:
         raise error
     return place
@@ -229,7 +230,8 @@ def is_labelled(
 
 
 def _data_of(folder: Path, data: str | Path | None) -> Prepared:
-    return open_prepared(data or run_folder.read_environment(folder)["data"])
+    prepared = open_prepared(data or run_folder.read_environment(folder)["data"])
+    return run_folder.as_trained(prepared, run_folder.load_best(folder)[1])
 
 
 def export(

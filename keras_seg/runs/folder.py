@@ -26,6 +26,7 @@ import numpy as np
 
 from keras_seg import backend, storage
 from keras_seg.config import Config, from_dict, to_dict
+from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import KerasSegError, StorageError, UsageError
 from keras_seg.labels import LabelSpec
@@ -79,15 +80,23 @@ def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
     augment = values["augment"]
     if augment["swap_lr"] is None:
         augment["swap_lr"] = augment["mirror"] > 0 and bool(prepared.labels.flip_pairs)
-    return {
-        "format": FORMAT_VERSION,
-        "config": values,
-        "data": {
-            "dataset": prepared.dataset,
-            "classes": list(prepared.labels.names),
-            "manifest": prepared.manifest_hash,
-        },
+    data = {
+        "dataset": prepared.dataset,
+        "classes": list(prepared.labels.names),
+        "manifest": prepared.manifest_hash,
     }
+    divided = folds.divide(prepared, config.data.folds, config.data.fold)
+    if isinstance(divided, folds.Fold):  # which follows from the sequences as well
+        data["held_out"] = divided.held_out
+    return {"format": FORMAT_VERSION, "config": values, "data": data}
+
+
+def as_trained(prepared: Prepared, identity: Mapping[str, Any]) -> Prepared:
+    """The data as the run of this identity had them; others as they are."""
+    if prepared.manifest_hash != identity["data"]["manifest"]:
+        return prepared
+    settings = from_dict(identity["config"]).data
+    return folds.divide(prepared, settings.folds, settings.fold)
 
 
 def as_extended(config: Config, prepared: Prepared, run: Path) -> Config:

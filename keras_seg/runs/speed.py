@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_seg import backend, command_line, storage
 from keras_seg.config import Config, from_dict
+from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.runs.options import Interruption, Options
 
@@ -59,7 +60,9 @@ def main(argv: list[str]) -> int:
     if args.parent is not None:
         command_line.end_with_parent(args.parent)
     config = from_dict(storage.read_json(args.config))
-    found = measure(config, open_prepared(args.data), args.threads)
+    prepared = open_prepared(args.data)
+    prepared = folds.divide(prepared, config.data.folds, config.data.fold)
+    found = measure(config, prepared, args.threads)
     storage.write_json(args.out, found)
     return 0
 

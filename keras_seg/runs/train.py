@@ -22,6 +22,7 @@ from typing import Any
 
 from keras_seg import backend, class_weights, command_line, nets, storage
 from keras_seg.config import Config, from_dict
+from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.data.summary import summarise
 from keras_seg.errors import (
@@ -166,7 +167,7 @@ def _checked_data(config: Config, data: Path, options: Options) -> Prepared:
         )
     if not config.net.knobs:  # with knobs, asking imports Keras
         check_size(config)
-    prepared = open_prepared(data)
+    prepared = folds.divide(open_prepared(data), config.data.folds, config.data.fold)
     for split in ("train", "val"):
         if split not in prepared.splits:
             raise DataError(
@@ -304,7 +305,7 @@ def evaluate(
     """
     arrays, identity = folder.load_best(run)
     config = from_dict(identity["config"])
-    prepared = open_prepared(data)
+    prepared = folder.as_trained(open_prepared(data), identity)
     if prepared.samples(split) and not prepared.counts(split).pixels.any():
         raise DataError(
             f"The split {split} of {data} has no labelled pixel: there is nothing to "

@@ -627,6 +627,24 @@ def test_the_step_is_chosen_on_other_images():
     assert found.corrected_over_base.difference < -0.3
 
 
+def test_every_fold_has_the_step_that_its_own_images_choose():
+    """Two folds: one scores 50 and then 80 %, the other 80 and then 50 %."""
+    steps = np.stack([counts_of(np.full(40, hits)) for hits in (50.0, 80.0)])
+    order = np.random.default_rng(22).permutation(40)
+    folds = [
+        winner.Part(order[:30], steps[:, :, :30]),
+        winner.Part(order[30:], steps[::-1, :, :10]),
+    ]
+    one_step = counts_of(np.where(np.isin(np.arange(40), order[:30]), 80.0, 50.0))
+    base = counts_of(np.full(40, 10.0))
+    arms = {"folds": [folds], "one step": [one_step], "base": [base]}
+    found = winner.find_winner(arms, "base", alone(40))
+    assert (found.name, found.runner_up) == ("folds", "one step")
+    assert found.over_base.difference == pytest.approx(0.8 - 0.1)
+    assert found.over_runner_up.difference == pytest.approx(0.8 - 0.725)
+    assert found.corrected_over_runner_up.difference == pytest.approx(0.8 - 0.725)
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_luck_of_the_choice_is_taken_off(seeds):
     """Six equal arms of three steps: the lead over the base is luck."""

@@ -96,9 +96,12 @@ class Arm:
     colour: str = ""
 
     def settings(self) -> dict[str, Any]:
-        """The configuration as plain JSON values, without the seed."""
+        """The configuration as plain JSON values, without what tells its runs apart."""
         values = to_dict(self.config)
-        return {name: value for name, value in values.items() if name != "seed"}
+        del values["seed"]
+        if self.config.data.folds is not None:
+            del values["data"]["fold"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -445,13 +448,14 @@ class ArmResult:
     """What became of one arm with one seed.
 
     Attributes:
-        arm, seed, run: which arm, which seed, its run folder.
+        arm, seed, run: which arm, which seed, its run folder; with folds the first's.
         state: one of STATES.
         reason: one line where the state is not "done", else "".
         metrics: metrics.json as a dict, None unless done.
         history: the lines of history.csv, numbers as floats.
         timing: {name: value} of timing.csv (seconds, images/s, ms/image).
         val_miou: mIoU on the validation images, of the same step; NaN if not known.
+        folds: what became of each fold, where there are some (`merge_folds`).
     """
 
     arm: Arm
@@ -463,6 +467,12 @@ class ArmResult:
     history: Sequence[Mapping[str, float]] = ()
     timing: Mapping[str, float] = field(default_factory=dict)
     val_miou: float = math.nan
+    folds: "tuple[ArmResult, ...]" = ()
+
+    @property
+    def trainings(self) -> "tuple[ArmResult, ...]":
+        """The folds, or where there are none the result itself."""
+        return self.folds or (self,)
 
     @property
     def miou(self) -> float:
@@ -477,6 +487,46 @@ class ArmResult:
     @property
     def parameters(self) -> int:
         return self.metrics["parameters"]["trainable"] if self.metrics else 0
+
+
+def merge_folds(folds: Sequence[ArmResult]) -> ArmResult:
+    """The result of an arm's trainings with one seed, a fold of the images each.
+
+    Its scores are those of all images together, each predicted by the training that
+    never saw it: the confusion matrices are added. Histories and times are means. It is
+    done when all folds are; else its state is that of the first one that is not.
+    """
+    first = folds[0]
+    histories = [fold.history for fold in folds if fold.history]
+    history = [_mean_row(rows) for rows in zip(*histories)]
+    missing = [fold for fold in folds if fold.state != "done"]
+    if missing:
+        found = min(missing, key=lambda fold: _URGENCY.index(fold.state))
+        reason = f"fold {folds.index(found)}: {found.reason}" if found.reason else ""
+        return ArmResult(
+            *(first.arm, first.seed, first.run, found.state, reason),
+            history=history,
+            folds=tuple(folds),
+        )
+    from keras_seg.runs import evaluate  # imports Keras
+
+    timing = _mean_row([fold.timing for fold in folds])
+    metrics = evaluate.merged([fold.metrics or {} for fold in folds])
+    return ArmResult(
+        *(first.arm, first.seed, first.run, "done", "", metrics, history, timing),
+        val_miou=metrics["summary"]["miou"],
+        folds=tuple(folds),
+    )
+
+
+# Of which state a result is whose folds have several; "diverged" is an end, and the
+# others before it are none
+_URGENCY = ("failed", "oom", "interrupted", "missing", "diverged")
+
+
+def _mean_row(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    keys = [key for key in rows[0] if all(key in row for row in rows)]
+    return {key: sum(row[key] for row in rows) / len(rows) for key in keys}
 
 
 @dataclass(frozen=True)

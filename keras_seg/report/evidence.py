@@ -22,7 +22,7 @@ from keras_seg.report.statistics import (
     measure,
     pool,
 )
-from keras_seg.report.winner import Winner, find_winner
+from keras_seg.report.winner import Training, Winner, find_winner
 from keras_seg.storage import StorageError
 
 EXACT = ("parameters", "gflop")  # follow from the network, so they are certain
@@ -243,17 +243,17 @@ class Evidence:
         turned = self._compare(first, second, "miou")
         return Simultaneous(turned, found.p, -found.high, -found.low)
 
-    def _candidates(self, name: str) -> list[np.ndarray]:
-        """Of each training [3, N, C], or [K, 3, N, C] where several steps are known."""
+    def _candidates(self, name: str) -> list[Training]:
+        """Of each training [3, N, C], or its parts where several steps are known."""
         arm = self.arms[name]
-        found = []
+        found: list[Training] = []
         for run, counts in zip(scores.done(self.result, name), arm.counts):
             try:
                 steps = scores.counted_steps(run, arm.ids)
             except StorageError as error:
                 self.damaged.append(str(error))
                 steps = []
-            found.append(np.stack(steps) if steps else counts)
+            found.append(steps or counts)
         return found
 
     @cached_property

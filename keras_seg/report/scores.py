@@ -13,7 +13,8 @@ import numpy as np
 from keras_seg import metrics as measures
 from keras_seg import plots
 from keras_seg.ablation.protocol import ArmResult, Side, StageResult
-from keras_seg.runs import folder
+from keras_seg.report.winner import Part
+from keras_seg.runs import evaluate, folder
 from keras_seg.storage import StorageError
 
 # Runs and arms
@@ -67,9 +68,19 @@ def of_side(
 
 
 def of_split(run: ArmResult, split: str) -> ArmResult | None:
-    """A finished run with its scores of a split, "" for any; None where it has none."""
+    """A finished run with its scores of a split, "" for any; None where it has none.
+
+    Folds have none of a split that they do not divide: each would have its own.
+    """
     if split in ("", metrics(run).get("split", "val")):
         return run
+    if run.folds:
+        folds = [of_split(fold, split) for fold in run.folds]
+        known = tuple(fold for fold in folds if fold is not None)
+        if split != "val" or len(known) < len(folds):
+            return None
+        together = evaluate.merged([*map(metrics, known)])
+        return replace(run, metrics=together, folds=known)
     if split == "val":
         found = folder.read_metrics(run.run)
     else:
@@ -155,7 +166,7 @@ def counted(runs: Sequence[ArmResult]) -> Counted | None:
     """
     found = []
     for run in runs:
-        if (each := _per_image(run)) is None:
+        if (each := per_image(run)) is None:
             return None
         split, classes = metrics(run)["split"], metrics(run).get("scored_ids")
         found.append(Counted(each.ids, split, classes, _stacked(each)[None]))
@@ -164,20 +175,28 @@ def counted(runs: Sequence[ArmResult]) -> Counted | None:
     return replace(found[0], counts=np.concatenate([one.counts for one in found]))
 
 
-def counted_steps(run: ArmResult, ids: Sequence[str]) -> list[np.ndarray]:
-    """int64 [3, N, C] of the validations of a run whose counts were kept.
+def counted_steps(run: ArmResult, ids: Sequence[str]) -> list[Part]:
+    """The validations of a run whose counts were kept: one part, with folds one each.
 
-    [] unless they are of the images `ids` and the step that was kept is among them.
+    [] unless they are of the images `ids`, each once, and the steps that were kept are
+    among them.
 
     Raises:
         StorageError: a file of counts is damaged.
     """
-    found = folder.read_validations(run.run)
-    if metrics(run).get("step") not in found:
-        return []
-    if any(counts.ids != tuple(ids) for counts in found.values()):
-        return []
-    return [_stacked(counts) for counts in found.values()]
+    place = {name: position for position, name in enumerate(ids)}
+    parts: list[Part] = []
+    for training in run.trainings:
+        found = folder.read_validations(training.run)
+        if metrics(training).get("step") not in found:
+            return []
+        first, *others = (counts.ids for counts in found.values())
+        if any(names != first for names in others) or not place.keys() >= {*first}:
+            return []
+        positions = np.array([place.pop(name) for name in first])
+        counts = np.stack([_stacked(counts) for counts in found.values()])
+        parts.append(Part(positions, counts))
+    return [] if place else parts
 
 
 def batch_iou(run: ArmResult, batch: int = 16) -> float:
@@ -186,7 +205,7 @@ def batch_iou(run: ArmResult, batch: int = 16) -> float:
     The images are in the order of the split. NaN where they were not counted.
     """
     try:
-        counts = _per_image(run)
+        counts = per_image(run)
     except StorageError:  # the report says so where it lacks intervals
         counts = None
     if counts is None:
@@ -203,11 +222,38 @@ def batch_iou(run: ArmResult, batch: int = 16) -> float:
 
 def _stacked(counts: folder.PerImage) -> np.ndarray:
     """int64 [3, N, C]."""
-    return np.stack([counts.intersection, counts.truth, counts.predicted])
+    return np.stack(_arrays(counts))
 
 
-def _per_image(run: ArmResult) -> folder.PerImage | None:
-    """The counts behind the scores of a run that is done."""
+def _arrays(counts: folder.PerImage) -> list[np.ndarray]:
+    return [counts.intersection, counts.truth, counts.predicted]
+
+
+def per_image(run: ArmResult) -> folder.PerImage | None:
+    """The counts behind the scores of a run that is done; with folds of all images."""
+    found = [_counts(training) for training in run.trainings]
+    known = [counts for counts in found if counts is not None]
+    return merged(known) if len(known) == len(found) else None
+
+
+def merged(found: Sequence[folder.PerImage]) -> folder.PerImage | None:
+    """Counts of disjoint images together, by id; None where they share an image.
+
+    What is merged counts as one training. Trainings of different folds share most of
+    their images, so an interval does not cover another draw of training images (Bengio
+    and Grandvalet 2004).
+    """
+    if len(found) == 1:
+        return found[0]
+    ids = [name for counts in found for name in counts.ids]
+    if len({*ids}) < len(ids):
+        return None
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    arrays = [np.concatenate(rows)[order] for rows in zip(*map(_arrays, found))]
+    return folder.PerImage(tuple(ids[k] for k in order), *arrays)
+
+
+def _counts(run: ArmResult) -> folder.PerImage | None:
     # Only an evaluation states its size; the other scores are those of metrics.json.
     full_size = metrics(run).get("full_size")
     split = None if full_size is None else metrics(run)["split"]
@@ -263,6 +309,10 @@ def left_right_confusion(
 
 def gap(run: ArmResult) -> float:
     """Training minus validation mIoU at the step that was kept."""
+    return mean([_gap(training) for training in run.trainings])
+
+
+def _gap(run: ArmResult) -> float:
     for row in run.history:
         if row["step"] == metrics(run)["step"]:
             return row.get("train_miou", math.nan) - row.get("val_miou", math.nan)
@@ -291,8 +341,9 @@ def still_improving(runs: Sequence[ArmResult]) -> bool | None:
 
 
 def kept_step(run: ArmResult) -> float:
-    """The step whose weights were kept and scored."""
-    return metrics(run).get("step", math.nan)
+    """The step whose weights were kept and scored; with folds their mean."""
+    steps = [metrics(one).get("step", math.nan) for one in run.trainings]
+    return mean(steps) if run.folds else steps[0]
 
 
 def loss_fall(run: ArmResult) -> float:

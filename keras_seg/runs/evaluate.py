@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -515,6 +515,14 @@ def record(network: Network, prepared: Prepared, scored: Scored) -> dict[str, An
         "parameters": network.parameters,
         "gflop": network.gflop,
     }
+
+
+def merged(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The scores of disjoint images together, from those of each, as of `record`."""
+    confusion = np.array([one["confusion"] for one in found], np.int64).sum(axis=0)
+    kept = {k: v for k, v in found[0].items() if k not in ("loss", "step", "stopped")}
+    kept["images"] = sum(one["images"] for one in found)
+    return kept | metrics.scores(confusion, found[0].get("scored_ids"))
 
 
 def save_samples(

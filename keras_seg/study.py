@@ -25,6 +25,7 @@ from keras_seg import command_line
 from keras_seg.ablation import estimate, grid, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
+from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.data.summary import summarise
 from keras_seg.errors import ArmsFailedError, KerasSegError, UsageError
@@ -136,6 +137,12 @@ class Request:
         type=positive_int,
         metavar="K",
     )
+    folds: int | None = option(
+        help="divide the training and validation images into K parts, and train every "
+        "arm K times, each time without another one, on which it is scored",
+        type=positive_int,
+        metavar="K",
+    )
     jobs: int | None = option(
         help="arms at the same time; default: 1, with GPUs one on each, with ray as "
         "many as fit",
@@ -183,6 +190,16 @@ class Request:
             raise UsageError(
                 "--set cannot change the seed or the network: --seeds K runs the seeds "
                 "0 to K - 1, --net names a network."
+            )
+        if {"data.folds", "data.fold"} & settings.keys():
+            raise UsageError(
+                "--set cannot name a fold: --folds K trains every arm once for each of "
+                "K folds."
+            )
+        if self.folds is not None and self.folds < 2:
+            raise UsageError(
+                f"--folds is {self.folds}; each fold is held out from the others, so "
+                "there must be at least 2."
             )
         if self.size is not None and "data.size" in settings:
             raise UsageError("--size and --set data.size both name a size; give one.")
@@ -275,11 +292,15 @@ class Outcome:
 
     @property
     def winner(self) -> Path | None:
-        """The winner's run folder, of its first seed that is done; None without one."""
+        """The winner's run folder, of its first seed that is done; None without one.
+
+        With folds the stage's folder, which stands for the winner's runs of all folds.
+        """
         for stage in self.results:
             for result in stage.of(stage.winner or ""):
                 if result.state == "done":
-                    return result.run
+                    folder = self.report.parent / stage.stage.name
+                    return folder if result.folds else result.run
         return None
 
 
@@ -391,12 +412,13 @@ def run(request: Request) -> Outcome:
         parts = choose(request, study, prepared)
     check_own_size(request, study, parts, prepared)
     if prepared is None:
-        prepared = make_synthetic_humans()
+        prepared = divided(make_synthetic_humans(), request)
     results, path, said = [], Path(), []
     for part in parts:
         execution = make_execution(request, study, part.net, prepared)
         with execution.locked():
-            of_data = data_header(prepared) if part is parts[0] else ()
+            whole = folds.divide(prepared, None)
+            of_data = data_header(whole) if part is parts[0] else ()
             for line in (*of_data, *header(request, study, part, execution, seconds)):
                 command_line.note(line)
             found, report = [], Report()
@@ -445,7 +467,7 @@ def find(request: Request) -> tuple[Study, Prepared | None]:
             "--data is missing: a question of your own is about a prepared folder. "
             "datasets/prepare.py makes one of your images."
         )
-    prepared = open_prepared(request.data)
+    prepared = divided(open_prepared(request.data), request)
     question = ask(request, steps=1 if request.budget is not None else None)
     study = grid.study(question, prepared)
     if request.extend:  # what is there goes on being validated as often
@@ -467,6 +489,9 @@ def ask(request: Request, steps: int | None = None) -> grid.Question:
     values = face.read_config(request.config)
     for name in ("seed", "extended"):
         values.pop(name, None)
+    data = dict(values.get("data", {}))
+    data.pop("fold", None)
+    values["data"] = data | {"folds": request.folds}
     recipes.apply(values, request.recipe)
     if request.net is not None:
         face.set_part(values, "net", request.net)
@@ -500,7 +525,7 @@ def fit_budget(
             [arm.config for arm in stage.arms(part.base)],
             prepared,
             execution.folder,
-            seeds=seeds(request, study),
+            trainings=seeds(request, study) * (request.folds or 1),
             validations=grid.VALIDATIONS,
             threads=execution.threads,
             launch=execution.launch,
@@ -541,7 +566,7 @@ def load(study: str) -> Study:
 def open_data(request: Request, study: Study) -> Prepared | None:
     """The prepared folder; None where the synthetic humans are still to be made."""
     if request.data is not None:
-        return open_prepared(request.data)
+        return divided(open_prepared(request.data), request)
     if not study.synthetic:
         if request.action == "plan":  # of the document's data
             return None
@@ -550,7 +575,15 @@ def open_data(request: Request, study: Study) -> Prepared | None:
             f"{study.datasets[0] if study.datasets else 'a prepared folder'}: "
             "prepare it with datasets/prepare.py and name the folder."
         )
-    return open_prepared(SYNTHETIC) if SYNTHETIC.is_dir() else None
+    return divided(open_prepared(SYNTHETIC), request) if SYNTHETIC.is_dir() else None
+
+
+def divided(prepared: Prepared, request: Request) -> Prepared:
+    """The data as the first fold of the request has them, where it asks for folds.
+
+    UsageError where there are fewer sequences, or images without one.
+    """
+    return folds.divide(prepared, request.folds)
 
 
 def choose(request: Request, study: Study, prepared: Prepared | None) -> list[Part]:
@@ -598,6 +631,8 @@ def _part(
     base = protocol.with_settings(base, request.settings)
     if request.size is not None:
         base = base.changed(data={"size": request.size})
+    if request.folds is not None:
+        base = base.changed(data={"folds": request.folds})
     if request.init_base and request.init_weights is not None:
         if not plan.pretrained:
             raise UsageError(
@@ -609,7 +644,27 @@ def _part(
     if not base.net.knobs:  # with knobs, asking imports Keras
         training.check_size(base)
     runner.check_winner(plan, stages, base, request.winner)
-    return Part(net, plan, stages, base)
+    part = Part(net, plan, stages, base)
+    if request.folds is not None:
+        check_folds(request, part)
+    return part
+
+
+def check_folds(request: Request, part: Part) -> None:
+    """UsageError where a stage is scored on other images, or an arm sets the folds."""
+    for stage in part.stages:
+        if stage.split != "val":
+            raise UsageError(
+                f"The stage {stage.name} is scored on the {stage.split} images, but "
+                "--folds scores the training and validation images. Leave it out, or "
+                "name a stage with --stage that is scored on validation images."
+            )
+        for arm in _arms(request, part, stage):
+            if arm.config.data.folds != request.folds:
+                raise UsageError(
+                    f"The stage {stage.name}: its arm {arm.name} sets data.folds, "
+                    "which --folds is to set. Leave --folds out."
+                )
 
 
 def _stages(request: Request, study: Study) -> Iterator[tuple[str, Plan, list[Stage]]]:
@@ -940,8 +995,8 @@ def next_steps(
     result: StageResult,
 ) -> Iterator[tuple[str, str]]:
     """Commands that go on from a stage's answer: (what for, the command)."""
-    runs = [run.run for run in result.of(result.winner or "") if run.state == "done"]
-    if not runs or not request.command.startswith(("python ", "keras-seg ")):
+    done = [run for run in result.of(result.winner or "") if run.state == "done"]
+    if not done or not request.command.startswith(("python ", "keras-seg ")):
         return
     ablate = request.command.split(" --")[0].split()
     words = shlex.split(request.command)[len(ablate) :]
@@ -951,9 +1006,11 @@ def next_steps(
         kept = _without(words, [word for word in changes if word.startswith("--")])
         return shlex.join([*ablate, *kept, *changes])
 
+    run, stage_folder = done[0].run, execution.folder / result.stage.name
+
     def door(verb: str, *more: str) -> str:
         tool = ["python", f"tools/{verb}.py"] if is_script else ["keras-seg", verb]
-        return shlex.join([*tool, str(runs[0]), *more])
+        return shlex.join([*tool, *more])
 
     number = seeds(request, study)
     if number < ENOUGH_SEEDS:
@@ -967,12 +1024,24 @@ def next_steps(
     later = _later_stage(request, study, result)
     if later is not None:
         yield "the next stage, from this winner", again("--stage", later)
-    if "test" in execution.prepared.splits and result.stage.split != "test":
+    has_test = "test" in execution.prepared.splits and result.stage.split != "test"
+    photo = ("photo.jpg", "--out", "predicted")
+    if request.folds is not None:
+        what = f"predict photographs with the winner's {request.folds} folds together"
+        yield what, door("predict", str(stage_folder), *photo)
+        data, out = str(execution.prepared.folder), str(execution.folder / "final")
+        values = ["--config", str(run / "config.json"), "--set", "data.folds=null"]
+        what = "train the winner on the images as they were split"
+        what += (
+            f", to {'score it on the test images, or ' if has_test else ''}export it"
+        )
+        yield what, door("train", *values, "--data", data, "--out", out)
+        return
+    if has_test:
         what = "score the winner on the test images, which chose nothing"
-        yield what, door("evaluate", "--split", "test", "--full-size")
-    photo = "photo.jpg"
-    yield "predict photographs", door("predict", photo, "--out", "predicted")
-    yield "a model that needs none of this code", door("export")
+        yield what, door("evaluate", str(run), "--split", "test", "--full-size")
+    yield "predict photographs", door("predict", str(run), *photo)
+    yield "a model that needs none of this code", door("export", str(run))
 
 
 def _later_stage(request: Request, study: Study, result: StageResult) -> str | None:
@@ -1104,14 +1173,20 @@ def header(
         f"{shown[0] if len(shown) == 1 else f'{shown[0]} to {shown[-1]}'}, "
         f"{wording.count(seeds(request, study), 'seed')}"
     )
+    if request.folds is not None:
+        yield (
+            f"  {sum(images.values())} images in {request.folds} folds, each scored "
+            f"by a training without it, of about {images['train']}"
+        )
     runs = list({training_key(run): run for run in runs}.values())  # the others follow
+    each = seeds(request, study) * (request.folds or 1)
     if math.isnan(seconds):
         costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
-        seconds = seeds(request, study) * sum(
+        seconds = each * sum(
             estimate.seconds(run, images["val"], costs, speed) for run in runs
         )
     time = "" if math.isnan(seconds) else f": about {command_line.duration(seconds)}"
-    trainings = wording.count(seeds(request, study) * len(runs), "training")
+    trainings = wording.count(each * len(runs), "training")
     yield f"  {trainings} on {device()}{time}"
     yield f"  {execution.folder}: report.html from the first finished arm on"
 
@@ -1146,7 +1221,8 @@ def running(request: Request) -> Iterator[str]:
     """Run it: the stages' arms with their mIoU and accuracy, the winner marked."""
     outcome = run(request)
     for stage in outcome.results:
-        yield f"{stage.stage.name}: {stage.stage.question}"
+        folds = f" ({request.folds} folds, out of fold)" if request.folds else ""
+        yield f"{stage.stage.name}: {stage.stage.question}{folds}"
         yield f"  {'arm':24s} {'seed':>4s} {'mIoU':>7s} {'accuracy':>9s}"
         for result in stage.results:
             line = f"  {result.arm.name:24s} {result.seed:4d}"
@@ -1180,9 +1256,17 @@ def planning(request: Request) -> Iterator[str]:
             arms = stage.arms(config)
             needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]
             only = f" Only with --init-weights: {', '.join(needs)}." if needs else ""
-            yield f"{part.net} {stage.name}: {start}{only}"
+            yield f"{part.net} {stage.name}: {start}{only}{_trainings(request, arms)}"
             for arm in arms:
                 yield f"  {arm.name}: {json.dumps(arm.settings())}"
+
+
+def _trainings(request: Request, arms: Sequence[protocol.Arm]) -> str:
+    """With folds, how many trainings of one seed there are."""
+    if request.folds is None:
+        return ""
+    number = wording.count(request.folds * len(arms), "training")
+    return f" {request.folds} folds: {number} per seed."
 
 
 def listing(request: Request) -> Iterator[str]:
@@ -1207,7 +1291,8 @@ def listing(request: Request) -> Iterator[str]:
                 facts = data_facts(request, study, stage, prepared)
                 base = plan.base(request.scale, facts)
                 arms = runner.planned_arms(plan, stage, base)
-                time = seeds(request, study) * sum(
+                each = seeds(request, study) * (request.folds or 1)
+                time = each * sum(
                     estimate.seconds(arm.config, images, costs, speed) for arm in arms
                 )
                 title = f"  {named}--stage {stage.name}: {stage.question}"

@@ -85,7 +85,7 @@ def steps_within(budget, timing, prepared, arms, **more):
         arms,
         prepared,
         timing.folder,
-        seeds=2,
+        trainings=2,
         validations=10,
         threads=None,
         launch=timing,

@@ -14,6 +14,7 @@ from keras_seg.runs import commands
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "how-to"
 SHORT = {"--steps": "2", "--epochs": "1", "--budget": "60m", "--seeds": "1"}
+SHORT |= {"--folds": "2"}
 SMALL = {"192 256": "32 64", "96, 128": "32, 64", "steps=200": "steps=2"}
 SMALL |= {"[96,128],[192,256]": "[32,64],[64,64]", "steps=500": "steps=2"}
 SMALL |= {"epochs=2": "epochs=1", "seeds=3": "seeds=1"}

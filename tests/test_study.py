@@ -82,6 +82,34 @@ def test_what_does_not_exist_is_named(words, message):
         list(studies.planning(studies.parse([*words.split(), "--plan"], "run")))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--folds 1", "--folds is 1; each fold is held out"),
+        ("--folds 3 --set data.folds=2", "--folds K trains every arm once for each"),
+        ("--folds 3 --set data.fold=2", "--folds K trains every arm once for each"),
+        ("--folds 3 --vary data.fold=0,1", "--vary cannot take data.fold: --folds K"),
+        ("--folds 17 --vary data.batch=2,4", "17 folds .* has 16 .* Choose at most 16"),
+        ("--folds 2 --stage compare", "final is scored on the test images, but --fold"),
+        ("--folds 2 --net icnet --stage all", "final is scored on the test images"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(words, message, shapes):
+    words = f"{words} --steps 2" if "--vary" in words else words
+    argv = [*words.split(), "--plan", "--data", str(shapes)]
+    with pytest.raises(UsageError, match=message):
+        list(studies.planning(studies.parse(argv, "run")))
+
+
+def test_a_plan_with_folds_says_how_many_trainings_there_are(shapes):
+    words = ["--net", "icnet", "--stage", "filters", "--folds", "4", "--plan"]
+    first, *arms = studies.planning(
+        studies.parse([*words, "--data", str(shapes)], "run")
+    )
+    assert first.endswith(f" 4 folds: {4 * len(arms)} trainings per seed.")
+    assert all('"folds": 4' in line and '"fold"' not in line for line in arms)
+
+
 def test_a_study_without_its_data_says_which_it_wants():
     with pytest.raises(UsageError, match="--data is missing. .*voc2007 wants voc2007"):
         studies.run(Request(study="voc2007", stage="table4"))

@@ -99,7 +99,7 @@ def budget_steps(
     prepared: Prepared,
     folder: Path,
     *,
-    seeds: int,
+    trainings: int,
     validations: int,
     threads: int | None,
     launch: Callable[[Sequence[str]], Process],
@@ -108,12 +108,13 @@ def budget_steps(
     """How many steps all arms can have within a budget; what was found is kept.
 
     Args:
-        budget: seconds, for all arms and seeds one after the other.
+        budget: seconds, for all trainings one after the other.
         base: of the arms; its length does not matter.
         arms: their configurations.
         prepared: the data.
         folder: of the question, locked; its RECORD is read, or written.
-        seeds, validations: of each arm.
+        trainings: of each arm, for all seeds and folds.
+        validations: of each training.
         threads, launch: as of an arm.
         anew: measure although there is a record.
 
@@ -138,7 +139,7 @@ def budget_steps(
         note(f"--budget: timing {number} of {len(kinds)}: {arm.net.name}")
         speeds[kind] = _timed(arm, prepared, folder, threads, launch)
     spent = time.monotonic() - began
-    runs = [speeds[_kind(arm)] for arm in arms] * seeds
+    runs = [speeds[_kind(arm)] for arm in arms] * trainings
     fixed = sum(
         run["start"] + (validations + 1) * run["validation"] + FINISH_SECONDS
         for run in runs
@@ -151,7 +152,7 @@ def budget_steps(
         raise UsageError(
             f"--budget {duration(budget)} is too short: {len(runs)} runs need about "
             f"{duration(least)} to begin, to score and for {validations} steps. Give "
-            "more time, fewer arms or seeds, or a smaller --size."
+            "more time, fewer arms, seeds or folds, or a smaller --size."
         )
     seconds = spent + fixed + steps * each
     times = {kind: {k: round(v, 4) for k, v in s.items()} for kind, s in speeds.items()}

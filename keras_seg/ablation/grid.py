@@ -38,6 +38,8 @@ NOT_VARIED = {
     "seed": "--seeds K runs the seeds 0 to K - 1",
     "extended": "--extend trains a stage on",
     "net.init_weights_sha256": "--init-weights names a file",
+    "data.folds": "--folds K is of all arms",
+    "data.fold": "--folds K trains each of them",
 }
 LONGEST_NAME = 60
 

@@ -6,6 +6,7 @@ its run's last checkpoint lacks.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,11 +17,13 @@ from keras_seg import storage
 from keras_seg.ablation.protocol import (
     SCALES,
     Arm,
+    ArmResult,
     Plan,
     Stage,
     StageResult,
     Study,
     choose_winner,
+    merge_folds,
 )
 from keras_seg.ablation.task import Execution, Task
 from keras_seg.command_line import duration, note
@@ -96,7 +99,7 @@ def run_stages(
         found = results[stage.name] = _collect(stage, config, start, execution)
         has_ended = all(result.state in FINAL_STATES for result in found.results)
         _write_winner(execution, found, has_ended)
-        decides = found.winner is not None and has_ended
+        decides = found.winner is not None and has_ended and base.data.folds is None
         if stage.exports and decides and stopped_by is None and export.is_possible():
             try:
                 _export(found, execution)
@@ -344,9 +347,22 @@ def _earlier_weights(arm: Arm, execution: Execution) -> str | None:
 
 
 def _tasks(stage: Stage, arms: Sequence[Arm], execution: Execution) -> list[Task]:
-    """A task for every arm and seed, the seeds of an arm together."""
-    seeds = range(execution.seeds)
-    return [Task(stage, arm, seed, execution) for arm in arms for seed in seeds]
+    """A task for every arm, seed and fold, those of an arm together."""
+    return [
+        Task(stage, arm, seed, execution, fold)
+        for arm in arms
+        for seed in range(execution.seeds)
+        for fold in range(arm.config.data.folds or 1)
+    ]
+
+
+def _results(tasks: Sequence[Task]) -> Iterator[ArmResult]:
+    """One of every arm and seed, its folds merged."""
+    for _, group in itertools.groupby(tasks, lambda task: (task.arm.name, task.seed)):
+        folds = list(group)
+        results = [task.result() for task in folds]
+        is_divided = folds[0].arm.config.data.folds is not None
+        yield merge_folds(results) if is_divided else results[0]
 
 
 def _missing(stage: Stage, config: Config, execution: Execution) -> list[Task]:
@@ -469,7 +485,7 @@ def _collect(
 ) -> StageResult:
     """The stage's results as they are in the output folder."""
     tasks = _tasks(stage, _runnable(stage, config, execution), execution)
-    results = tuple(task.result() for task in tasks)
+    results = tuple(_results(tasks))
     return StageResult(stage, results, choose_winner(results), start)
 
 
@@ -512,7 +528,7 @@ def _seeds(stage: Stage, execution: Execution) -> int:
     if found is not None:
         return found.seeds
     runs = execution.folder.glob(f"{stage.name}/*/seed*")
-    return max(1, len({run.name for run in runs}))
+    return max(1, len({run.name.partition("-")[0] for run in runs}))
 
 
 def _write_winner(execution: Execution, found: StageResult, has_ended: bool) -> None:

@@ -1,4 +1,4 @@
-"""One arm with one seed: its run folder, its process, and what became of it."""
+"""One training of a stage: its run folder, its process, and what became of it."""
 
 import signal
 import time
@@ -142,20 +142,29 @@ _JOURNAL_WAY_OUT = (
 
 
 class Task:
-    """One arm of a stage with one seed."""
+    """One arm of a stage with one seed, and where there are folds with one of them."""
 
-    def __init__(self, stage: Stage, arm: Arm, seed: int, execution: Execution):
-        self.stage, self.arm, self.seed, self.execution = stage, arm, seed, execution
-        self.run = execution.folder / stage.name / arm.name / f"seed{seed}"
+    def __init__(
+        self, stage: Stage, arm: Arm, seed: int, execution: Execution, fold: int = 0
+    ):
+        self.stage, self.arm, self.execution = stage, arm, execution
+        self.seed, self.fold = seed, fold
+        folds = arm.config.data.folds
+        name = f"seed{seed}" if folds is None else f"seed{seed}-fold{fold}"
+        self.run = execution.folder / stage.name / arm.name / name
         self.followers: Sequence[Task] = ()  # what its training is as well
-        self.name = f"{stage.name}/{arm.name}/seed{seed}"
+        self.name = f"{stage.name}/{arm.name}/{name}"
+        # Of several trainings of the arm, which one this is
+        which = {"seed": execution.seeds > 1, "fold": folds is not None}
+        words = [f" {one} {getattr(self, one)}" for one in which if which[one]]
+        self.title = f"{arm.name}{''.join(words)}: "
         self.process: executors.Process | None = None
         self.stopped = False
 
     @property
     def config(self) -> Config:
         """What is trained, with what the run there was extended by."""
-        config = self.arm.config.changed(seed=self.seed)
+        config = self.arm.config.changed(seed=self.seed, data={"fold": self.fold})
         return run_folder.as_extended(config, self.execution.prepared, self.run)
 
     @property
@@ -238,8 +247,7 @@ class Task:
         """
         if self.stopped:
             return
-        seeds = f" seed {self.seed}" if self.execution.seeds > 1 else ""
-        title = f"{title}{self.arm.name}{seeds}: "
+        title = f"{title}{self.title}"
         journal, began = self.execution.journal, time.monotonic()
         for task in (self, *self.followers):
             journal.add(run=task.name, event="begun")

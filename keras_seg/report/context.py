@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from keras_seg.ablation.protocol import StageResult, Study
+from keras_seg.data import folds as dividing
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared
 from keras_seg.report import wording
@@ -31,7 +32,10 @@ def make(
         is_own: it is a question of the user's, of which no document speaks.
     """
     labels = prepared.labels
-    runs = [result.run for stage in results for result in stage.results]
+    every = [result for stage in results for result in stage.results]
+    runs = [training.run for result in every for training in result.trainings]
+    if (number := folds(results)) is not None:
+        prepared = dividing.divide(prepared, number, None)
     return Context(
         command=command,
         scale="paper" if is_own else scale,  # there is none that it is smaller than
@@ -52,6 +56,12 @@ def make(
         examples=examples(prepared, results),
         images={split: len(prepared.samples(split)) for split in prepared.splits},
     )
+
+
+def folds(results: Sequence[StageResult]) -> int | None:
+    """How many folds the images of these stages were scored in; None: not in folds."""
+    found = {arm.config.data.folds for stage in results for arm in stage.arms}
+    return max(filter(None, found), default=None)
 
 
 def groups(study: Study, prepared: Prepared) -> Mapping[str, Sequence[int]]:

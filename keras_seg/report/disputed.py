@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from keras_seg import plots
+from keras_seg.ablation.protocol import ArmResult
 from keras_seg.data.pipeline import Samples
 from keras_seg.report import scores
 from keras_seg.report.blocks import Heading, Paragraph, Pictures
@@ -29,8 +30,8 @@ def blocks(view: StageView) -> list:
     for arm in view.whole().drawn:
         for run in scores.done(view.result, arm)[:1]:
             what = "disputed images"
-            counts = view.read(what, partial(folder.read_per_image, run.run))
-            kept = view.read(what, partial(folder.read_predictions, run.run))
+            counts = view.read(what, partial(counts_on_val, run))
+            kept = view.read(what, partial(predictions, run))
             if counts is not None and kept:
                 found[arm] = image_ious(counts), kept
     winner = view.result.winner
@@ -96,6 +97,21 @@ def image_ious(counts: folder.PerImage) -> dict[str, float]:
         for name, line, n in zip(counts.ids, ious, number)
         if n
     }
+
+
+def counts_on_val(run: ArmResult) -> folder.PerImage | None:
+    """The counts per image of the validation images, at the run's size."""
+    found = [folder.read_per_image(training.run) for training in run.trainings]
+    known = [counts for counts in found if counts is not None]
+    return scores.merged(known) if len(known) == len(found) else None
+
+
+def predictions(run: ArmResult) -> Predictions:
+    """What the trainings of a run keep of their predictions."""
+    kept: dict[str, np.ndarray] = {}
+    for training in run.trainings:
+        kept |= folder.read_predictions(training.run) or {}
+    return kept
 
 
 def _grid(

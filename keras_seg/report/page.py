@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from keras_seg import storage
 from keras_seg.ablation.protocol import ArmResult, StageResult
+from keras_seg.data import folds
 from keras_seg.data.summary import summarise
 from keras_seg.report import charts, claims, disputed, scores, tables, wording
 from keras_seg.report.blocks import (
@@ -99,6 +100,11 @@ GLOSSARY = (
 )
 
 
+OUT_OF_FOLD = (
+    "Out of fold: the images are divided into folds, and for each an arm is trained on "
+    "the others. So every image is scored once for each seed, by a training that never "
+    f"saw it, and the trainings of the folds count as one. {MORE}"
+)
 OF_DOCUMENTS = ("Claims are the document's", "Two-class IoU")  # in the glossary
 
 
@@ -170,14 +176,19 @@ def write(
 
 def _blocks(parts: Sequence[Part], context: Context, folder: Path) -> list:
     views = [part.view for part in parts]
-    runs = [run for view in views for run in view.result.results]
+    results = [run for view in views for run in view.result.results]
+    runs = [training for result in results for training in result.trainings]
     nets = list(dict.fromkeys(run.arm.config.net.name for run in runs))
     seeds = wording.count(len({run.seed for run in runs}), "seed")
     done = sum(run.state == "done" for run in runs)
     scale = "" if context.is_own else f", scale {context.scale}"
+    divided = ""
+    if (number := _folds(runs)) is not None:
+        images = wording.count(context.images["val"], "image")
+        divided = f" and {number} folds, out of fold over {images}"
     facts = (
         f"{'Networks' if len(nets) > 1 else 'Network'} {', '.join(nets)} on "
-        f"{context.dataset}{scale}, {seeds} per arm; {done} of "
+        f"{context.dataset}{scale}, {seeds} per arm{divided}; {done} of "
         f"{wording.count(len(runs), 'run')} done."
     )
     blocks: list = [
@@ -200,14 +211,21 @@ def _blocks(parts: Sequence[Part], context: Context, folder: Path) -> list:
         Heading(2, "How to reproduce", "reproduce"),
         Paragraph(context.command, "code"),
         Details("Environment", [_environment(context.environment)]),
-        Details("How to read the numbers", [Items(_glossary(context))]),
+        Details("How to read the numbers", [Items(_glossary(context, number))]),
     ]
 
 
-def _glossary(context: Context) -> Sequence[str]:
+def _folds(runs: Sequence[ArmResult]) -> int | None:
+    """Of the arms; None where the images were not divided anew."""
+    return max((run.arm.config.data.folds or 0 for run in runs), default=0) or None
+
+
+def _glossary(context: Context, number: int | None) -> Sequence[str]:
+    """The words of a report, with `number` folds if that is not None."""
+    found = GLOSSARY if number is None else (*GLOSSARY[:1], OUT_OF_FOLD, *GLOSSARY[1:])
     if not context.is_own:
-        return GLOSSARY
-    return [text for text in GLOSSARY if not text.startswith(OF_DOCUMENTS)]
+        return found
+    return [text for text in found if not text.startswith(OF_DOCUMENTS)]
 
 
 def _length(runs: Sequence[ArmResult], context: Context) -> str:
@@ -223,12 +241,16 @@ def _length(runs: Sequence[ArmResult], context: Context) -> str:
     train, val = context.images.get("train"), context.images.get("val")
     if not train:
         return f"{text}."
+    if number := _folds(runs):
+        train -= round(train / number)
     epochs = [
         each.steps * each.data.batch * each.optimizer.accumulate / train
         for each in configs
     ]
     counted = f"{wording.count(train, 'training image')}"
-    if val:
+    if number:
+        counted = f"about {counted}, all but those of a fold"
+    elif val:
         counted += f", {wording.count(val, 'validation image')}"
     return f"{text}: {wording.span(sorted(epochs))} epochs of {counted}."
 
@@ -237,7 +259,7 @@ def _data(context: Context) -> list[Items]:
     """What was told of the prepared folder before it was trained on."""
     if context.prepared is None:
         return []
-    summary = summarise(context.prepared)
+    summary = summarise(folds.divide(context.prepared, None))
     return [Items([*summary.lines, *(f"Warning: {one}" for one in summary.warnings)])]
 
 

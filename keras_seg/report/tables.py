@@ -41,7 +41,7 @@ class Column:
     best: Callable | None = None  # max or min; None: no value is better than another
     published: str = ""  # key of the document's number that stands below ours
     is_share: bool = False  # in 0..1, and differences are written in points
-    is_listed: bool = False  # each seed's number is written, not their mean
+    is_listed: bool = False  # each training's number is written, not their mean
 
 
 def score_column(key: str, title: str, published: str | None = None) -> Column:
@@ -179,7 +179,11 @@ def _rows_of_others(view: StageView, shown: Sequence[tuple[str, str]]) -> list[R
 def _column_cells(view: StageView, column: Column) -> dict[str, Cell]:
     """{arm: its cell}: mean and spread, the best one marked."""
     values = {
-        arm.name: [column.value(run) for run in scores.done(view.result, arm.name)]
+        arm.name: [
+            column.value(training)
+            for run in scores.done(view.result, arm.name)
+            for training in (run.trainings if column.is_listed else [run])
+        ]
         for arm in view.arms
     }
     means = [scores.mean(numbers) for numbers in values.values()]

@@ -103,7 +103,10 @@ def _answer(view: StageView) -> str:
     miou = wording.percent(scores.mean_score(result, result.winner, "miou"))
     split = scores.metrics(scores.all_done(result)[0]).get("split", result.stage.split)
     over = wording.mean_over(scores.done(result, result.winner or ""))
-    score = f"{wording.SPLITS.get(split, split)} mIoU{over and f' {over}'}"
+    score = (
+        "out-of-fold" if base.config.data.folds else wording.SPLITS.get(split, split)
+    )
+    score = f"{score} mIoU{over and f' {over}'}"
     rival = scores.rival(result)
     if len(titles) == 1:
         return f"{winner} reaches {miou} % {score}."
@@ -304,12 +307,20 @@ def scored_at(view: StageView) -> str:
         )
     elif len(sizes) > 1:
         where = f"each arm at its own size, {where.removeprefix('at ')}"
-    return f"Scored on the {wording.SPLITS.get(split, split)} images, {where}."
+    on = f"the {wording.SPLITS.get(split, split)} images"
+    if folds := runs[0].arm.config.data.folds:
+        number = wording.whole(measured["images"])
+        on = f"all {number} images, out of fold ({folds} folds)"
+    return f"Scored on {on}, {where}."
 
 
 def _environments(view: StageView) -> str:
     """Where the arms were not all trained on one machine with one set of versions."""
-    runs = [run.run for run in view.result.results if run.state == "done"]
+    runs = [
+        training.run
+        for run in scores.all_done(view.result)
+        for training in run.trainings
+    ]
     changes = run_folder.environment_changes(runs)
     if not changes:
         return ""

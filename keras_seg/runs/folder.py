@@ -577,15 +577,34 @@ def find_run(place: Path) -> Path:
     configuration share a run, which may then be in the folder of another stage.
 
     Raises:
+        UsageError: the stage has no winner yet, or several runs of each seed (folds);
+            or the folder holds several stages.
+    """
+    runs = find_runs(place)
+    if len(runs) > 1:
+        raise UsageError(
+            f"{place} is a stage of {len(runs)} folds: its winner was trained so many "
+            "times, each time without some of the images. keras-seg predict takes them "
+            "all together. For one network, train the winner on the images as they "
+            f"were split: keras-seg train --config {runs[0] / 'config.json'} --set "
+            "data.folds=null --data DATA --out RUN; or name one of its runs."
+        )
+    return runs[0]
+
+
+def find_runs(place: Path) -> list[Path]:
+    """As `find_run`, but of a stage with folds a run of each, which predict together.
+
+    Raises:
         UsageError: the stage has no winner yet, or the folder holds several stages.
     """
     if (place / "best").is_dir() or not place.is_dir():
-        return place
+        return [place]
     if (place / WINNER).is_file():
-        return _winning_run(place)
+        return _winning_runs(place)
     stages = sorted(path.parent for path in place.glob(f"**/{WINNER}"))
     if len(stages) == 1:
-        return _winning_run(stages[0])
+        return _winning_runs(stages[0])
     if stages:
         names = ", ".join(map(str, stages))
         raise UsageError(f"{place} holds several stages; name one of {names}.")
@@ -594,20 +613,37 @@ def find_run(place: Path) -> Path:
             f"{place} is a stage without a winner: an arm has not ended. Run the same "
             "ablation again, or name the folder of one of its runs."
         )
-    return place
+    return [place]
 
 
-def _winning_run(stage: Path) -> Path:
+def _winning_runs(stage: Path) -> list[Path]:
     winner = read_winner(stage)
     assert winner is not None  # its file was seen
-    runs = [stage / winner.arm / "seed0", *sorted(stage.parent.glob("*/*/seed*"))]
-    for run in runs:
-        if (run / "best").is_dir() and same(run, winner.identity):
-            return run
-    raise UsageError(
-        f"The winner of {stage}, {winner.arm}, is not there any more: none of the runs "
-        "beside it has its configuration."
-    )
+    wanted = _of_any_fold(winner.identity)
+    number = winner.identity["config"]["data"]["folds"] or 1
+    found: dict[int, Path] = {}
+    for run in sorted(
+        stage.parent.glob("*/*/seed*"),
+        key=lambda run: (run.parent != stage / winner.arm, run),  # its own first
+    ):
+        if (run / "best").is_dir() and (run / "config.json").is_file():
+            identity = read_identity(run)
+            if _of_any_fold(identity) == wanted:
+                found.setdefault(identity["config"]["data"]["fold"], run)
+    if len(found) < number:
+        raise UsageError(
+            f"The winner of {stage}, {winner.arm}, is not there any more: none of the "
+            "runs beside it has its configuration."
+        )
+    return [found[fold] for fold in range(number)]
+
+
+def _of_any_fold(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without what tells the folds of a training apart."""
+    config, data = identity["config"], dict(identity["data"])
+    data.pop("held_out", None)
+    config = {**config, "data": {**config["data"], "fold": 0}}
+    return {**identity, "config": config, "data": data}
 
 
 @dataclass(frozen=True)

@@ -550,8 +550,9 @@ def load(
     """Load a run's best weights, or an export, to predict with.
 
     Args:
-        run: a run, its folder, that of a stage (its winner), or that of an export; or
-            several of these, whose probabilities are averaged.
+        run: a run, its folder, that of a stage (its winner; with folds the run of
+            each), or that of an export; or several of these. The probabilities of
+            several are averaged.
         data: the prepared folder of the run, if it was moved. Only a run that
             multiplies its logits by class weights in prediction needs it, and one that
             another engine than Keras is to run.
@@ -572,21 +573,22 @@ def load(
     where = None if data is None else Path(data)
     is_own_size = size is None and scale is None  # else that network is not needed
     members = [
-        _load(Path(place), where, engine, threads, is_own_size) for place in places
+        _load(folder, where, engine, threads, is_own_size)
+        for place in places
+        for folder in run_folder.find_runs(Path(place))
     ]
     return Predictor(members, options)
 
 
 def _load(
-    place: Path,
+    folder: Path,
     data: Path | None,
     engine: str | None,
     threads: int | None,
     is_own_size: bool,
 ) -> Member:
-    if place.is_file() and (place.parent / export.RECORD).is_file():
-        place = place.parent  # model.onnx itself was named
-    folder = run_folder.find_run(place)
+    if folder.is_file() and (folder.parent / export.RECORD).is_file():
+        folder = folder.parent  # model.onnx itself was named
     if (folder / export.RECORD).is_file():
         return _load_export(folder, engine, threads)
     if folder.suffix in (".keras", ".h5"):
@@ -676,7 +678,7 @@ def _prepared(folder: Path, data: Path | None, identity: dict) -> Prepared | Non
             raise
         return None
     if prepared.manifest_hash == identity["data"]["manifest"]:
-        return prepared
+        return run_folder.as_trained(prepared, identity)
     if data is not None:
         raise UsageError(f"{data} does not hold the data that {folder} was trained on.")
     return None

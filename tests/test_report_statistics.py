@@ -681,3 +681,17 @@ def test_simulated_studies_are_covered(name):
     assert 0.93 - tolerance <= float(coverage) / 100 <= 0.97 + tolerance
     if name.startswith("too few"):
         assert float(clear) == 0
+
+
+@pytest.mark.slow
+def test_the_most_power_is_that_of_students_test():
+    """8 trainings of each of two arms, one of them 3 standard errors ahead."""
+    name = "power: 3 errors, 8 seeds"
+    command = [sys.executable, TOOL, "--studies", "2", "--only", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    cell = done.stdout.splitlines()[-1].split("|")[-2]
+    rng = np.random.default_rng(23)
+    ahead = rng.normal(3 * math.sqrt(2 / 8), 1, (100_000, 8))
+    found = stats.ttest_ind(ahead, rng.normal(0, 1, (100_000, 8)), axis=1).pvalue
+    share = (found <= 0.05).mean()
+    assert float(cell.strip(" %")) / 100 == pytest.approx(share, abs=0.005)

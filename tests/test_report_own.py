@@ -176,8 +176,8 @@ def test_pictures_that_no_run_writes_are_damage(name, change, stage):
 
 def test_the_report_says_what_the_data_are(stage, own, tmp_path, monkeypatch):
     leave_undrawn(monkeypatch)
-    path = report.write(tmp_path, title="Which?", stages=[stage], context=own)
-    page, text = Page(path.read_text()), (tmp_path / "report.md").read_text()
+    done = report.write(tmp_path, title="Which?", stages=[stage], context=own)
+    page, text = Page(done.path.read_text()), (tmp_path / "report.md").read_text()
     data = text[text.index("## The data") :]
     for line in (
         "train: 10 images, 24 x 40 px, ",

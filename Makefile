@@ -35,7 +35,7 @@ lint: venv
 venv: $(VENV)/bin/python
 	@stamp="$(VENV)/.installed-$$(echo '$(EXTRAS)' | tr ',' '-')"; \
 	if [ ! -e "$$stamp" ] || [ setup.cfg -nt "$$stamp" ]; then \
-	  $(PY) -m pip install --quiet -e '.[$(EXTRAS)]' && touch "$$stamp"; \
+	  $(PY) -m pip install --quiet --no-compile -e '.[$(EXTRAS)]' && touch "$$stamp"; \
 	fi
 
 $(VENV)/bin/python:

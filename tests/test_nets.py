@@ -388,6 +388,7 @@ ROWS = {
             "dec3_concat": concat(16, 24, 24, 160),
             "dec2_concat": concat(32, 48, 16, 80),
         },
+        slow=True,
         small=(32, 64),
         small_widths={
             "STEM": 8,

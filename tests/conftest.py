@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 
 backend.set_environment()
 
-LONGEST = ("test_studies", "test_training", "test_faults", "test_nets")
+LONGEST = ("test_studies", "test_runs_train", "test_faults", "test_nets")
 PEERS = ("torch", "onnxruntime", "tf2onnx", "embreex")
 
 
@@ -85,3 +85,17 @@ def small_files():
 def shapes(tmp_path_factory) -> Path:
     """A prepared folder of coloured patches: 4 classes, void, 24 x 40 px, learnable."""
     return miniatures.shapes(tmp_path_factory.mktemp("data") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def _plain_runs():
+    """Runs draw no pictures and time one image, where nobody asks for either."""
+    from keras_seg import plots
+    from keras_seg.runs import evaluate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "TIMED_IMAGES", 1)
+        for name in ("run_samples", "run_curves"):
+            patch.setattr(plots, name, lambda *_: None)
+        patch.setattr(plots, "png", lambda _: b"")
+        yield

@@ -4,12 +4,13 @@ import shutil
 from dataclasses import replace
 
 import keras
+import miniature_net
 import miniatures
 import numpy as np
 import pytest
 from test_runs_train import (
     OPTIONS,
-    TINY,
+    SMALL,
     ask_to_stop,
     assert_same_run,
     at_step,
@@ -21,22 +22,19 @@ from keras_seg.config import Config
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import InterruptedRunError, UsageError
 from keras_seg.runs import checkpoint, optimizers
-from keras_seg.runs import evaluate as evaluation
 from keras_seg.runs import folder as run_folder
 from keras_seg.runs import train as training
 from keras_seg.runs.options import training_key
 from keras_seg.runs.train import evaluate, train
 
-CONFIG = TINY
+CONFIG = SMALL
 SHORT = CONFIG.changed(steps=6)
 LONG = CONFIG.changed(steps=11, extended=(6,))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _untimed():
-    """The time of an image is not asked for here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "TIMED_IMAGES", 1)
+def _miniature(_plain_runs):
+    with miniature_net.known():
         yield
 
 
@@ -161,7 +159,7 @@ def test_a_run_starts_from_another_also_with_other_classes(
     for name in same:
         np.testing.assert_array_equal(new[name], old[name], err_msg=name)
     fresh = {name.rpartition("/")[0] for name in kernels if name not in same}
-    assert fresh == ({"classifier"} if classes == 5 else set())
+    assert fresh == ({"classifier", "early"} if classes == 5 else set())
     (line,) = [
         line for line in capsys.readouterr().err.splitlines() if "at random" in line
     ]

@@ -209,6 +209,8 @@ class Run:
         # TensorFlow's own kernels: XLA and op determinism exclude each other
         compiles = backend.name() != "tensorflow"
         self.net.compile(optimizer=self.optimizer, jit_compile=compiles, **arguments)
+        if backend.name() != "jax":
+            self._make_metric_variables()  # a first step that does is traced twice
 
     @property
     def together(self) -> "list[Run]":
@@ -274,7 +276,8 @@ class Run:
         checkpoint.assign(self.net.variables, arrays, "model")
         checkpoint.assign(self.optimizer.variables, arrays, "optimizer")
         if mid_window:
-            self._make_metric_variables()
+            if backend.name() == "jax":
+                self._make_metric_variables()
             self.metric_arrays = arrays
         self.log(f"resuming at step {self.updates}")
 
@@ -306,7 +309,7 @@ class Run:
             self.state.inexact.append(f"{key}: {old} -> {new}")
 
     def _make_metric_variables(self) -> None:
-        """Keras makes them in the first step; restored sums are set before it."""
+        """Make before the first step what Keras would make in it."""
         outputs = {
             name: np.zeros((1, *output.shape[1:]), "float32")
             for name, output in self.net.output.items()

@@ -1,9 +1,11 @@
 """Exports of every format, opened as the how-to says by a process without the rest."""
 
 import importlib.util
+import multiprocessing
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -243,15 +245,21 @@ def test_integers_that_cost_too_much_are_not_published(run, monkeypatch):
 @pytest.mark.parametrize("format", [name for name in EXACT if name != "saved_model"])
 @pytest.mark.parametrize("net", nets.NETS)
 def test_every_network_in_every_format(net, format, shapes, tmp_path):
+    """Each in a process of its own: converters keep the weights they converted."""
     skip_unless_made(format)
     if (net, format) in NOT_CONVERTED:
         pytest.skip("documented as not converted")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        apart = pool.submit(converted, net, format, shapes, tmp_path / "run").result()
+    assert apart <= FORMATS[format].tolerance
+
+
+def converted(net, format, shapes, run):
+    """The largest difference of an export of random weights from the network."""
     config = Config(net=net, data={"size": nets.padded_size(net, (24, 40))}, steps=1)
-    keep_as_run(config, shapes, tmp_path / "run")
-    record = exporting.read_record(
-        export(tmp_path / "run", format=format, threads=2, images=2)
-    )
-    assert record["check"]["largest_difference"] <= FORMATS[format].tolerance
+    keep_as_run(config, shapes, run)
+    record = exporting.read_record(export(run, format=format, threads=2, images=2))
+    return record["check"]["largest_difference"]
 
 
 NOT_CONVERTED: set[tuple[str, str]] = set()

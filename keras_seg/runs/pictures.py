@@ -24,7 +24,6 @@ from keras_seg.command_line import install_hint
 from keras_seg.data.images import MAX_PIXELS, read_raw_image
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec, has_background
-from keras_seg.runs import large_png
 
 # A file, uint8 RGB [H, W, 3], or an image of Pillow in the mode RGB
 Picture = str | PathLike | np.ndarray | Image.Image
@@ -33,6 +32,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 LARGEST = 1 << 30  # pixels of a picture that is read; 3 GB
 _EXIF_ORIENTATION = 274
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Size = tuple[int, int]  # height, width
 
@@ -152,12 +152,12 @@ def _read(file: Path, levels: tuple[int, int] | None) -> np.ndarray:
         raise DataError(
             f"{file} has {width} x {height} pixels; {LARGEST} are allowed. Cut it."
         )
-    if (found := large_png.read(file)) is not None:
-        return _turned(*found)
     _check_end(file)
-    # OpenCV decodes into 3 bytes a pixel; Pillow would need 7 until it is an array.
+    # OpenCV decodes into 3 bytes a pixel; Pillow would need 7 until it is an array. An
+    # array that OpenCV makes itself it makes twice.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imread(str(file), flags)
+    image = np.empty((height, width, 3), np.uint8)
+    image = cv2.imread(str(file), image, flags)
     if image is None:
         raise DataError(f"{file} is damaged (it cannot be decoded).")
     # A view of BGR: OpenCV would hold the picture twice to exchange red and blue.
@@ -181,12 +181,23 @@ def _header(file: Path) -> tuple[Size, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            # Asked for what it has not found, Pillow decodes a PNG to look behind it.
-            if image.format == "PNG" and "exif" not in image.info:
-                return (height, width), 1
+            if image.format == "PNG":  # Pillow would decode it to look behind it
+                image.info.setdefault("exif", b"Exif\0\0" + _png_exif(file))
             return (height, width), image.getexif().get(_EXIF_ORIENTATION, 1)
     finally:
         Image.MAX_IMAGE_PIXELS = largest
+
+
+def _png_exif(file: Path) -> bytes:
+    """The EXIF data of a PNG, b"" without any, wherever they are in it."""
+    with open(file, "rb") as opened:
+        opened.seek(len(_PNG_SIGNATURE))
+        while len(header := opened.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if kind == b"eXIf":
+                return opened.read(length)
+            opened.seek(length + 4, os.SEEK_CUR)  # and the checksum
+    return b""
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -379,7 +390,7 @@ class PngWriter:
     ):
         self._file, self._palette = file, palette
         self._width = size[1]
-        file.write(large_png.SIGNATURE)
+        file.write(_PNG_SIGNATURE)
         self._header(size[0])
         if palette is not None:
             self._chunk(b"PLTE", np.array(palette, np.uint8).tobytes())
@@ -406,7 +417,7 @@ class PngWriter:
     def grow(self, height: int) -> None:
         """Correct the height of the whole; the rows themselves are given by `write`."""
         end = self._file.tell()
-        self._file.seek(len(large_png.SIGNATURE))
+        self._file.seek(len(_PNG_SIGNATURE))
         self._header(height)
         self._file.seek(end)
 

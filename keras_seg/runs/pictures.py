@@ -181,8 +181,10 @@ def _header(file: Path) -> tuple[Size, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            if image.format == "PNG":  # Pillow would decode it to look behind it
-                image.info.setdefault("exif", b"Exif\0\0" + _png_exif(file))
+            is_found = image.info.keys() & {"exif", "Raw profile type exif"}
+            if image.format == "PNG" and not is_found:
+                # Pillow would decode it to look behind the pixels.
+                image.info["exif"] = b"Exif\0\0" + _png_exif(file)
             return (height, width), image.getexif().get(_EXIF_ORIENTATION, 1)
     finally:
         Image.MAX_IMAGE_PIXELS = largest

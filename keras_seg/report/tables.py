@@ -322,11 +322,11 @@ def comparisons_table(view: StageView) -> list[Table | Paragraph]:
     header = ["Difference of mIoU", f"points [{LEVEL}]", "p", "p of permutations"]
     header += ["beats it", "in words"]
     number = len(view.evidence.pairs)
-    adjusted = f", for {number} comparisons at once" if number > 1 else ""
+    adjusted = f", for {number} comparisons at once," if number > 1 else ""
     bases = dict.fromkeys(
         each.comparison.basis for each in view.evidence.pairs.values()
     )
-    note = f"The {LEVEL}{adjusted}, {'; or '.join(bases)}."
+    note = f"The {LEVEL}{adjusted} {'; or '.join(bases)}."
     return [Table(header, rows, numbers=False), Paragraph(note, "note")]
 
 

@@ -240,9 +240,12 @@ class Forked:
     """Runs an arm in a fork of this process instead of a new Python."""
 
     def __init__(self, arguments):
-        # A signal while Python takes up its work in the fork would be lost.
+        # A signal while Python takes up its work in the fork would be lost; after it,
+        # one ends the fork as it ends a new Python, until it knows better.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         self.pid = os.fork()
+        if self.pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         if self.pid == 0:
             leave(training.main, list(arguments[2:]))

@@ -379,7 +379,9 @@ def test_an_interrupted_stage_asks_its_arms_to_stop(
     finally:
         signal.signal(signal.SIGINT, before)
     assert found == exit_code
-    said = [line for line in errors[1:] if not line.startswith("  ")]  # not what runs
+    said = [line for line in errors if not line.startswith("  ")]  # not what runs
+    assert [line.partition(" ")[0] for line in said[:2]] == ["data:", "Wider?"]
+    said = said[2:]
     assert said[0].startswith("stopping: what is trained saves itself")
     assert said[1:] == last
     assert states == {"lr1": "interrupted", "lr2": "interrupted", "lr3": "missing"}

@@ -40,8 +40,8 @@ def test_absent_classes_and_ignored_pixels_are_told(tmp_path):
     prepared = publish(tmp_path / "out", splits)
     summary = summarise(prepared)
     assert summary.lines == (
-        "train: 1 images, 4 x 5 px, 20 % ignored",
-        "val: 1 images, 6 x 5 px, 0 % ignored",
+        "train: 1 image, 4 x 5 px, 20 % ignored",
+        "val: 1 image, 6 x 5 px, 0 % ignored",
         "classes in train: bg 40 %, cat 40 %, dog 0 %, ghost 0 %",
     )
     assert summary.warnings == (

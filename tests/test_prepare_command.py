@@ -196,7 +196,7 @@ def test_image_in_two_splits_is_noted(run, raw, tmp_path):
     (raw / "val" / "0001TP_000001.png").write_bytes(image)
     _, printed, _ = run("camvid", "--src", raw, "--out", tmp_path / "out")
     assert printed.splitlines()[-1] == (
-        "warning: 1 images are in two splits, the first val/0001TP_000001 = "
+        "warning: 1 image in two splits, the first val/0001TP_000001 = "
         "train/0001TP_000002: scores there measure memory."
     )
 

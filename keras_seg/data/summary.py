@@ -55,9 +55,10 @@ def _splits(prepared: Prepared) -> Iterator[str]:
         widths = [sample.width for sample in samples]
         size = f"{_range(heights)} x {_range(widths)} px"
         groups = {sample.sequence for sample in samples if sample.sequence}
-        of_groups = f" of {len(groups)} sequences" if groups else ""
+        of_groups = f" of {_number(len(groups), 'sequence')}" if groups else ""
         ignored = _percent(counts.ignored, counts.total)
-        yield f"{split}: {len(samples)} images{of_groups}, {size}, {ignored} ignored"
+        images = _number(len(samples), "image") + of_groups
+        yield f"{split}: {images}, {size}, {ignored} ignored"
     split = "train" if "train" in prepared.splits else prepared.splits[0]
     counts, names = prepared.counts(split), prepared.labels.names
     if len(names) <= _LISTED:
@@ -73,6 +74,10 @@ def _range(values: list[int]) -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.3g} %" if part else "0 %"
 
@@ -83,7 +88,8 @@ def _raw(prepared: Prepared) -> Iterator[str]:
     if raw.get("found"):
         yield f"found: {raw['found']}"
     if raw.get("val_from_train"):
-        taken = f"{raw['val_from_train']} images taken from train, which had no val"
+        taken = _number(raw["val_from_train"], "image")
+        taken += " taken from train, which had no val"
         yield f"val: {taken} (prepare with --val-share for another share)"
     if raw.get("levels"):
         low, high = raw["levels"]
@@ -95,9 +101,11 @@ def _raw(prepared: Prepared) -> Iterator[str]:
     if raw.get("turned"):
         masks = raw.get("turned_masks")
         also = f"; the masks of {masks} too" if masks else ""
-        yield f"turned by their EXIF orientation: {raw['turned']} images{also}"
+        turned = _number(raw["turned"], "image")
+        yield f"turned by their EXIF orientation: {turned}{also}"
     if raw.get("without_mask"):
-        yield f"without a mask: {raw['without_mask']} images, all of one class"
+        unmasked = _number(raw["without_mask"], "image")
+        yield f"without a mask: {unmasked}, all of one class"
     if raw.get("skipped_shapes"):
         yield f"left out: {raw['skipped_shapes']} lines and points, which have no area"
     if unused := raw.get("unused"):
@@ -161,6 +169,6 @@ def _doubts(prepared: Prepared) -> Iterator[str]:
                 again.append(f"{split}/{sample.id} = {other.split}/{other.id}")
     if again:
         yield (
-            f"{len(again)} images are in two splits, the first {again[0]}: scores "
-            "there measure memory."
+            f"{_number(len(again), 'image')} in two splits, the first {again[0]}: "
+            "scores there measure memory."
         )

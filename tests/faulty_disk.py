@@ -12,6 +12,7 @@ Networks are stood in for by arrays that each step changes, so that a life takes
 of a second; everything that is written and read is the real code's.
 """
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -258,7 +259,8 @@ class Forked:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def terminate(self):
-        os.kill(self.pid, 15)
+        with contextlib.suppress(ProcessLookupError):  # as Popen, where it has ended
+            os.kill(self.pid, 15)
 
 
 def leave(main, arguments) -> None:

@@ -17,7 +17,7 @@ import miniatures
 import numpy as np
 import pytest
 
-from keras_seg import backend, storage
+from keras_seg import storage
 from keras_seg.config import Augment, Config
 from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.errors import (
@@ -299,11 +299,12 @@ def test_the_data_are_told_before_they_are_trained_on(
     shapes, tmp_path, monkeypatch, capsys
 ):
     """But not by each arm of a stage, which has a title: the stage tells it."""
+    from keras_seg.runs import loop
 
     def stop(*_):
         raise UsageError("It begins.")
 
-    monkeypatch.setattr(backend, "start", stop)
+    monkeypatch.setattr(loop.Run, "restore", stop)
     told = []
     for title in ("", "1 of 2 arms: "):
         with pytest.raises(UsageError, match="It begins"):

@@ -26,6 +26,7 @@ from keras_seg.command_line import Line, duration, note
 from keras_seg.config import Config
 from keras_seg.data.pipeline import Feed
 from keras_seg.data.prepared import Prepared
+from keras_seg.data.summary import summarise
 from keras_seg.errors import (
     DivergedError,
     InterruptedRunError,
@@ -65,6 +66,9 @@ def train(
     """
     with memory_failure_named():
         run = Run(config, prepared, out, options, asked)
+        if not options.title:  # a stage says it once, for all its arms
+            note(f"data: {prepared.folder}")
+            note(summarise(prepared).text())
         if options.restart:  # not before the network could be built
             for each in run.together:
                 folder.forget(each.out)

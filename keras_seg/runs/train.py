@@ -24,7 +24,6 @@ from keras_seg import backend, class_weights, command_line, nets, storage
 from keras_seg.config import Config, from_dict
 from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared, open_prepared
-from keras_seg.data.summary import summarise
 from keras_seg.errors import (
     DataError,
     KerasSegError,
@@ -75,9 +74,6 @@ def train(
                 (out / "failure.json").unlink(missing_ok=True)
                 command_line.note(f"{options.title}{out} is finished; nothing to do.")
                 return finished
-        if not options.title:  # a stage says it once, for all its arms
-            command_line.note(f"data: {prepared.folder}")
-            command_line.note(summarise(prepared).text())
         with ExitStack() as stack:
             for place in (out, *_join(options, prepared, stack)):
                 recorded = folder.failure_recorded(place, but=(UsageError,))

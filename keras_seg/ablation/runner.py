@@ -383,7 +383,13 @@ def _missing(stage: Stage, config: Config, execution: Execution) -> list[Task]:
         return tasks
     for task in tasks:
         task.check_identity()
-    waiting = [task for task in tasks if task.find_done() is None]
+    waiting = []
+    for task in tasks:
+        done = task.find_done()
+        if done is None:
+            waiting.append(task)
+        elif done == task.run and not execution.keeps_state:
+            run_folder.drop_checkpoints(done)  # it was killed before they were dropped
     if len(waiting) < len(tasks):
         note(f"{stage.name}: {len(tasks) - len(waiting)} of {len(tasks)} runs are done")
     return waiting

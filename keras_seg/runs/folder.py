@@ -16,7 +16,7 @@ import math
 import shutil
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from keras_seg import backend, storage
 from keras_seg.config import Config, from_dict, to_dict
 from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared
-from keras_seg.errors import KerasSegError, StorageError, UsageError
+from keras_seg.errors import KerasSegError, LockedError, StorageError, UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
 
@@ -285,8 +285,16 @@ def drop_scores(run: Path) -> None:
 
 
 def drop_checkpoints(run: Path) -> None:
-    """Drop what only an unfinished run needs; the best weights are kept."""
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    """Drop what only an unfinished run needs; the best weights are kept.
+
+    What cannot be dropped now is when the stage is run again.
+    """
+    place = run / "checkpoints"
+    if place.is_dir() or any(run.glob(f"{storage.TEMPORARY}*")):
+        with suppress(LockedError, StorageError, OSError), storage.lock(run):
+            storage.sweep(run)
+            if place.is_dir():
+                storage.remove_folder(place)
 
 
 def read_metrics(run: Path) -> dict[str, Any] | None:

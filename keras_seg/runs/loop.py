@@ -549,13 +549,13 @@ class Run:
         checkpoint.keep_only(self.out / "checkpoints", [self.state.step])
         checkpoint.keep_only(self.out / "best", [self.state.best_step])
         folder.keep_validations(self.out, self.best_validations())
-        storage.write_json(self.out / "metrics.json", result)  # last: it is finished
         over = folder.mean_over(result)
         self.log(
             f"done: val mIoU {result['summary']['miou']:.4f}{over and f' {over}'} at "
             f"step {result['step']} of {result['steps']}, "
             f"{timing['ms_per_image']:.1f} ms/image"
         )
+        storage.write_json(self.out / "metrics.json", result)  # last: it is finished
         return result
 
     def _timing(self) -> dict[str, float]:

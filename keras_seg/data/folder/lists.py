@@ -56,7 +56,7 @@ def find(root: Path, places: tuple[str, ...] = PLACES) -> dict[str, Path]:
                     raise DataError(f"{path} and {found[split]} both list {split}.")
                 found[split] = path
         if not found:
-            tables = [path for path in texts if _split_column(path) is not None]
+            tables = [path for path in texts if _gives_splits(path)]
             if len(tables) == 1:
                 return {"": tables[0]}
         odd = [
@@ -116,7 +116,8 @@ def _read_table(path: Path, split: str, images: Index, masks: Index) -> list[Lis
 
     DataError: it is empty, or a split is none of train, val and test.
     """
-    rows, column = _rows(path), _split_column(path)
+    rows = _rows(path)
+    column = _split_column(rows)
     listed = []
     for number, row in enumerate(rows):
         place, image = _first_found(row, images)
@@ -158,14 +159,18 @@ def _rows(path: Path) -> list[list[str]]:
     return [row for row in rows if any(row)]
 
 
-def _split_column(path: Path) -> int | None:
-    """Which column of a table gives the split; None where it has none."""
+def _gives_splits(path: Path) -> bool:
+    """Whether a file is a table of which a column gives the split."""
     if path.suffix.lower() not in (".csv", ".tsv"):
-        return None
+        return False
     try:
-        rows = _rows(path)
+        return _split_column(_rows(path)) is not None
     except DataError:  # whatever it is, it is no list
-        return None
+        return False
+
+
+def _split_column(rows: Sequence[Sequence[str]]) -> int | None:
+    """Which column of a table gives the split; None where it has none."""
     names = [name.lower() for name in next(iter(rows), [])]
     return next((k for k, name in enumerate(names) if name in _SPLIT_COLUMNS), None)
 

@@ -436,8 +436,8 @@ class Run:
         row |= {f"train_{key}": trained[key] for key in HISTORY_KEYS}
         row["val_loss"] = validation.loss
         validated = self._summary(validation.confusion)
-        scored = metrics.scores(validation.confusion, self.prepared.scored_ids)
-        self.mean_over = folder.mean_over(scored)
+        scored = self.prepared.scored_ids or self.prepared.labels.names
+        self.mean_over = folder.mean_over(validated | {"scored_ids": scored})
         return row | {f"val_{key}": validated[key] for key in HISTORY_KEYS}
 
     def _summary(self, confusion: np.ndarray) -> dict[str, Any]:

@@ -89,13 +89,5 @@ def shapes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def _plain_runs():
-    """Runs draw no pictures and time one image, where nobody asks for either."""
-    from keras_seg import plots
-    from keras_seg.runs import evaluate
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "TIMED_IMAGES", 1)
-        for name in ("run_samples", "run_curves"):
-            patch.setattr(plots, name, lambda *_: None)
-        patch.setattr(plots, "png", lambda _: b"")
+    with miniatures.plain_runs():
         yield

@@ -6,6 +6,8 @@ preparation has to give: {(split, id): uint8 [H, W] with 255 = ignore}.
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +261,19 @@ def resign(folder: Path) -> None:
     path.write_text("".join(",".join(row) + "\n" for row in (header, *rows)))
     lines = prepared.sum_lines(folder, prepared.read_meta(folder)["joints"])
     (folder / "SHA256SUMS").write_text("".join(lines.values()))
+
+
+@contextmanager
+def plain_runs() -> Iterator[None]:
+    """Runs draw no pictures and time one image, where nobody asks for either."""
+    import pytest
+
+    from keras_seg import plots
+    from keras_seg.runs import evaluate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "TIMED_IMAGES", 1)
+        for name in ("run_samples", "run_curves"):
+            patch.setattr(plots, name, lambda *_: None)
+        patch.setattr(plots, "png", lambda _: b"")
+        yield

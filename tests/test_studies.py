@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_nets import ROWS
 
-from keras_seg import nets, plots
+from keras_seg import nets
 from keras_seg import study as studies
 from keras_seg.ablation.protocol import DataFacts
 from keras_seg.ablation.runner import planned_arms
@@ -84,15 +84,12 @@ def make_small(name: str, monkeypatch) -> None:
 def test_two_steps_of_every_network_and_loss(kind, bodies, tmp_path, monkeypatch):
     config, row = KINDS[kind], ROWS[KINDS[kind].net.name]
     make_small(config.net.name, monkeypatch)
-    monkeypatch.setattr(evaluate, "TIMED_IMAGES", 1)
-    for drawn in ("run_samples", "run_curves"):  # pictures, looked at elsewhere
-        monkeypatch.setattr(plots, drawn, lambda *_: None)
-    monkeypatch.setattr(plots, "png", lambda _: b"")
     knobs = row.small_knobs | config.net.knobs | FEWER_KNOBS.get(config.net.name, {})
     config = config.changed(
         net=knobs, data={"size": row.small}, validation={"every": 1}, steps=2
     )
-    result = training.train(config, bodies, tmp_path / "run")
+    with miniatures.plain_runs():
+        result = training.train(config, bodies, tmp_path / "run")
     assert result["steps"] == 2
     # Every pixel of the four validation images is scored: none is void.
     assert np.array(result["confusion"]).sum() == 4 * row.small[0] * row.small[1]

@@ -368,6 +368,8 @@ def _results(tasks: Sequence[Task]) -> Iterator[ArmResult]:
 def _missing(stage: Stage, config: Config, execution: Execution) -> list[Task]:
     """The runs of a stage that are not done, all of them with `restart`.
 
+    Those that are done let go of what a kill at their very end left.
+
     Raises:
         UsageError: an arm's folder holds a run of another configuration.
     """
@@ -389,7 +391,7 @@ def _missing(stage: Stage, config: Config, execution: Execution) -> list[Task]:
         if done is None:
             waiting.append(task)
         elif done == task.run and not execution.keeps_state:
-            run_folder.drop_checkpoints(done)  # it was killed before they were dropped
+            run_folder.drop_checkpoints(done)
     if len(waiting) < len(tasks):
         note(f"{stage.name}: {len(tasks) - len(waiting)} of {len(tasks)} runs are done")
     return waiting

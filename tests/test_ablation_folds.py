@@ -14,7 +14,7 @@ from keras_seg.config import Config
 from keras_seg.data import folds
 from keras_seg.data.prepared import open_prepared
 from keras_seg.errors import DivergedError, InterruptedRunError, UsageError
-from keras_seg.report import context, scores
+from keras_seg.report import scores
 from keras_seg.report.evidence import Evidence
 from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
@@ -249,7 +249,7 @@ def test_a_stage_of_folds_stands_for_one_run_of_each(where):
 
 def test_a_report_knows_all_images_as_scored(where):
     found = results(where)
-    assert context.folds([found]) == FOLDS
+    assert scores.folds(found.results) == FOLDS
     pooled = folds.divide(where.prepared, FOLDS, None)
     assert [s.id for s in pooled.samples("val")] == all_ids(where)
     assert pooled.counts("val").total == sum(

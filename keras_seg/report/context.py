@@ -6,7 +6,7 @@ from keras_seg.ablation.protocol import StageResult, Study
 from keras_seg.data import folds as dividing
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import Prepared
-from keras_seg.report import wording
+from keras_seg.report import scores, wording
 from keras_seg.report.sheets import Example
 from keras_seg.report.view import Context
 from keras_seg.runs import evaluate, folder
@@ -34,7 +34,7 @@ def make(
     labels = prepared.labels
     every = [result for stage in results for result in stage.results]
     runs = [training.run for result in every for training in result.trainings]
-    if (number := folds(results)) is not None:
+    if (number := scores.folds(every)) is not None:
         prepared = dividing.divide(prepared, number, None)
     return Context(
         command=command,
@@ -56,12 +56,6 @@ def make(
         examples=examples(prepared, results),
         images={split: len(prepared.samples(split)) for split in prepared.splits},
     )
-
-
-def folds(results: Sequence[StageResult]) -> int | None:
-    """How many folds the images of these stages were scored in; None: not in folds."""
-    found = {arm.config.data.folds for stage in results for arm in stage.arms}
-    return max(filter(None, found), default=None)
 
 
 def groups(study: Study, prepared: Prepared) -> Mapping[str, Sequence[int]]:

@@ -183,7 +183,7 @@ def _blocks(parts: Sequence[Part], context: Context, folder: Path) -> list:
     done = sum(run.state == "done" for run in runs)
     scale = "" if context.is_own else f", scale {context.scale}"
     divided = ""
-    if (number := _folds(runs)) is not None:
+    if (number := scores.folds(runs)) is not None:
         images = wording.count(context.images["val"], "image")
         divided = f" and {number} folds, out of fold over {images}"
     facts = (
@@ -215,11 +215,6 @@ def _blocks(parts: Sequence[Part], context: Context, folder: Path) -> list:
     ]
 
 
-def _folds(runs: Sequence[ArmResult]) -> int | None:
-    """Of the arms; None where the images were not divided anew."""
-    return max((run.arm.config.data.folds or 0 for run in runs), default=0) or None
-
-
 def _glossary(context: Context, number: int | None) -> Sequence[str]:
     """The words of a report, with `number` folds if that is not None."""
     found = GLOSSARY if number is None else (*GLOSSARY[:1], OUT_OF_FOLD, *GLOSSARY[1:])
@@ -241,7 +236,7 @@ def _length(runs: Sequence[ArmResult], context: Context) -> str:
     train, val = context.images.get("train"), context.images.get("val")
     if not train:
         return f"{text}."
-    if number := _folds(runs):
+    if number := scores.folds(runs):
         train -= round(train / number)
     epochs = [
         each.steps * each.data.batch * each.optimizer.accumulate / train

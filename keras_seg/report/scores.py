@@ -4,7 +4,7 @@ An arm's number is the mean over its seeds that are done; NaN is what has no val
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,12 @@ def runner_up(result: StageResult) -> str | None:
     others = {run.arm.name for run in all_done(result)} - {result.winner}
     names = [arm.name for arm in result.arms if arm.name in others]
     return max(names, key=lambda n: mean_score(result, n, "miou"), default=None)
+
+
+def folds(runs: Iterable[ArmResult]) -> int | None:
+    """How many folds the images were scored in; None where they were not divided."""
+    found = (run.arm.config.data.folds for run in runs)
+    return max(filter(None, found), default=None)
 
 
 def of_side(

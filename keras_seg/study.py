@@ -25,6 +25,8 @@ from keras_seg import command_line
 from keras_seg.ablation import estimate, grid, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
+from keras_seg.config import flat, plain
+from keras_seg.config import settings as all_settings
 from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.data.summary import summarise
@@ -180,6 +182,7 @@ class Request:
         "resume a run although the machine or a library changed"
     )
     tensorboard: bool = switch("let every run keep a log for TensorBoard as well")
+    json: bool = switch("with --plan: every setting of each arm, as a line of JSON")
     action: str = "run"  # a key of ACTIONS
     command: str = ""  # the command line, for the report
 
@@ -1246,7 +1249,11 @@ def running(request: Request) -> Iterator[str]:
 
 
 def planning(request: Request) -> Iterator[str]:
-    """Every arm that would be run, with all its settings, as JSON lines."""
+    """Every arm that would be run, with its settings.
+
+    With ``request.json``, all settings of each as a line of JSON; else what all arms
+    of a stage have in common once, without what is a default, then how they differ.
+    """
     study, prepared = find(request)
     for part in choose(request, study, prepared):
         for stage in part.stages:
@@ -1257,8 +1264,51 @@ def planning(request: Request) -> Iterator[str]:
             needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]
             only = f" Only with --init-weights: {', '.join(needs)}." if needs else ""
             yield f"{part.net} {stage.name}: {start}{only}{_trainings(request, arms)}"
-            for arm in arms:
-                yield f"  {arm.name}: {json.dumps(arm.settings())}"
+            yield from (_json_lines if request.json else _plan_lines)(arms)
+
+
+def _json_lines(arms: Sequence[protocol.Arm]) -> Iterator[str]:
+    for arm in arms:
+        yield f"  {arm.name}: {json.dumps(arm.settings())}"
+
+
+def _plan_lines(arms: Sequence[protocol.Arm]) -> Iterator[str]:
+    """What all arms have in common but for defaults, then what is each arm's own."""
+    found = [dict(flat(arm.settings())) for arm in arms]
+    own = {path for values in found for path in values if not _is_shared(path, found)}
+    defaults = {path: default for path, _, default, *_ in all_settings()}
+    shared = {
+        path: value
+        for path, value in found[0].items()
+        if path not in own and value != plain(defaults.get(path))
+    }
+    yield from _settings_lines("all arms", shared)
+    for arm, values in zip(arms, found):
+        own_values = {path: value for path, value in values.items() if path in own}
+        yield from _settings_lines(arm.name, own_values)
+    yield "  Other settings have their defaults (docs/reference/settings.md)."
+
+
+def _is_shared(path: str, found: Sequence[Mapping[str, Any]]) -> bool:
+    return all(path in values and values[path] == found[0][path] for values in found)
+
+
+def _settings_lines(title: str, values: Mapping[str, Any]) -> list[str]:
+    words = [f"{path}={_as_option(value)}" for path, value in values.items()]
+    return textwrap.wrap(
+        f"{title}: {' '.join(words) or 'nothing of its own'}",
+        width=79,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _as_option(value: Any) -> str:
+    """A value as --set takes it."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.replace(", ", ",")
 
 
 def _trainings(request: Request, arms: Sequence[protocol.Arm]) -> str:

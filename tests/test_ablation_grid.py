@@ -192,9 +192,15 @@ def test_a_budget_is_a_time(text, seconds):
 
 
 def test_the_plan_of_a_question(shapes, capsys):
-    words = f"--vary loss.weights=none,w1 --net icnet --steps 4 --data {shapes} --plan"
-    assert studies.main(words.split()) == 0
-    first, none, w1 = capsys.readouterr().out.splitlines()
+    words = "--vary loss.weights=none,[1,5,2] --set optimizer.clip_norm=2.5 --net icnet"
+    more = ["--steps", "4", "--data", str(shapes), "--size", "64", "96", "--plan"]
+    assert studies.main([*words.split(), *more]) == 0
+    first, *common, none, numbers, last = capsys.readouterr().out.splitlines()
     assert first.startswith("icnet-loss-weights question: ")
-    assert '"weights": "none"' in none
-    assert '"weights": "w1"' in w1
+    shared = set(" ".join(common).removeprefix("  all arms: ").split())
+    assert {"data.size=[64,96]", "steps=4", "optimizer.clip_norm=2.5"} <= shared
+    assert not any(each.startswith(("loss.weights", "seed")) for each in shared)
+    assert "optimizer.ema=0.0" not in shared  # a default
+    assert none == "  weights_none: loss.weights=none"
+    assert numbers.endswith(": loss.weights=[1.0,5.0,2.0]")
+    assert "defaults (docs/reference/settings.md)" in last

@@ -88,7 +88,7 @@ def streets(tmp_path):
 
 def test_the_study_of_the_example_is_found_by_its_path(streets, capsys):
     arguments = ["--study", str(streets), "--net", "icnet", "--stage", "mirror"]
-    assert study.main([*arguments, "--plan", "--scale", "paper"]) == 0
+    assert study.main([*arguments, "--plan", "--json", "--scale", "paper"]) == 0
     title, plain, mirror = capsys.readouterr().out.splitlines()
     assert title == "icnet mirror: Starts from the network as it is."
     # 367 images, 16 a batch: 23 steps an epoch.

@@ -512,7 +512,7 @@ def test_a_dry_run_lists_the_documents_arms_and_settings(study, net, capsys):
     assert [stage.name for stage in plan.stages] == list(TABLES[study, net])
     for stage, table in TABLES[study, net].items():
         command = ["--study", study, "--net", net, "--stage", stage]
-        assert studies.main([*command, "--scale", "paper", "--plan"]) == 0
+        assert studies.main([*command, "--scale", "paper", "--plan", "--json"]) == 0
         heading, *lines = capsys.readouterr().out.splitlines()
         assert heading.startswith(f"{net} {stage}: Starts from ")
         listed = dict(line.strip().split(": ", 1) for line in lines)

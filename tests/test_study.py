@@ -102,7 +102,7 @@ def test_folds_that_cannot_be_are_refused(words, message, shapes):
 
 
 def test_a_plan_with_folds_says_how_many_trainings_there_are(shapes):
-    words = ["--net", "icnet", "--stage", "filters", "--folds", "4", "--plan"]
+    words = "--net icnet --stage filters --folds 4 --plan --json".split()
     first, *arms = studies.planning(
         studies.parse([*words, "--data", str(shapes)], "run")
     )
@@ -354,7 +354,7 @@ def test_the_base_may_start_from_weights(body, tmp_path):
 
 
 def test_the_plan_has_the_settings_of_a_chain(capsys):
-    words = "--net icnet --stage all --scale paper --plan"
+    words = "--net icnet --stage all --scale paper --plan --json"
     assert studies.main(words.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     arms = dict(line.strip().split(": ", 1) for line in lines if line[:2] == "  ")

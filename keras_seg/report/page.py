@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from keras_seg import storage
 from keras_seg.ablation.protocol import ArmResult, StageResult
+from keras_seg.config import flat
 from keras_seg.data import folds
 from keras_seg.data.summary import summarise
 from keras_seg.report import charts, claims, disputed, scores, tables, wording
@@ -283,7 +284,7 @@ def _contents(views: Sequence[StageView]) -> Table:
 def _environment(environment: Mapping[str, object]) -> Table:
     rows = [
         Row([Cell(name), Cell("not known" if value is None else str(value))])
-        for name, value in tables.flat(environment)
+        for name, value in flat(environment)
     ]
     return Table(["Environment", ""], rows, numbers=False)
 

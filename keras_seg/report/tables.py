@@ -5,13 +5,14 @@ The rows are arms, or classes with a column for each arm. The same numbers as CS
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_seg.ablation.protocol import Arm, ArmResult
+from keras_seg.config import flat
 from keras_seg.report import scores, statistics, wording
 from keras_seg.report.blocks import Cell, Details, Paragraph, Row, Table
 from keras_seg.report.families import Simultaneous
@@ -439,15 +440,6 @@ def differences(arms: Sequence[Arm]) -> Table | Paragraph:
         for arm, one in zip(arms, values)
     ]
     return Table(["Arm", *paths], rows, numbers=False)
-
-
-def flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """(dotted name, value) of nested mappings."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _setting(value) -> str:

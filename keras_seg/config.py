@@ -604,15 +604,6 @@ def set_path(values: dict[str, Any], path: str, value: Any) -> None:
         raise _unknown(path)
 
 
-def flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of nested mappings."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def parse_setting(text: str) -> tuple[str, Any]:
     """("part.name", value) of "part.name=value", the value in JSON or a bare word."""
     path, equals, value = text.partition("=")

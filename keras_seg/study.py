@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import importlib.util
 import itertools
-import json
 import math
 import os
 import shlex
@@ -22,11 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_seg import command_line
-from keras_seg.ablation import estimate, grid, protocol, runner
+from keras_seg.ablation import estimate, grid, plans, protocol, runner
 from keras_seg.ablation.protocol import DataFacts, Part, Plan, Stage, StageResult, Study
 from keras_seg.command_line import positive_int
-from keras_seg.config import flat, plain
-from keras_seg.config import settings as all_settings
 from keras_seg.data import folds
 from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.data.summary import summarise
@@ -1264,51 +1261,7 @@ def planning(request: Request) -> Iterator[str]:
             needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]
             only = f" Only with --init-weights: {', '.join(needs)}." if needs else ""
             yield f"{part.net} {stage.name}: {start}{only}{_trainings(request, arms)}"
-            yield from (_json_lines if request.json else _plan_lines)(arms)
-
-
-def _json_lines(arms: Sequence[protocol.Arm]) -> Iterator[str]:
-    for arm in arms:
-        yield f"  {arm.name}: {json.dumps(arm.settings())}"
-
-
-def _plan_lines(arms: Sequence[protocol.Arm]) -> Iterator[str]:
-    """What all arms have in common but for defaults, then what is each arm's own."""
-    found = [dict(flat(arm.settings())) for arm in arms]
-    own = {path for values in found for path in values if not _is_shared(path, found)}
-    defaults = {path: default for path, _, default, *_ in all_settings()}
-    shared = {
-        path: value
-        for path, value in found[0].items()
-        if path not in own and value != plain(defaults.get(path))
-    }
-    yield from _settings_lines("all arms", shared)
-    for arm, values in zip(arms, found):
-        own_values = {path: value for path, value in values.items() if path in own}
-        yield from _settings_lines(arm.name, own_values)
-    yield "  Other settings have their defaults (docs/reference/settings.md)."
-
-
-def _is_shared(path: str, found: Sequence[Mapping[str, Any]]) -> bool:
-    return all(path in values and values[path] == found[0][path] for values in found)
-
-
-def _settings_lines(title: str, values: Mapping[str, Any]) -> list[str]:
-    words = [f"{path}={_as_option(value)}" for path, value in values.items()]
-    return textwrap.wrap(
-        f"{title}: {' '.join(words) or 'nothing of its own'}",
-        width=79,
-        initial_indent="  ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _as_option(value: Any) -> str:
-    """A value as --set takes it."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text.replace(", ", ",")
+            yield from (plans.json_lines if request.json else plans.lines)(arms)
 
 
 def _trainings(request: Request, arms: Sequence[protocol.Arm]) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_seg import storage
+from keras_seg.ablation.plans import flat
 from keras_seg.ablation.protocol import ArmResult, StageResult
-from keras_seg.config import flat
 from keras_seg.data import folds
 from keras_seg.data.summary import summarise
 from keras_seg.report import charts, claims, disputed, scores, tables, wording

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_seg.ablation.plans import flat
 from keras_seg.ablation.protocol import Arm, ArmResult
-from keras_seg.config import flat
 from keras_seg.report import scores, statistics, wording
 from keras_seg.report.blocks import Cell, Details, Paragraph, Row, Table
 from keras_seg.report.families import Simultaneous

@@ -1,5 +1,6 @@
 """What every test shares: a quiet backend, real data, no silently skipped peers."""
 
+import gc
 import importlib.util
 import os
 import resource
@@ -35,10 +36,13 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Where a test imported TensorFlow: threads as runs in this process ask for.
+    """What was imported is left out of collections of garbage, and threads are set.
 
-    They are fixed once per process, before the first operation.
+    Where a test imported TensorFlow: as many as runs in this process ask for. They are
+    fixed once per process, before the first operation.
     """
+    gc.collect()
+    gc.freeze()
     if "tensorflow" in sys.modules and backend.name() == "tensorflow":
         threading = sys.modules["tensorflow"].config.threading
         threading.set_intra_op_parallelism_threads(2)

@@ -40,6 +40,7 @@ from keras_seg.runs.train import Options, train
 
 CONFIG = TINY.changed(steps=8)
 OPTIONS = Options(threads=2, checkpoint_every=3)
+pytestmark = pytest.mark.usefixtures("_plain_runs")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import keras
 import pytest
 
 from keras_seg import nets
+from keras_seg.labels import Head
 from keras_seg.nets import blocks
 
 NAME = "miniature"
@@ -34,19 +35,32 @@ def build(
     filter_scale: int = 1,
     features: int = 8,
     dropout: float = 0.0,
+    stride: int = 2,
+    early: bool = True,
 ) -> keras.Model:
-    """Two convolutions at half the image's size, a head after each."""
+    """Two convolutions at 1 / stride of the image's size, a head after each."""
     features *= filter_scale
     image = keras.Input(input_shape, name="image")
     options = {"use_bias": True, "initializer": INIT}
-    x = blocks.conv(image, features, 3, "conv1", strides=2, **options)
-    x = blocks.bn_relu(x, "conv1", **NORM)  # [B, H/2, W/2, features]
-    outputs = {"early_logits": blocks.head(x, num_classes, "early", initializer=INIT)}
+    x = blocks.conv(image, features, 3, "conv1", strides=stride, **options)
+    x = blocks.bn_relu(x, "conv1", **NORM)  # [B, H / stride, W / stride, features]
+    outputs = {}
+    if early:
+        outputs["early_logits"] = blocks.head(x, num_classes, "early", initializer=INIT)
     x = keras.layers.Dropout(dropout, name="dropout")(x)
     x = blocks.conv(x, features, 3, "conv2", **options)
     x = blocks.bn_relu(x, "conv2", **NORM)
     outputs["logits"] = blocks.head(x, num_classes, "classifier", initializer=INIT)
     return keras.Model(image, outputs, name=NAME)
+
+
+def heads(num_classes: int, *, early: bool = True, **_) -> dict[str, Head]:
+    weights = ENTRY.loss_weights if early else {"logits": 1.0}
+    return {name: Head(loss_weight=weight) for name, weight in weights.items()}
+
+
+def input_stride(*, stride: int = 2, **_) -> int:
+    return stride
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import miniature_net
 import numpy as np
 import oracles
 import pytest
@@ -11,14 +12,20 @@ from keras_seg.config import Config
 from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.runs import evaluate as evaluation
 
-KNOBS = {"name": "hourglass", "stacks": 1, "depth": 1, "features": 8, "stem": 4}
-CONFIG = Config(
-    net=KNOBS,
-    data={"size": (12, 20)},
-    loss={"weights": "w1"},
-    validation={"batch": 4},  # of six images: the last batch is smaller
-    steps=1,
-)
+with miniature_net.known():
+    CONFIG = Config(
+        net={"name": miniature_net.NAME, "stride": 1, "early": False},
+        data={"size": (12, 20)},
+        loss={"weights": "w1"},
+        validation={"batch": 4},  # of six images: the last batch is smaller
+        steps=1,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _miniature():
+    with miniature_net.known():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +122,15 @@ def test_the_loss_has_the_penalties_on_kernels(prepared):
 
 
 def test_without_the_joints_of_a_head_there_is_no_loss(prepared):
-    network = evaluation.Network(CONFIG.changed(net={"joints": 24, "stacks": 2}), 4)
+    net = {"name": "hourglass", "stacks": 2, "depth": 1, "features": 8, "stem": 4}
+    network = evaluation.Network(CONFIG.changed(net=net | {"joints": 24}), 4)
     result, counts = evaluation.evaluate(network, prepared, "val")
     assert result["loss"] is None
     assert counts.truth.sum() == np.sum(result["confusion"]) > 0
 
 
 def test_a_size_that_does_not_fit_is_padded_and_cropped_back(prepared):
-    config = CONFIG.changed(data={"size": (21, 37), "pad": True})
+    config = CONFIG.changed(net={"stride": 4}, data={"size": (21, 37), "pad": True})
     network = evaluation.Network(config, num_classes=4)
     samples = network.samples(prepared, "val", limit=2)
     images, labels, _ = zip(*(samples.plain(k) for k in range(2)))

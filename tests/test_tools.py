@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import evaluate
+import miniature_net
 import numpy as np
 import pytest
 import train
@@ -25,18 +26,25 @@ def run(main, *words) -> int:
     return command_line.run(main, [str(word) for word in words])
 
 
-def test_train_and_evaluate(shapes, tmp_path, capsys):
+@pytest.fixture
+def miniature():
+    with miniature_net.known():
+        yield miniature_net.NAME
+
+
+def test_train_and_evaluate(miniature, shapes, tmp_path, capsys):
     folder = tmp_path / "run"
-    words = ["--net", "hourglass", "--data", shapes, "--size", 24, 40, "--out", folder]
-    words += ["--knob", "stacks=1", "--knob", "depth=1", "--set", "net.features=8"]
-    words += ["--knob", "stem=4", "--batch", 4, "--epochs", 1, "--threads", 2]
+    words = ["--net", miniature, "--data", shapes, "--size", 24, 40, "--out", folder]
+    words += ["--knob", "dropout=0.1", "--set", "net.features=4"]
+    words += ["--batch", 4, "--epochs", 1, "--threads", 2]
     words += ["--val-every", 2, "--augment", "mirror,rotate", "--swap-lr"]
     assert run(train.main, *words) == 0
     config = json.loads((folder / "config.json").read_text())["config"]
     assert config["steps"] == 3  # 10 images, 4 a step
     assert config["augment"]["mirror"] == 0.5
     assert config["augment"]["swap_lr"] is True
-    assert config["net"]["features"] == 8
+    assert config["net"]["features"] == 4
+    assert config["net"]["dropout"] == 0.1
     capsys.readouterr()
     assert run(train.main, *words, "--lr", 1) == 2
     assert "optimizer.lr" in capsys.readouterr().err

@@ -1,12 +1,13 @@
 """Lives of a run, a prepared folder and a stage on a disk that fails.
 
-    LD_PRELOAD=faulty_disk.so python tests/faulty_disk.py LIFE FOLDER EVERY FIRST [one]
+    LD_PRELOAD=faulty_disk.so python tests/faulty_disk.py LIVES FOLDER EVERY FIRST [one]
 
-Each life is led once in peace, which counts its changing system calls. Then it is led
-again for every EVERY-th call from number FIRST on, and with every fault of FAULTS (with
-"one", with one of them in turn): the call fails with that error, or the process is
-killed in it. Then the same command is given once more, in peace. A line of JSON for
-each case says what became of it.
+LIVES are names of the table below, with commas between them. Each life is led once in
+peace, which counts its changing system calls. Then it is led again for every EVERY-th
+call from number FIRST on, and with every fault of FAULTS (with "one", with one of them
+in turn): the call fails with that error, or the process is killed in it. Then the same
+command is given once more, in peace. A line of JSON for each case says what became of
+it.
 
 Networks are stood in for by arrays that each step changes, so that a life takes tenths
 of a second; everything that is written and read is the real code's.
@@ -458,9 +459,13 @@ def check_whole(path: Path) -> None:
         storage.read_arrays(path)
 
 
-def main(name: str, place: str, every: str, first: str, ways: str = "all") -> None:
+def main(lives: str, place: str, every: str, first: str, ways: str = "all") -> None:
     without_networks()
-    folder = Path(place)
+    for name in lives.split(","):
+        lead(name, Path(place) / name, int(every), int(first), ways)
+
+
+def lead(name: str, folder: Path, every: int, first: int, ways: str) -> None:
     folder.mkdir(parents=True)
     life = Life(name, folder)
     life.begin()
@@ -472,7 +477,7 @@ def main(name: str, place: str, every: str, first: str, ways: str = "all") -> No
     calls, whole = life.plan.calls, life.content()
     seconds = time.monotonic() - began
     say(life=name, calls=calls, kinds=kinds, files=len(whole), seconds=seconds)
-    for turn, number in enumerate(range(int(first), calls, int(every))):
+    for turn, number in enumerate(range(first, calls, every)):
         for fault in FAULTS if ways == "all" else [list(FAULTS)[turn % len(FAULTS)]]:
             life.begin()
             code = life.lead(number, fault)
@@ -482,6 +487,7 @@ def main(name: str, place: str, every: str, first: str, ways: str = "all") -> No
             is_whole = dict(e for e in found if not HIDDEN.search(e[0])) == whole
             again = life.lead()
             say(
+                life=name,
                 call=number,
                 fault=fault,
                 failed=failed,

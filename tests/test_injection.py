@@ -37,9 +37,9 @@ def disk(tmp_path_factory) -> Path:
     return library
 
 
-def lead(disk: Path, folder: Path, life: str, *numbers: object) -> list[dict]:
-    """The counts of the life in peace, and a record of each one with a fault."""
-    command = [sys.executable, HERE / "faulty_disk.py", life, folder, *numbers]
+def lead(disk: Path, folder: Path, lives: str, *numbers: object) -> list[dict]:
+    """For each life, its counts in peace and a record of each one with a fault."""
+    command = [sys.executable, HERE / "faulty_disk.py", lives, folder, *numbers]
     done = subprocess.run(
         [str(word) for word in command],
         env={**os.environ, "LD_PRELOAD": str(disk)},
@@ -74,11 +74,20 @@ def check(life: str, records: list[dict]) -> None:
     assert all(case["failed"] for case in cases)  # every fault was injected
 
 
+@pytest.fixture(scope="module")
+def some_faults(disk, tmp_path_factory) -> dict[str, list[dict]]:
+    """{life: records}, of one process."""
+    folder = tmp_path_factory.mktemp("lives")
+    found: dict[str, list[dict]] = {}
+    for record in lead(disk, folder, "run,prepare,stage", 41, 29, "one"):
+        found.setdefault(record["life"], []).append(record)
+    return found
+
+
 @pytest.mark.parametrize("life", ["run", "prepare", "stage"])
-def test_some_calls_fail_and_nothing_is_lost(life, disk, tmp_path):
-    records = lead(disk, tmp_path / "life", life, 41, 29, "one")
-    check(life, records)
-    assert len(records) > 2
+def test_some_calls_fail_and_nothing_is_lost(life, some_faults):
+    check(life, some_faults[life])
+    assert len(some_faults[life]) > 2
 
 
 @pytest.mark.slow

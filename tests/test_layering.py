@@ -1,6 +1,7 @@
 """Who imports whom (docs/architecture.md), what is banned, and what stays light."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -29,10 +30,17 @@ OWN = [
 LOADERS = {"run_path", "run_module", "spec_from_file_location", "SourceFileLoader"}
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a file's syntax."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module a file imports, wherever in the file, as dotted names."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -86,7 +94,7 @@ def test_only_a_study_is_loaded_by_its_path():
     found = {
         path.relative_to(ROOT).as_posix()
         for path in OWN
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and node.attr in LOADERS
     }
     assert found == {"keras_seg/study.py"}
@@ -121,7 +129,7 @@ BANNED_ARGUMENTS = {"allow_pickle": True, "safe_mode": False, "weights_only": Fa
 def test_nothing_runs_code_from_files():
     for path in (path for path in OWN if "tests" not in path.parts):
         assert not {n.partition(".")[0] for n in imports(path)} & BANNED_NAMES, path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Call):
                 function = node.func
                 name = getattr(function, "attr", getattr(function, "id", ""))

@@ -32,7 +32,6 @@ def image_like(size):
 @pytest.mark.parametrize(
     ("name", "twin", "size", "widths", "knobs"),
     [
-        ("icnet", "ICNet", (128, 192), {}, {}),
         ("segnet_basic", "SegNetBasic", (45, 62), {}, {}),
         ("hourglass", "Hourglass", (24, 40), {}, HOURGLASS),
         ("fcn_resnet34", "ResNet34Decoder", (64, 96), RESNET34, {}),

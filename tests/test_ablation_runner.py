@@ -717,6 +717,7 @@ sys.exit(command_line.run(main))
         pytest.param(2, True, id="runner and arms", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("_plain_runs")
 def test_killed_in_the_middle_of_an_arm_the_same_command_finishes(
     shapes, tmp_path, arms, group
 ):

@@ -49,7 +49,7 @@ OPTIONS = Options(threads=2, workers=1, checkpoint_every=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _miniature():
+def _miniature(_plain_runs):
     with miniature_net.known():
         yield
 

@@ -38,7 +38,7 @@ class AdaptiveAveragePooling(keras.layers.Layer):
 
     Maps [B, H, W, C] to [B, bins, bins, C]. Region i of a side of length h is
     [floor(i h / bins), ceil((i + 1) h / bins)): regions overlap if h is no multiple of
-    bins. Computed as two products with constant matrices, one per side.
+    bins. Computed as a product with one constant matrix.
     """
 
     def __init__(self, bins: int, **kwargs):
@@ -48,14 +48,14 @@ class AdaptiveAveragePooling(keras.layers.Layer):
             raise ValueError(f"bins is {bins}; a grid has at least 1 region a side")
 
     def build(self, input_shape):
-        self.rows = averaging_matrix(input_shape[1], self.bins)
-        self.columns = averaging_matrix(input_shape[2], self.bins)
+        rows, columns = (averaging_matrix(n, self.bins) for n in input_shape[1:3])
+        self.matrix = np.kron(rows, columns)  # [bins * bins, H * W]
 
     def call(self, x):
-        rows = ops.convert_to_tensor(self.rows, dtype=self.compute_dtype)
-        columns = ops.convert_to_tensor(self.columns, dtype=self.compute_dtype)
-        x = ops.einsum("ih,bhwc->biwc", rows, x)
-        return ops.einsum("jw,biwc->bijc", columns, x)
+        _, height, width, channels = x.shape
+        matrix = ops.convert_to_tensor(self.matrix, dtype=self.compute_dtype)
+        x = ops.matmul(matrix, ops.reshape(x, (-1, height * width, channels)))
+        return ops.reshape(x, (-1, self.bins, self.bins, channels))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.bins, self.bins, input_shape[3])

@@ -168,6 +168,8 @@ def start(
         set_threads(threads or os.cpu_count() or 1)
         tf.config.experimental.enable_op_determinism()
         _add_in_order()
+        _dilate_directly()
+        _normalise_in_one()
         tf.get_logger().setLevel("ERROR")
     if name() == "jax":
         _pool_without_scatter()
@@ -332,6 +334,88 @@ def _pool_without_scatter() -> None:
 
     vars(max_pool)["native"] = native
     nn.max_pool = max_pool
+
+
+def _dilate_directly() -> None:
+    """Let TensorFlow compute dilated convolutions in one operation.
+
+    Keras' way cuts the image into blocks, so that also taps are computed that see only
+    zeros: nine instead of one where the dilation is as large as the image. oneDNN knows
+    dilation; and such taps are left out of the kernel.
+    """
+    import tensorflow as tf
+
+    nn: Any = importlib.import_module("keras.src.backend.tensorflow.nn")
+    native = getattr(nn.conv, "native", nn.conv)
+
+    def conv(
+        inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1
+    ):
+        rates, steps = (
+            (one, one) if isinstance(one, int) else tuple(one)
+            for one in (dilation_rate, strides)
+        )
+        shape, channels = inputs.shape, kernel.shape[2] if len(kernel.shape) == 4 else 0
+        is_direct = max(rates) > 1 and set(steps) == {1} and shape[-1] == channels
+        if not is_direct or padding != "same" or data_format == "channels_first":
+            return native(inputs, kernel, strides, padding, data_format, dilation_rate)
+        taps = []
+        for rate, size, length in zip(rates, kernel.shape, shape[1:]):
+            middle, odd = divmod(size, 2)
+            reach = middle if length is None else (length - 1) // rate
+            is_whole = not odd or reach >= middle
+            first = 0 if is_whole else middle - reach
+            taps.append(slice(first, size - first))
+        if any(one.start for one in taps):
+            kernel = kernel[tuple(taps)]
+        return tf.nn.conv2d(inputs, kernel, steps, "SAME", dilations=rates)
+
+    vars(conv)["native"] = native
+    nn.conv = conv
+
+
+def _normalise_in_one() -> None:
+    """Let batch norm in training be one operation of TensorFlow, and its gradient one.
+
+    Keras' own reads and writes the image a dozen times. On a GPU its way is kept.
+    """
+    import keras
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return
+    layer: Any = keras.layers.BatchNormalization
+    native = getattr(layer.call, "native", layer.call)
+
+    def call(self, inputs, training=None, mask=None):
+        is_plain = self.scale and self.center and len(inputs.shape) == 4
+        is_plain = is_plain and self.axis in (-1, 3) and mask is None
+        if self.renorm or self.synchronized or self.compute_dtype == "float64":
+            is_plain = False
+        if not (training and self.trainable and is_plain):
+            return native(self, inputs, training=training, mask=mask)
+        x = tf.cast(inputs, "float32")
+        found = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The operation's variance is that of the sample, over n - 1
+        count = tf.cast(x.shape.num_elements() or tf.size(x), "float32") / x.shape[-1]
+        share = 1.0 - self.momentum
+        for moving, value in (
+            (self.moving_mean, share * found.batch_mean),
+            (self.moving_variance, share * (count - 1) / count * found.batch_variance),
+        ):
+            moving.assign(tf.multiply(moving.value, self.momentum) + value)
+        return tf.cast(found.y, self.compute_dtype)
+
+    vars(call)["native"] = native
+    layer.call = call
 
 
 @functools.cache

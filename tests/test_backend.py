@@ -1,0 +1,127 @@
+"""What `backend.start` changes in TensorFlow: faster operations, the same numbers."""
+
+import keras
+import naive_convolution
+import numpy as np
+import pytest
+
+from keras_seg import backend
+
+tf = pytest.importorskip("tensorflow")
+if backend.name() != "tensorflow":
+    pytest.skip("of TensorFlow", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def _started():
+    backend.start(0, 2)
+
+
+def operations(function, *inputs) -> set[str]:
+    """The kinds of operations in the graph of a function."""
+    graph = tf.function(function).get_concrete_function(*inputs).graph
+    return {operation.type for operation in graph.get_operations()}
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "dilation"),
+    [
+        ((7, 9), 3, 2),
+        ((5, 4), 3, 4),  # the outer rows' taps see the image's edge, the columns' none
+        ((3, 3), 3, 4),  # the middle tap alone
+        ((6, 5), 5, 2),
+        ((6, 5), 5, 3),  # a pair of taps is left out
+    ],
+)
+def test_dilated_convolutions_are_one_operation(size, kernel_size, dilation):
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, *size, 3)).astype("float32")
+    layer = keras.layers.Conv2D(
+        4, kernel_size, padding="same", dilation_rate=dilation, bias_initializer="ones"
+    )
+    layer.build(image.shape)
+    kernel, bias = map(np.asarray, layer.get_weights())
+    found = layer(image)
+    padding = dilation * (kernel_size // 2)
+    expected = naive_convolution.conv(image, kernel, bias, 1, padding, dilation)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    kinds = operations(layer, tf.constant(image))
+    assert "Conv2D" in kinds
+    assert "SpaceToBatchND" not in kinds
+
+
+def test_the_gradient_of_a_tap_that_sees_zeros_is_zero():
+    image = tf.random.stateless_normal((2, 3, 5, 2), (0, 1))
+    layer = keras.layers.Conv2D(2, 3, padding="same", dilation_rate=4)
+    with tf.GradientTape() as tape:
+        result = tf.reduce_sum(layer(image))
+    gradient = np.asarray(tape.gradient(result, layer.kernel.value))
+    assert not gradient[[0, 2]].any()  # rows 4 above and below: there are but 3
+    # The left column of taps sees the image's column 0 only, from the last column
+    seen = tf.reduce_sum(image[:, :, 0], axis=(0, 1))
+    np.testing.assert_allclose(gradient[1, 0], np.stack([seen, seen], 1), rtol=1e-5)
+
+
+def test_batch_norm_in_training_is_one_operation():
+    rng = np.random.default_rng(0)
+    image = (3 * rng.normal(size=(2, 3, 4, 5)) + 1).astype("float32")
+    gradient_above = rng.normal(size=image.shape).astype("float32")
+    layer = keras.layers.BatchNormalization(momentum=0.9, epsilon=0.01)
+    layer.build(image.shape)
+    gamma, beta = rng.uniform(0.5, 1.5, 5), rng.normal(size=5)
+    layer.gamma.assign(gamma)
+    layer.beta.assign(beta)
+    layer.moving_mean.assign(np.full(5, 2.0))
+    layer.moving_variance.assign(np.full(5, 3.0))
+    x = tf.constant(image)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        result = layer(x, training=True)
+    of_image, of_gamma, of_beta = tape.gradient(
+        result, [x, layer.gamma.value, layer.beta.value], gradient_above
+    )
+    # By hand, in float64
+    double = image.astype("float64")
+    mean, variance = double.mean((0, 1, 2)), double.var((0, 1, 2))
+    deviation = np.sqrt(variance + 0.01)
+    normal = (double - mean) / deviation
+    np.testing.assert_allclose(result, gamma * normal + beta, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(of_beta, gradient_above.sum((0, 1, 2)), rtol=1e-4)
+    share = (gradient_above * normal).sum((0, 1, 2))
+    np.testing.assert_allclose(of_gamma, share, rtol=1e-4)
+    count = 2 * 3 * 4
+    expected = gradient_above - gradient_above.mean((0, 1, 2)) - normal * share / count
+    np.testing.assert_allclose(
+        of_image, gamma / deviation * expected, rtol=0, atol=5e-6
+    )
+    # The biased variance, as Keras has it
+    np.testing.assert_allclose(layer.moving_mean, 0.9 * 2 + 0.1 * mean, rtol=1e-6)
+    moved = 0.9 * 3 + 0.1 * variance
+    np.testing.assert_allclose(layer.moving_variance, moved, rtol=1e-6)
+    kinds = operations(lambda x: layer(x, training=True), x)
+    assert "FusedBatchNormV3" in kinds
+
+
+@pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16"])
+def test_batch_norm_keeps_the_precision_of_its_policy(policy):
+    rng = np.random.default_rng(0)
+    image = (1000 + rng.normal(size=(2, 3, 4, 5))).astype("float64")
+    layer = keras.layers.BatchNormalization(dtype=policy, epsilon=1e-6)
+    result = layer(image, training=True)
+    assert result.dtype == {"float64": "float64"}.get(policy, "bfloat16")
+    normal = (image - image.mean((0, 1, 2))) / image.std((0, 1, 2))
+    if policy == "float64":
+        np.testing.assert_allclose(result, normal, rtol=0, atol=1e-4)
+
+
+def test_batch_norm_that_does_not_train_uses_its_moving_statistics():
+    image = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float32")
+    layer = keras.layers.BatchNormalization(epsilon=0.01)
+    layer.build(image.shape)
+    layer.moving_mean.assign(np.full(5, 2.0))
+    expected = (image - 2) / np.sqrt(1.01)
+    close = {"rtol": 0, "atol": 1e-6}
+    np.testing.assert_allclose(layer(image, training=False), expected, **close)
+    layer.trainable = False  # frozen: in training, too
+    np.testing.assert_allclose(layer(image, training=True), expected, **close)
+    np.testing.assert_array_equal(layer.moving_mean, np.full(5, 2.0))

@@ -12,6 +12,8 @@
   step t = 0, 1, ... keeps min(ema, t / (t + 9)) of it, so that it forgets the random
   start (as tf.train.ExponentialMovingAverage does with num_updates). The moving
   statistics of batch norm, averages already, are not averaged again.
+* On TensorFlow a step of SGD with momentum or Adam is one operation for each weight,
+  where Keras' own are a dozen, which take time to trace as to run.
 """
 
 import functools
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from keras_seg import nets
+from keras_seg import backend, nets
 from keras_seg.config import Config, OptimizerSettings
 from keras_seg.errors import UsageError
 from keras_seg.runs import schedules
@@ -125,6 +127,7 @@ def _ruled(class_name: str) -> Any:
 
     ops: Any = keras.ops  # Keras tensors have no static types
     base = getattr(keras.optimizers, class_name)
+    is_at_once = backend.name() == "tensorflow" and class_name in _AT_ONCE
 
     class Ruled(base):
         rules: OptimizerSettings
@@ -150,7 +153,16 @@ def _ruled(class_name: str) -> Any:
                 if _decays(path, self.rules):
                     rate = ops.cast(learning_rate, variable.dtype)
                     self.assign_sub(variable, variable * (rate * decay))
-            super().update_step(gradient, variable, learning_rate)
+            if is_at_once:
+                _AT_ONCE[class_name](self, gradient, variable, learning_rate)
+            else:
+                super().update_step(gradient, variable, learning_rate)
+
+        def _backend_update_step(self, grads, trainable_variables, learning_rate):
+            if is_at_once and class_name == "Adam":  # here, once for all weights
+                step = ops.cast(self.iterations + 1, "float32")
+                self.powers = tuple(b**step for b in (self.beta_1, self.beta_2))
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
 
         def _update_model_variables_moving_average(self, trainable_variables):
             steps = ops.cast(self.iterations, "float32")
@@ -169,6 +181,44 @@ def _ruled(class_name: str) -> Any:
             """Keras puts the averages into the weights here, after each `fit`."""
 
     return Ruled
+
+
+def _sgd_at_once(optimizer, gradient, variable, learning_rate) -> None:
+    import tensorflow as tf
+
+    if not optimizer.momentum:
+        variable.assign_sub(gradient * learning_rate)
+        return
+    speed = optimizer.momentums[optimizer._get_variable_index(variable)]
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        var=variable.handle,
+        accum=speed.value.handle,
+        lr=learning_rate,
+        grad=gradient,
+        momentum=optimizer.momentum,
+    )
+
+
+def _adam_at_once(optimizer, gradient, variable, learning_rate) -> None:
+    import tensorflow as tf
+
+    index = optimizer._get_variable_index(variable)
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=optimizer._momentums[index].value.handle,
+        v=optimizer._velocities[index].value.handle,
+        beta1_power=optimizer.powers[0],
+        beta2_power=optimizer.powers[1],
+        lr=learning_rate,
+        beta1=optimizer.beta_1,
+        beta2=optimizer.beta_2,
+        epsilon=optimizer.epsilon,
+        grad=gradient,
+    )
+
+
+# By the class of Keras: (optimizer, gradient, tf.Variable, learning rate), all float32
+_AT_ONCE = {"SGD": _sgd_at_once, "Adam": _adam_at_once}
 
 
 def _decays(path: str, rules: OptimizerSettings) -> bool:

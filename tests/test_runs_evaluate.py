@@ -33,18 +33,19 @@ def prepared(shapes):
     return open_prepared(shapes)
 
 
-@pytest.mark.parametrize("strategy", ["outer", "direct"])
-def test_scores_are_those_of_the_definition(strategy, prepared):
+@pytest.mark.parametrize(("strategy", "batch"), [("outer", 4), ("direct", 5)])
+def test_scores_are_those_of_the_definition(strategy, batch, prepared):
     is_direct = strategy == "direct"
     config = CONFIG.changed(
-        loss={"strategy": strategy, "direct_at_inference": is_direct}
+        loss={"strategy": strategy, "direct_at_inference": is_direct},
+        validation={"batch": batch},
     )
     network = evaluation.Network(config, 4)
     samples = network.samples(prepared, "val")
     batches = []
     scorer = evaluation.Scorer(network, prepared)
     scored = scorer.score(samples, on_batch=batches.append)
-    assert batches == [4, 2]
+    assert batches == [batch, 6 - batch]
 
     images, labels, _ = zip(*(samples.plain(k) for k in range(6)))
     weights = class_weights.inverse_frequency(prepared.counts("train").pixels)
@@ -58,9 +59,11 @@ def test_scores_are_those_of_the_definition(strategy, prepared):
     logits = network.net.predict(inputs, verbose=0)["logits"]
     losses = [
         oracles.cross_entropy(np.stack(labels[a:b]), logits[a:b], weights, strategy)
-        for a, b in ((0, 4), (4, 6))
+        for a, b in ((0, batch), (batch, 6))
     ]
-    np.testing.assert_allclose(scored.loss, (4 * losses[0] + 2 * losses[1]) / 6, 1e-5)
+    np.testing.assert_allclose(
+        scored.loss, (batch * losses[0] + (6 - batch) * losses[1]) / 6, 1e-5
+    )
 
     # At the size of the label files, whether they are equal or not
     files = prepared.samples("val")
@@ -72,6 +75,38 @@ def test_scores_are_those_of_the_definition(strategy, prepared):
         found = evaluation.Scorer(network, prepared, own).score(samples)
         assert found.loss == scored.loss
         assert_counts(found, samples.ids, labels, predictions)
+
+
+def test_no_single_image_reaches_wide_kernels(prepared, monkeypatch):
+    """oneDNN may take its reference loops for one image, never for two."""
+    seen = []
+
+    def recorded(model):
+        def predict(x):
+            seen.append(len(x[0] if isinstance(x, list) else x))
+            return model.predict_on_batch(x)
+
+        return predict
+
+    monkeypatch.setattr(evaluation, "forward", recorded)
+    config = CONFIG.changed(
+        net={"name": "segnet_basic"}, data={"size": (16, 32)}, validation={"batch": 5}
+    )
+    network = evaluation.Network(config, 4)
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 32, 3), np.uint8)
+    expected = network.logits(images)
+    np.testing.assert_allclose(network.logits(images[1:2]), expected[1:2], atol=1e-5)
+    assert seen == [3, 2]
+
+    scorer = evaluation.Scorer(network, prepared)  # of six images
+    scored = scorer.score(network.samples(prepared, "val"))
+    assert seen[2:] == [5, 2]
+    assert len(scored.counts.ids) == 6
+
+    seen.clear()
+    narrow = CONFIG.changed(data={"size": (16, 32)})
+    evaluation.Network(narrow, 4).logits(images[:1])
+    assert seen == [1]
 
 
 def test_letterboxed_images_are_scored_without_what_is_beside_them(prepared):

@@ -29,6 +29,7 @@ from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.data.summary import summarise
 from keras_seg.errors import ArmsFailedError, KerasSegError, UsageError
 from keras_seg.report import wording
+from keras_seg.report.grouping import FEWEST_GROUPS
 from keras_seg.runs import executors, face, recipes
 from keras_seg.runs import train as training
 from keras_seg.runs.options import training_key
@@ -1021,6 +1022,12 @@ def next_steps(
         length = ("--epochs", 2 * request.epochs) if request.epochs else None
         name, value = length or ("--steps", 2 * steps)
         yield "train all arms twice as long", again(name, str(value), "--extend")
+        images = len(execution.prepared.samples("val"))
+        if request.folds is None and images < FEWEST_GROUPS:
+            what = f"too few validation images, {images}: score the others as well"
+            out = str(request.out / "folds")
+            more = ("--folds", str(FOLDS), "--steps", str(steps), "--out", out)
+            yield what, again(*more)
     later = _later_stage(request, study, result)
     if later is not None:
         yield "the next stage, from this winner", again("--stage", later)
@@ -1055,6 +1062,7 @@ def _later_stage(request: Request, study: Study, result: StageResult) -> str | N
     return None
 
 
+FOLDS = 5  # suggested
 LENGTHS = {"--steps", "--epochs", "--budget"}  # of which a command has one
 
 

@@ -656,7 +656,12 @@ def test_next_steps_are_commands_that_run(shapes, tmp_path, monkeypatch):
     assert "--restart" not in again
     longer = studies.parse(steps["train all arms twice as long"].split()[2:], "run")
     assert (longer.steps, longer.budget, longer.extend) == (40, None, True)
-    rest = [command.split() for command in steps.values()][2:]
+    few = "too few validation images, 6: score the others as well"
+    folded = studies.parse(steps[few].split()[2:], "run")
+    assert (folded.folds, folded.steps, folded.budget) == (5, 20, None)
+    assert folded.out == tmp_path / "folds"  # other runs than those of the split
+    assert folded.vary == request.vary
+    rest = [command.split() for command in steps.values()][3:]
     assert [command[1] for command in rest] == [
         "tools/evaluate.py",
         "tools/predict.py",

@@ -8,8 +8,10 @@ from outlines import narrow
 from keras_seg import nets
 
 pytest.importorskip("torch")
-import peers_nets
+from peers_nets import FCNAttention, ResNet34Decoder
 from peers_port import check_agreement
+
+from keras_seg.runs.benchmark import twins
 
 pytestmark = pytest.mark.peers
 
@@ -32,17 +34,16 @@ def image_like(size):
 @pytest.mark.parametrize(
     ("name", "twin", "size", "widths", "knobs"),
     [
-        ("segnet_basic", "SegNetBasic", (45, 62), {}, {}),
-        ("hourglass", "Hourglass", (24, 40), {}, HOURGLASS),
-        ("fcn_resnet34", "ResNet34Decoder", (64, 96), RESNET34, {}),
-        ("unet_bn", "UNet", (32, 48), UNET, {}),
-        ("fcn_attention", "FCNAttention", (64, 96), {}, {"width": 0.25}),
+        ("segnet_basic", twins.SegNetBasic, (45, 62), {}, {}),
+        ("hourglass", twins.Hourglass, (24, 40), {}, HOURGLASS),
+        ("fcn_resnet34", ResNet34Decoder, (64, 96), RESNET34, {}),
+        ("unet_bn", twins.UNet, (32, 48), UNET, {}),
+        ("fcn_attention", FCNAttention, (64, 96), {}, {"width": 0.25}),
     ],
 )
 def test_logits_equal_the_twins(name, twin, size, widths, knobs):
     keras.utils.set_random_seed(0)
     model = narrow(name, size, 5, widths, **knobs)
-    twin = getattr(peers_nets, twin)
     check_agreement(model, twin, image_like(size), ["logits"], tolerance=1e-4)
 
 
@@ -58,4 +59,4 @@ def test_every_head_of_icnet_equals_the_twins_in_double_precision():
     finally:
         keras.config.set_dtype_policy("float32")
     image = image_like((160, 256))
-    check_agreement(model, peers_nets.ICNet, image, model.output, tolerance=2e-5)
+    check_agreement(model, twins.ICNet, image, model.output, tolerance=2e-5)

@@ -43,6 +43,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from keras_seg import backend, command_line, storage  # noqa: E402
+from keras_seg.runs.benchmark import patches  # noqa: E402
 
 CLASSES = 25
 NETS = ("icnet", "segnet_basic", "hourglass")
@@ -183,31 +184,6 @@ def main_net(args: argparse.Namespace) -> str:
     return "hourglass" if args.small else "icnet"
 
 
-def prepared_folder(out: Path, size: tuple[int, int], count: int) -> Path:
-    """A prepared folder of coloured patches with noise: CLASSES classes, learnable."""
-    import numpy as np
-
-    from keras_seg.data.writer import NewSample, Options, write_prepared
-    from keras_seg.labels import LabelSpec
-
-    rng = np.random.default_rng(0)
-    names = tuple(f"class{k}" for k in range(CLASSES))
-    palette = tuple(
-        tuple(colour) for colour in rng.integers(0, 220, (CLASSES, 3)).tolist()
-    )
-    labels = LabelSpec(names, palette)
-    samples = []
-    for number in range(count):
-        coarse = rng.integers(0, CLASSES, (size[0] // 32, size[1] // 32))
-        label = np.kron(coarse, np.ones((32, 32))).astype(np.uint8)
-        image = labels.colourise(label) + rng.integers(0, 30, (*size, 3), np.uint8)
-        split = "val" if number % 4 == 3 else "train"
-        samples.append(NewSample(split, f"s{number:04d}", image, label))
-    return write_prepared(
-        out, "patches", labels, samples, lambda s: [s], Options(workers=cores()), {}
-    )[0].folder
-
-
 def machine() -> dict[str, str]:
     import jax  # pyright: ignore
     import torch
@@ -227,7 +203,8 @@ def runs(args: argparse.Namespace) -> dict[str, Any]:
     config = configuration(main_net(args), "bfloat16", args.small)
     data = args.out / "data"
     if not data.is_dir():
-        prepared_folder(data, config.data.size, 16 if args.small else 400)
+        count = 16 if args.small else 400
+        patches.patches(data, config.data.size, count, CLASSES)
     folder = args.out / "runs"
     shutil.rmtree(folder, ignore_errors=True)
     # What one run compiled, the run for the speed reads: it starts in no time
@@ -378,7 +355,8 @@ def loader(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"cores": cores()}
     data = args.out / "data"
     if not data.is_dir():
-        prepared_folder(data, (64, 64) if args.small else (320, 320), 400)
+        size = (64, 64) if args.small else (320, 320)
+        patches.patches(data, size, 400, CLASSES)
     prepared = open_prepared(data)
     both = Augment(mirror=0.5, scale=(0.5, 2.0))
     threads = [1, 2] if args.small else sorted({1, 4, 8, 12, cores() - 2, cores()})
@@ -434,37 +412,32 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     def make(who, maker, *parts):
         try:
             began = time.monotonic()
-            made[who] = maker(*parts)
+            made[who] = one = maker(*parts)
+            one.train(2)
+            one.predict(2)
             found[f"{who} compiled in"] = time.monotonic() - began
         except Exception as error:  # the other one is measured all the same
             traceback.print_exc()
             found[f"{who} failed"] = f"{type(error).__name__}: {str(error)[:200]}"
 
-    network, weights = built(config)
+    from keras_seg import nets
+    from keras_seg.runs.benchmark import ours, theirs
+
+    network, weights = ours.built(config, CLASSES)
     # They compile on the CPU: together that takes as long as the slower one
-    parts = (Theirs, config, weights, not args.small)
+    way, preprocess = theirs.Way(compiles=not args.small), nets.get(name).preprocess
+    parts = (theirs.Theirs, config, weights, CLASSES, way, preprocess)
     thread = threading.Thread(target=make, args=("pytorch bfloat16", *parts))
     thread.start()
-    make("bfloat16", Ours, config, network)
+    make("bfloat16", ours.Ours, config, network, CLASSES)
     thread.join()
     measure(made, found, args)
     storage.write_json(place, found)  # what there is, if the time runs out
     config = configuration(name, "float32", args.small)
-    make("float32", Ours, config, built(config)[0])
+    make("float32", ours.Ours, config, ours.built(config, CLASSES)[0], CLASSES)
     if made.pop("bfloat16", None) is not None:
         measure(made, found, args)
     return found
-
-
-def built(config: Any) -> tuple[Any, dict[str, Any]]:
-    """The network of a run, and its weights by path."""
-    import numpy as np
-
-    backend.start(0, precision=config.precision)
-    from keras_seg.runs import evaluate
-
-    network = evaluate.Network(config, CLASSES)
-    return network, {one.path: np.array(one.value) for one in network.net.weights}
 
 
 def measure(made: Mapping[str, Any], found: dict, args: argparse.Namespace) -> None:
@@ -497,207 +470,6 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-class Ours:
-    """The network as a run trains it: `model.fit` on a batch that stays the same."""
-
-    def __init__(self, config: Any, network: Any, predicts: bool = True):
-        import jax  # pyright: ignore
-        import keras
-        import numpy as np
-
-        from keras_seg import losses
-        from keras_seg.runs import evaluate, loop, optimizers
-
-        self.jax, self.loop, self.network = jax, loop, network
-        net = self.net = network.net
-
-        weights = {key: head.loss_weight for key, head in self.network.heads.items()}
-        arguments = losses.compile_arguments(net, loss_weights=weights)
-        optimizer = optimizers.build(config, net.trainable_variables)
-        net.compile(optimizer=optimizer, jit_compile=True, **arguments)
-        rng = np.random.default_rng(0)
-        shape = (config.data.batch, *config.data.size)
-        image = rng.integers(0, 255, (*shape, 3), np.uint8)
-        label = rng.integers(0, CLASSES, shape).astype(np.uint8)
-        ((image, targets),) = self.network.on_device(
-            [(image, {head: label for head in self.network.heads})]
-        )
-        self.batch = jax.device_put((image, targets))
-        self.infer = evaluate.forward(self.network.inference)
-        self.keras = keras
-        self.train(2)
-        if predicts:
-            self.predict(2)
-
-    def train(self, steps: int) -> float:
-        """Seconds of a step."""
-        times = []
-        loop = self.loop
-
-        class Times(self.keras.callbacks.Callback):
-            before = None
-
-            def on_train_batch_end(self, batch, logs=None):
-                loss = (logs or {})["loss"]
-                if self.before is not None:
-                    self.before.block_until_ready()
-                self.before = loss
-                times.append(time.perf_counter())
-
-        callbacks = loop.PendingLogs([Times()], add_history=True, model=self.net)
-        batches = (self.batch for _ in range(steps + 2))
-        self.net.fit(
-            batches,
-            steps_per_epoch=steps + 2,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
-        return (times[-1] - times[1]) / max(1, len(times) - 2)
-
-    def predict(self, steps: int) -> float:
-        wait = self.jax.block_until_ready
-        wait(self.infer(self.batch[0]))
-        began = time.perf_counter()
-        for _ in range(steps):
-            wait(self.infer(self.batch[0])["logits"])
-        return (time.perf_counter() - began) / steps
-
-    def memory(self) -> int:
-        statistics = self.jax.devices()[0].memory_stats() or {}
-        return statistics.get("peak_bytes_in_use", 0)
-
-
-class Theirs:
-    """The twin of tests/peers_nets.py, as a PyTorch user would train it."""
-
-    def __init__(self, config: Any, weights: Mapping[str, Any], compiles: bool):
-        import torch
-
-        sys.path.insert(0, str(ROOT / "tests"))
-        import numpy as np
-        import peers_nets  # pyright: ignore
-
-        self.torch = torch
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.backends.cudnn.benchmark = True
-        self.is_mixed = config.precision != "float32"
-        rng = np.random.default_rng(0)
-        kind = {"icnet": "ICNet", "segnet_basic": "SegNetBasic"}
-        twin = getattr(peers_nets, kind.get(config.net.name, "Hourglass"))
-        self.module = module(torch, twin, config, weights).to(self.device)
-        shape = (config.data.batch, *config.data.size)
-        image = rng.normal(0, 50, (shape[0], 3, *shape[1:])).astype("float32")
-        self.image = torch.tensor(image).to(self.device)
-        self.image = self.image.contiguous(memory_format=torch.channels_last)
-        label = torch.tensor(rng.integers(0, CLASSES, shape)).to(self.device)
-        self.label = label
-        self.optimizer = torch.optim.SGD(
-            self.module.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4
-        )
-        functional = torch.nn.functional
-        size = tuple(config.data.size)
-
-        def loss(image, label):
-            total = 0
-            for logits in self.module(image).values():
-                label_there = functional.interpolate(
-                    label[:, None].float(), logits.shape[2:], mode="nearest"
-                )[:, 0].long()
-                total = total + functional.cross_entropy(logits.float(), label_there)
-            return total
-
-        def infer(image):
-            logits = self.module(image)["logits"].float()
-            return functional.interpolate(logits, size, mode="bilinear")
-
-        compiled = torch.compile if compiles else lambda function: function
-        self.loss, self.infer = compiled(loss), compiled(infer)
-        self.train(2)
-        self.predict(2)
-
-    def mixed(self):
-        return self.torch.autocast(
-            self.device, dtype=self.torch.bfloat16, enabled=self.is_mixed
-        )
-
-    def wait(self):
-        if self.device == "cuda":
-            self.torch.cuda.synchronize()
-
-    def train(self, steps: int) -> float:
-        self.module.train()
-        began = 0.0
-        for step in range(steps + 1):
-            if step == 1:
-                self.wait()
-                began = time.perf_counter()
-            self.optimizer.zero_grad(set_to_none=True)
-            with self.mixed():
-                loss: Any = self.loss(self.image, self.label)
-            loss.backward()
-            self.optimizer.step()
-        self.wait()
-        return (time.perf_counter() - began) / steps
-
-    def predict(self, steps: int) -> float:
-        self.module.train(False)
-        with self.torch.no_grad(), self.mixed():
-            self.infer(self.image)
-            self.wait()
-            began = time.perf_counter()
-            for _ in range(steps):
-                self.infer(self.image)
-                self.wait()
-        return (time.perf_counter() - began) / steps
-
-    def memory(self) -> int:
-        if self.device != "cuda":
-            return 0
-        return self.torch.cuda.max_memory_allocated()
-
-
-def module(torch: Any, twin: Any, config: Any, weights: Mapping[str, Any]) -> Any:
-    """The twin with parameters of PyTorch's layout, channels last, that it trains."""
-
-    class Net(twin, torch.nn.Module):
-        STACKS = config.net.knobs.get("stacks", 4)
-        DEPTH = config.net.knobs.get("depth", 4)
-
-        def __init__(self):
-            torch.nn.Module.__init__(self)
-            self.names = set()
-            for path, array in weights.items():
-                value = torch.tensor(array)
-                name = path.replace("/", "__")
-                self.names.add(name)
-                if value.ndim == 4:
-                    value = value.permute(3, 2, 0, 1)  # [out, in, k, k]
-                    value = value.contiguous(memory_format=torch.channels_last)
-                if path.rsplit("/", 1)[-1].startswith("moving"):
-                    self.register_buffer(name, value)
-                else:
-                    self.register_parameter(name, torch.nn.Parameter(value))
-
-        def has(self, name):
-            return f"{name}__kernel" in self.names
-
-        def weight(self, name, parameter):
-            found = getattr(self, f"{name}__{parameter}", None)
-            if parameter == "kernel" and found is not None and found.ndim == 4:
-                return found.permute(2, 3, 1, 0)  # the twin permutes it back
-            return found
-
-        def norm(self, name, x):
-            names = ("moving_mean", "moving_variance", "gamma", "beta")
-            weights = [self.weight(name, parameter) for parameter in names]
-            return torch.nn.functional.batch_norm(
-                x, *weights, self.training, momentum=0.05, eps=self.EPSILON
-            )
-
-    return Net()
-
-
 # What determinism costs
 
 
@@ -712,12 +484,15 @@ FLAGS = {
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The main network's step in bfloat16 under other flags of XLA."""
     if "GPU_CHECK_FLAGS" in os.environ:  # one of the processes below
+        from keras_seg.runs.benchmark import ours
+
         config = configuration(main_net(args), "bfloat16", args.small)
-        ours = Ours(config, built(config)[0], predicts=False)
+        one = ours.Ours(config, ours.built(config, CLASSES)[0], CLASSES)
+        one.train(2)
         with device(args.out.parent):
             steps = 2 if args.small else args.steps
-            rates = [config.data.batch / ours.train(steps) for _ in range(args.turns)]
-        return {"images_per_second": summary(rates), "GB": ours.memory() / 1e9}
+            rates = [config.data.batch / one.train(steps) for _ in range(args.turns)]
+        return {"images_per_second": summary(rates), "GB": one.memory() / 1e9}
     processes = {}
     for name, flags in FLAGS.items():
         out = args.out / name.replace(" ", "_").replace(",", "")

@@ -9,6 +9,7 @@
     keras-seg export RUN                           a model that needs none of this code
     keras-seg ablate --net NET --stage STAGE       a stage of a study, with its report
     keras-seg summary                              the table of networks
+    keras-seg benchmark --out FILE                 how fast this machine is
 
 keras-seg VERB --help lists the options of each.
 """
@@ -33,6 +34,7 @@ VERBS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "export": ("keras_seg.runs.commands", "export"),
         "ablate": ("keras_seg.study", "main", "keras-seg ablate"),
         "summary": ("keras_seg.runs.commands", "summary"),
+        "benchmark": ("keras_seg.runs.benchmark.command", "main"),
     }
 )
 

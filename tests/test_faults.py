@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import miniature_net
 import pytest
 from test_runs_train import TINY, assert_same_run
 
@@ -361,9 +362,11 @@ def test_data_that_break_in_the_middle_of_a_stage_end_it_with_3(
         return result
 
     monkeypatch.setattr(training, "train", train_and_break)
-    short = CONFIG.changed(validation={"every": 2}, steps=2)
-    arms = {f"lr{k}": short.changed(optimizer={"lr": k / 1000}) for k in (1, 2, 3)}
-    exit_code, errors, states = stage(arms, data=data)
+    with miniature_net.known():
+        net = miniature_net.NAME
+        short = CONFIG.changed(net=net, validation={"every": 2}, steps=2)
+        arms = {f"lr{k}": short.changed(optimizer={"lr": k / 1000}) for k in (1, 2, 3)}
+        exit_code, errors, states = stage(arms, data=data)
     assert exit_code == 3
     assert re.match(r"error: .*images/train/train\d\.png is damaged", errors[-1])
     assert states == {"lr1": "done", "lr2": "failed", "lr3": "missing"}

@@ -8,13 +8,13 @@ import csv
 import gc
 import importlib
 import json
+from functools import partialmethod
 
 import keras
 import miniature_net
 import miniatures
 import numpy as np
 import pytest
-import tensorflow as tf
 from test_nets import ROWS
 
 from keras_seg import nets
@@ -97,11 +97,10 @@ def shallow_encoder(include_top, weights, input_shape) -> keras.Model:
 
 
 @pytest.fixture
-def eagerly():
-    """Steps run op by op."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def eagerly(monkeypatch):
+    """Training steps run op by op."""
+    compiled = partialmethod(keras.Model.compile, run_eagerly=True)
+    monkeypatch.setattr(keras.Model, "compile", compiled)
 
 
 def train_two_steps(config, bodies, run) -> None:
@@ -117,7 +116,6 @@ def train_two_steps(config, bodies, run) -> None:
     assert losses[0] != losses[1]
 
 
-@pytest.mark.filterwarnings("ignore:Even though the .tf.config:UserWarning")
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("kind", sorted(kind for kind in KINDS if "," in kind))
 def test_two_steps_of_every_network(kind, bodies, tmp_path, monkeypatch):

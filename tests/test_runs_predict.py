@@ -28,19 +28,25 @@ from keras_seg.runs import pictures as drawing
 from keras_seg.runs.export import export
 from keras_seg.runs.predict_files import predict_files
 
-CONFIG = Config(
-    net={"name": "segnet_basic", "preprocess": "imagenet"},
-    data={"size": (24, 40)},
-    loss={"weights": "w1", "strategy": "direct", "direct_at_inference": True},
-    steps=1,
-)
-# Its random generators are numbered by what was built before in the process.
 with miniature_net.known():
+    CONFIG = Config(
+        net={"name": miniature_net.NAME, "preprocess": "imagenet"},
+        data={"size": (24, 40)},
+        loss={"weights": "w1", "strategy": "direct", "direct_at_inference": True},
+        steps=1,
+    )
+    # Its random generators are numbered by what was built before in the process.
     WITH_DROPOUT = Config(
         net={"name": miniature_net.NAME, "dropout": 0.2},
         data={"size": (32, 64)},
         steps=1,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _miniature():
+    with miniature_net.known():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -206,13 +212,12 @@ def test_what_cannot_be_loaded_is_named(tmp_path, run, shapes):
 def test_a_moved_run_predicts_without_its_data_whatever_was_built_before(
     shapes, tmp_path, pictures
 ):
-    with miniature_net.known():
-        keep_as_run(WITH_DROPOUT, shapes, tmp_path / "run")
-        first = keras_seg.predict(tmp_path / "run", pictures[0])
-        (tmp_path / "run" / "environment.json").write_text('{"data": "/nowhere"}')
-        build(WITH_DROPOUT, 4)
-        moved = keras_seg.load(str(tmp_path / "run"))
-        np.testing.assert_array_equal(moved.predict(pictures[0]), first)
+    keep_as_run(WITH_DROPOUT, shapes, tmp_path / "run")
+    first = keras_seg.predict(tmp_path / "run", pictures[0])
+    (tmp_path / "run" / "environment.json").write_text('{"data": "/nowhere"}')
+    build(WITH_DROPOUT, 4)
+    moved = keras_seg.load(str(tmp_path / "run"))
+    np.testing.assert_array_equal(moved.predict(pictures[0]), first)
     assert moved.labels.names == ("ground", "left", "right", "absent")
     assert len(set(moved.labels.palette)) == 4
 
@@ -355,7 +360,7 @@ def test_the_predictions_of_a_split_are_saved_with_or_without_labels(
 ):
     run = tmp_path / "run"
     keep_as_run(
-        Config(net="segnet_basic", data={"size": (24, 40)}, steps=1), withheld, run
+        Config(net=miniature_net.NAME, data={"size": (24, 40)}, steps=1), withheld, run
     )
     model = keras_seg.load(run)
     for split, ends in (

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import export as command
+import miniature_net
 import miniatures
 import numpy as np
 import pytest
@@ -26,14 +27,16 @@ from keras_seg.runs import folder as run_folder
 from keras_seg.runs.export import export
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {
-    "direct": Config(
-        net={"name": "segnet_basic", "preprocess": "bgr_minus_mean"},
+with miniature_net.known():
+    DIRECT = Config(
+        net={"name": miniature_net.NAME, "preprocess": "bgr_minus_mean"},
         data={"size": (24, 40)},
         loss={"weights": "w1", "strategy": "direct", "direct_at_inference": True},
         validation={"batch": 2},
         steps=1,
-    ),
+    )
+CONFIGS = {
+    "direct": DIRECT,
     "padded": Config(
         net={
             "name": "hourglass",
@@ -80,6 +83,12 @@ for name in ("keras", "keras_seg"):
     sys.exit(f"{name} is there")
 np.savez(sys.argv[1], **found)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _miniature():
+    with miniature_net.known():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +266,7 @@ def test_an_export_of_the_run_is_replaced_and_nothing_else(
     run, out = runs["direct"], tmp_path / "model"
     shutil.copytree(exports["direct"], out)
     record = exporting.read_record(out)
-    old = {"net": "segnet_basic", "preprocess": "bgr_minus_mean", "size": [24, 40]}
+    old = {"net": miniature_net.NAME, "preprocess": "bgr_minus_mean", "size": [24, 40]}
     old |= {"class_weights": "w1", "strategy": "direct", "direct_at_inference": True}
     old |= {"val_batch": 2, "steps": 1}
     of_format_1 = {"run": record["run"] | {"format": 1, "config": old}}

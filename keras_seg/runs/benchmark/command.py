@@ -28,7 +28,7 @@ from keras_seg.runs.benchmark.contestant import CLASSES, Contestant, FailedError
 from keras_seg.runs.benchmark.patches import patches
 
 LONGEST_TURN = 50  # steps
-SETTLED = 2  # turns of each that do not count
+SETTLED = 2  # turns of each that do not count, one where a step is a turn
 IMAGES = 96  # of the prepared folder for loading and scoring, 320 x 320 px
 WORKERS = 2  # of a loader, as a run has them on a CPU
 BFLOAT16 = re.compile(r"\b(avx512_bf16|amx_bf16)\b")
@@ -63,7 +63,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
         "icnet-128": Case("icnet", (128, 128), 16),
         "icnet-320": Case("icnet", (320, 320), 16, predicts=False),
         "segnet_basic": Case("segnet_basic", (128, 128), 4),
-        "unet_bn": Case("unet_bn", (128, 128), 4),
+        "unet_bn": Case("unet_bn", (128, 128), 2),
         "hourglass": Case("hourglass", (128, 128), 8, {"features": 64}, False),
     }
 )
@@ -231,6 +231,8 @@ class Group:
                 for _ in range(SETTLED):
                     seconds = self.members[who].turn(name, count)
                     count = max(1, min(LONGEST_TURN, round(self.seconds / seconds)))
+                    if count == 1:
+                        break
                 steps[who] = count
         rates: dict[str, list[float]] = {who: [] for who in steps}
         for number in range(self.rounds):

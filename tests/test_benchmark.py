@@ -1,6 +1,8 @@
 """keras-seg benchmark: its statistics, its tables, what it refuses, equal work."""
 
 import json
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -191,6 +193,22 @@ def test_contestants_take_turns_of_about_a_second_in_changing_order(tmp_path):
 def test_a_process_that_cannot_take_part_says_why(tmp_path):
     with pytest.raises(FailedError, match="KeyError: 'nothing'"):
         Contestant({"kind": "nothing"}, tmp_path / "log")
+
+
+def test_a_process_ends_with_what_it_started(tmp_path, monkeypatch):
+    """OpenVINO forks a process that outlives a conversion and holds its pipes."""
+    code = (
+        "import subprocess, sys; subprocess.Popen(['sleep', '60']); print('{}', flush"
+    )
+    code += "=True); sys.stdin.read()"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    one = Contestant({}, tmp_path / "log")
+    began = time.monotonic()
+    one.stop()
+    assert time.monotonic() - began < 20
 
 
 MINIATURE = Config(

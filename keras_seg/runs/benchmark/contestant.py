@@ -10,10 +10,12 @@ slower for all of them. They speak in JSON lines: on stdin {"what", "steps"}, on
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -65,6 +67,7 @@ class Contestant:
                 stderr=file,
                 text=True,
                 env=os.environ | dict(environment or {}),
+                start_new_session=True,  # what it starts ends with it
             )
         self._answer()
         self.seconds = time.monotonic() - began
@@ -82,8 +85,13 @@ class Contestant:
         return answer["seconds"]
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None

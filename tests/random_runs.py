@@ -14,7 +14,9 @@ from keras_seg.runs import checkpoint
 from keras_seg.runs import folder as run_folder
 
 
-def keep_as_run(config: Config, data: Path, run: Path) -> None:
+def keep_as_run(
+    config: Config, data: Path, run: Path, scales: tuple[float, float] = (0.5, 1.5)
+) -> None:
     """A run whose best weights are random, moving statistics included."""
     prepared = open_prepared(data)
     net = build(config, prepared.labels.num_classes)
@@ -23,8 +25,10 @@ def keep_as_run(config: Config, data: Path, run: Path) -> None:
         kind = variable.path.rpartition("/")[2]
         if kind in ("moving_mean", "beta", "bias"):
             variable.assign(rng.normal(0, 0.2, variable.shape))
-        elif kind in ("moving_variance", "gamma"):
+        elif kind == "moving_variance":
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif kind == "gamma":
+            variable.assign(rng.uniform(*scales, variable.shape))
     arrays = checkpoint.named_arrays(net.variables, "model")
     identity = run_folder.identity(config, prepared)
     checkpoint.save(run / "best", 1, arrays, json.loads(json.dumps(identity)), 1)

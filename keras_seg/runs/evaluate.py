@@ -241,11 +241,11 @@ def _has_wide_kernels(model: Any) -> bool:
     are constants, and where oneDNN then finds the buffer for a kernel of 7x7 too large,
     it falls back to its reference loops. Seen with TensorFlow 2.21 on AVX2.
     """
-    return any(
-        max(layer.kernel_size) > 5 and layer.kernel.shape[2] > 3
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.Conv2D)
-    )
+    kind = keras.layers.Conv2D
+    layers: list[Any] = [
+        one for one in model._flatten_layers() if isinstance(one, kind)
+    ]
+    return any(max(one.kernel_size) > 5 and one.kernel.shape[2] > 3 for one in layers)
 
 
 def forward(model: Any) -> Callable[[Any], Any]:

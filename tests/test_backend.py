@@ -125,3 +125,28 @@ def test_batch_norm_that_does_not_train_uses_its_moving_statistics():
     layer.trainable = False  # frozen: in training, too
     np.testing.assert_allclose(layer(image, training=True), expected, **close)
     np.testing.assert_array_equal(layer.moving_mean, np.full(5, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sizes"),
+    [
+        ([(7, 7, 64, 64)], [3, 2]),
+        ([(64,), (3, 3, 64, 64), (1, 7, 16, 4)], [3, 2]),
+        ([(5, 5, 64, 64), (7, 7, 3, 64), (64, 64)], [3, 1]),  # fast alone
+    ],
+)
+def test_a_single_image_goes_through_wide_kernels_beside_a_copy(shapes, sizes):
+    seen = []
+
+    def predict(images):
+        seen.append(len(images))
+        return {"sums": images.sum(axis=(1, 2))}, images + 1
+
+    weights = [np.zeros(shape, np.float32) for shape in shapes]
+    careful = backend.beside_a_copy(predict, weights)
+    images = np.random.default_rng(0).random((3, 2, 4))
+    careful(images)
+    sums, more = careful(images[2:])
+    assert seen == sizes
+    np.testing.assert_array_equal(sums["sums"], images[2:].sum(axis=(1, 2)))
+    np.testing.assert_array_equal(more, images[2:] + 1)

@@ -34,7 +34,7 @@ def _open_saved_model(folder: Path, threads: int | None) -> Serve:
         found = model.signatures["serving_default"](image=tf.constant(images))
         return found["class_ids"].numpy(), found["probabilities"].numpy()
 
-    return serve
+    return backend.beside_a_copy(serve, model.signatures["serving_default"].variables)
 
 
 def _open_keras(folder: Path, threads: int | None) -> Serve:
@@ -48,7 +48,7 @@ def _open_keras(folder: Path, threads: int | None) -> Serve:
         ids, probabilities = found["class_ids"], found["probabilities"]
         return np.asarray(ids), np.asarray(probabilities)
 
-    return serve
+    return backend.beside_a_copy(serve, model.variables)
 
 
 def _open_onnx(folder: Path, threads: int | None) -> Serve:

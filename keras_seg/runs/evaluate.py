@@ -163,17 +163,7 @@ class Network:
 
     @cached_property
     def _infer(self) -> Callable[[Any], Any]:
-        predict = forward(self.inference)
-        if backend.name() != "tensorflow" or not _has_wide_kernels(self.inference):
-            return predict
-
-        def predict_two(images):
-            if len(images) != 1:
-                return predict(images)
-            found = predict(np.repeat(images, 2, axis=0))
-            return {name: value[:1] for name, value in found.items()}
-
-        return predict_two
+        return backend.beside_a_copy(forward(self.inference), self.inference.variables)
 
     def on_device(self, batches: Iterable[tuple]) -> Iterator[tuple]:
         """Batches whose images are uint8, with images as `net` takes them, on JAX.
@@ -232,20 +222,6 @@ class Network:
             np.asarray(self._infer(image)["logits"])
             seconds.append(time.perf_counter() - began)
         return min(seconds) * 1000
-
-
-def _has_wide_kernels(model: Any) -> bool:
-    """Whether a single image may be predicted a thousand times slower than two.
-
-    TensorFlow leaves the weights of a convolution of one image as they are, unless they
-    are constants, and where oneDNN then finds the buffer for a kernel of 7x7 too large,
-    it falls back to its reference loops. Seen with TensorFlow 2.21 on AVX2.
-    """
-    kind = keras.layers.Conv2D
-    layers: list[Any] = [
-        one for one in model._flatten_layers() if isinstance(one, kind)
-    ]
-    return any(max(one.kernel_size) > 5 and one.kernel.shape[2] > 3 for one in layers)
 
 
 def forward(model: Any) -> Callable[[Any], Any]:
@@ -361,7 +337,7 @@ class Scorer:
         batches: Any = feed.evaluation()
         if is_jax:
             batches = self.network.on_device(_filled(batches, batch))
-        else:  # a single image may be much slower than two (`_has_wide_kernels`)
+        else:  # a single image may be much slower than two (`beside_a_copy`)
             batches = _filled(batches, 2)
         loss: Any = keras.metrics.Mean()
         counts: list[np.ndarray] = []

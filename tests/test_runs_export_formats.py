@@ -264,7 +264,8 @@ def converted(net, format, shapes, run):
     return record["check"]["largest_difference"]
 
 
-NOT_CONVERTED: set[tuple[str, str]] = set()
+# tf2onnx keeps too many copies of 134 million weights for 24 GB
+NOT_CONVERTED = {("fcn", "onnx"), ("fcn", "openvino")}
 
 
 def test_the_how_to_lists_every_format():

@@ -15,8 +15,8 @@ ARGS ?=
 JOBS ?= 2
 PY := $(VENV)/bin/python
 
-# Packages are installed uncompiled; without this, where the environment forbids to
-# write what was compiled, each process compiles TensorFlow anew (14 s of CPU)
+# Packages are installed without bytecode. In an environment that forbids writing it,
+# every process would compile TensorFlow again (14 s of processor time).
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: ablation test test-all lint venv clean

@@ -339,9 +339,9 @@ def _pool_without_scatter() -> None:
 def _dilate_directly() -> None:
     """Let TensorFlow compute dilated convolutions in one operation.
 
-    Keras' way cuts the image into blocks, so that also taps are computed that see only
-    zeros: nine instead of one where the dilation is as large as the image. oneDNN knows
-    dilation; and such taps are left out of the kernel.
+    Keras' way cuts the image into blocks and computes taps that see only zeros, too:
+    nine instead of one where the dilation is as large as the image. oneDNN knows
+    dilation, and such taps are left out of the kernel.
     """
     import tensorflow as tf
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from keras_seg import command_line, nets, storage
-from keras_seg.config import from_dict
+from keras_seg.config import Config, from_dict
 
 PAUSE = 0.3  # seconds before a turn: the threads of the one before come to rest
 CLASSES = 25
@@ -109,12 +109,32 @@ class Contestant:
 # In the process: each kind imports what it measures, and nothing else
 
 
-def _keras(spec: Mapping[str, Any]) -> dict[str, Turn]:
+def _network(spec: Mapping[str, Any]) -> tuple[Config, Any]:
+    """The configuration and its network; the weights are kept for PyTorch's twin."""
     from keras_seg.runs.benchmark import ours
 
     config = from_dict(spec["config"])
     network, weights = ours.built(config, CLASSES)
     storage.write_arrays(Path(spec["weights"]), weights)
+    return config, network
+
+
+def _repeated(step: Callable[[], Any]) -> Turn:
+    """Seconds of a step that ends when it returns."""
+
+    def turn(steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        return (time.perf_counter() - began) / steps
+
+    return turn
+
+
+def _keras(spec: Mapping[str, Any]) -> dict[str, Turn]:
+    from keras_seg.runs.benchmark import ours
+
+    config, network = _network(spec)
     one = ours.Ours(config, network, CLASSES)
     one.train(0)
     return {"train": one.train}
@@ -123,9 +143,7 @@ def _keras(spec: Mapping[str, Any]) -> dict[str, Turn]:
 def _keras_scores(spec: Mapping[str, Any]) -> dict[str, Turn]:
     from keras_seg.runs.benchmark import ours
 
-    config = from_dict(spec["config"])
-    network, weights = ours.built(config, CLASSES)
-    storage.write_arrays(Path(spec["weights"]), weights)
+    config, network = _network(spec)
     one = ours.Scores(config, network, Path(spec["data"]))
     return {"evaluate": one.evaluate, "forward": one.forward}
 
@@ -165,14 +183,7 @@ def _torch_loader(spec: Mapping[str, Any]) -> dict[str, Turn]:
     pairs = [samples.plain(k)[:2] for k in range(len(samples))]
     images, labels = map(np.stack, zip(*pairs))
     batches = theirs.loader(images, labels, config.data.batch, spec["workers"])
-
-    def load(steps: int) -> float:
-        began = time.perf_counter()
-        for _ in range(steps):
-            next(batches)
-        return (time.perf_counter() - began) / steps
-
-    return {"load": load}
+    return {"load": _repeated(lambda: next(batches))}
 
 
 def _engine(spec: Mapping[str, Any]) -> dict[str, Turn]:
@@ -182,14 +193,7 @@ def _engine(spec: Mapping[str, Any]) -> dict[str, Turn]:
     serve = engines.check(spec["engine"]).open(Path(spec["folder"]), None)
     shape = (config.data.batch, *config.data.size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-    def predict(steps: int) -> float:
-        began = time.perf_counter()
-        for _ in range(steps):
-            serve(images)
-        return (time.perf_counter() - began) / steps
-
-    return {"predict": predict}
+    return {"predict": _repeated(lambda: serve(images))}
 
 
 def _exports(spec: Mapping[str, Any]) -> dict[str, Turn]:

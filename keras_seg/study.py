@@ -187,6 +187,8 @@ class Request:
     def __post_init__(self):
         settings = dict(self.settings)
         object.__setattr__(self, "settings", settings)
+        if self.json and self.action != "plan":
+            raise UsageError("--json goes with --plan, which it lacks here.")
         if {"seed", "net", "net.name"} & settings.keys():
             raise UsageError(
                 "--set cannot change the seed or the network: --seeds K runs the seeds "

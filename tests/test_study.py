@@ -82,6 +82,11 @@ def test_what_does_not_exist_is_named(words, message):
         list(studies.planning(studies.parse([*words.split(), "--plan"], "run")))
 
 
+def test_json_is_refused_without_a_plan():
+    with pytest.raises(UsageError, match="--json goes with --plan"):
+        studies.parse("--net icnet --stage filters --json".split(), "run")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

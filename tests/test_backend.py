@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_seg import backend
+from keras_seg.backend import operations as replaced
 
 tf = pytest.importorskip("tensorflow")
 if backend.name() != "tensorflow":
@@ -60,6 +61,81 @@ def test_the_gradient_of_a_tap_that_sees_zeros_is_zero():
     # The left column of taps sees the image's column 0 only, from the last column
     seen = tf.reduce_sum(image[:, :, 0], axis=(0, 1))
     np.testing.assert_allclose(gradient[1, 0], np.stack([seen, seen], 1), rtol=1e-5)
+
+
+AVX2, AVX512 = "AMD EPYC (avx avx2 fma)", "AMD EPYC (avx avx2 avx512f fma)"
+NATIVE = {"Conv2DBackpropFilter", "Conv2DBackpropInput"}
+
+
+def gradients_of(layer, image, above, training=True):
+    """By image and kernel, and the kinds of TensorFlow's own that compute them."""
+    image, above = (tf.cast(one, layer.compute_dtype) for one in (image, above))
+
+    def gradients(image):
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            result = layer(image, training=training)
+        return tape.gradient(result, [image, layer.kernel.value], above)
+
+    return gradients(image), operations(gradients, image) & NATIVE
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "filters", "at_once", "native"),
+    [
+        ((3, 33, 40, 33), 3, 5, 3, {"Conv2DBackpropInput"}),
+        ((2, 64, 70, 32), 7, 5, 2, set()),
+        ((5, 64, 65, 35), 5, 3, 2, set()),  # in parts of two images, two and one
+        ((1, 64, 65, 32), 3, 4, 1, {"Conv2DBackpropInput"}),  # one image alone
+        ((3, 5, 7, 256), 3, 6, 3, set()),
+        ((2, 3, 9, 257), 5, 4, 2, set()),  # fewer rows than the kernel has
+        ((2, 9, 18, 256), 3, 5, 2, {"Conv2DBackpropFilter"}),
+        ((2, 17, 18, 32), 3, 5, 2, NATIVE),
+    ],
+)
+def test_gradients_of_convolutions_are_products_on_avx2(
+    monkeypatch, shape, kernel_size, filters, at_once, native
+):
+    copies = 4 * kernel_size * np.prod(shape[1:])
+    monkeypatch.setattr(replaced, "_MOST_BYTES_OF_COPIES", at_once * copies)
+    replaced.replace_convolution(AVX2)
+    image = tf.random.stateless_normal(shape, (0, 0))
+    above = tf.random.stateless_normal((*shape[:3], filters), (0, 1))
+    layer, double = (
+        keras.layers.Conv2D(filters, kernel_size, padding="same", dtype=dtype)
+        for dtype in ("float32", "float64")
+    )
+    for one in (layer, double):
+        one.build(shape)
+    double.set_weights(layer.get_weights())
+    found, kinds = gradients_of(layer, image, above)
+    assert kinds == native
+    expected, kinds = gradients_of(double, image, above)
+    assert kinds == NATIVE
+    for one, other in zip(found, expected, strict=True):
+        size = np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize(
+    ("processor", "options", "training"),
+    [
+        (AVX512, {}, True),
+        (AVX2, {}, False),
+        (AVX2, {"strides": 2}, True),
+        (AVX2, {"padding": "valid"}, True),
+        (AVX2, {"kernel_size": (3, 5)}, True),
+        (AVX2, {"kernel_size": 4}, True),
+    ],
+)
+def test_other_gradients_are_tensorflows(processor, options, training):
+    replaced.replace_convolution(processor)
+    layer = keras.layers.Conv2D(
+        **{"filters": 3, "kernel_size": 3, "padding": "same"} | options
+    )
+    image = tf.random.stateless_normal((2, 64, 64, 32), (0, 0))
+    above = tf.random.stateless_normal(layer(image).shape, (0, 1))
+    assert gradients_of(layer, image, above, training)[1] == NATIVE
 
 
 def test_batch_norm_in_training_is_one_operation():

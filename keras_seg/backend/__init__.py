@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from keras_seg.backend import operations
 from keras_seg.command_line import install_hint, note
 from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
@@ -167,12 +168,12 @@ def start(
 
         set_threads(threads or os.cpu_count() or 1)
         tf.config.experimental.enable_op_determinism()
-        _add_in_order()
-        _dilate_directly()
-        _normalise_in_one()
+        operations.add_in_order()
+        operations.replace_convolution(processor())
+        operations.normalise_in_one()
         tf.get_logger().setLevel("ERROR")
     if name() == "jax":
-        _pool_without_scatter()
+        operations.pool_without_scatter()
     keras.utils.clear_session()  # same variable names, whatever was built before
     keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
     keras.config.set_image_data_format("channels_last")
@@ -277,147 +278,6 @@ def loader_threads() -> int:
     return max(2, _cores() // max(1, gpus) - 2)
 
 
-def _pool_without_scatter() -> None:
-    """Give JAX's max pooling a gradient that XLA computes without a scatter.
-
-    XLA's own adds each value to the place of its maximum. On a GPU the order of atomic
-    additions is another each time, and the deterministic kind sorts all of them first.
-    Here each place of the window is a strided slice, whose gradient is a padding.
-    """
-    jax = importlib.import_module("jax")
-    nn: Any = importlib.import_module("keras.src.backend.jax.nn")
-    native = getattr(nn.max_pool, "native", nn.max_pool)
-
-    def max_pool(inputs, pool_size, strides=None, padding="valid", data_format=None):
-        if inputs.ndim != 4 or data_format not in (None, "channels_last"):
-            return native(inputs, pool_size, strides, padding, data_format)
-        window = (pool_size, pool_size) if isinstance(pool_size, int) else pool_size
-        steps = window if strides is None else strides
-        steps = (steps, steps) if isinstance(steps, int) else steps
-        options = (window, steps, padding, data_format)
-
-        def first_maximum(x, maximum):
-            sides = jax.lax.padtype_to_pads(
-                x.shape[1:3], window, steps, padding.upper()
-            )
-            lowest = jax.numpy.array(-jax.numpy.inf, x.dtype)
-            x = jax.lax.pad(
-                x, lowest, [(0, 0, 0), *((*s, 0) for s in sides), (0, 0, 0)]
-            )
-            rows, columns = maximum.shape[1:3]
-            places = [
-                x[:, i : i + (rows - 1) * steps[0] + 1 : steps[0]][
-                    :, :, j : j + (columns - 1) * steps[1] + 1 : steps[1]
-                ]
-                for i in range(window[0])
-                for j in range(window[1])
-            ]
-            found = places.pop()
-            for place in reversed(places):
-                found = jax.numpy.where(place == maximum, place, found)
-            return found
-
-        @jax.custom_vjp
-        def pool(x):
-            return native(x, *options)
-
-        def forward(x):
-            maximum = native(x, *options)
-            return maximum, (x, maximum)
-
-        def backward(kept, gradient):
-            x, maximum = kept
-            return jax.vjp(lambda x: first_maximum(x, maximum), x)[1](gradient)
-
-        pool.defvjp(forward, backward)
-        return pool(inputs)
-
-    vars(max_pool)["native"] = native
-    nn.max_pool = max_pool
-
-
-def _dilate_directly() -> None:
-    """Let TensorFlow compute dilated convolutions in one operation.
-
-    Keras' way cuts the image into blocks and computes taps that see only zeros, too:
-    nine instead of one where the dilation is as large as the image. oneDNN knows
-    dilation, and such taps are left out of the kernel.
-    """
-    import tensorflow as tf
-
-    nn: Any = importlib.import_module("keras.src.backend.tensorflow.nn")
-    native = getattr(nn.conv, "native", nn.conv)
-
-    def conv(
-        inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1
-    ):
-        rates, steps = (
-            (one, one) if isinstance(one, int) else tuple(one)
-            for one in (dilation_rate, strides)
-        )
-        shape, channels = inputs.shape, kernel.shape[2] if len(kernel.shape) == 4 else 0
-        is_direct = max(rates) > 1 and set(steps) == {1} and shape[-1] == channels
-        if not is_direct or padding != "same" or data_format == "channels_first":
-            return native(inputs, kernel, strides, padding, data_format, dilation_rate)
-        taps = []
-        for rate, size, length in zip(rates, kernel.shape, shape[1:]):
-            middle, odd = divmod(size, 2)
-            reach = middle if length is None else (length - 1) // rate
-            is_whole = not odd or reach >= middle
-            first = 0 if is_whole else middle - reach
-            taps.append(slice(first, size - first))
-        if any(one.start for one in taps):
-            kernel = kernel[tuple(taps)]
-        return tf.nn.conv2d(inputs, kernel, steps, "SAME", dilations=rates)
-
-    vars(conv)["native"] = native
-    nn.conv = conv
-
-
-def _normalise_in_one() -> None:
-    """Let batch norm in training be one operation of TensorFlow, and its gradient one.
-
-    Keras' own reads and writes the image a dozen times. On a GPU its way is kept.
-    """
-    import keras
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
-        return
-    layer: Any = keras.layers.BatchNormalization
-    native = getattr(layer.call, "native", layer.call)
-
-    def call(self, inputs, training=None, mask=None):
-        is_plain = self.scale and self.center and len(inputs.shape) == 4
-        is_plain = is_plain and self.axis in (-1, 3) and mask is None
-        if self.renorm or self.synchronized or self.compute_dtype == "float64":
-            is_plain = False
-        if not (training and self.trainable and is_plain):
-            return native(self, inputs, training=training, mask=mask)
-        x = tf.cast(inputs, "float32")
-        found = tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=self.gamma.value,
-            offset=self.beta.value,
-            mean=[],
-            variance=[],
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        # The operation's variance is that of the sample, over n - 1
-        count = tf.cast(x.shape.num_elements() or tf.size(x), "float32") / x.shape[-1]
-        share = 1.0 - self.momentum
-        for moving, value in (
-            (self.moving_mean, share * found.batch_mean),
-            (self.moving_variance, share * (count - 1) / count * found.batch_variance),
-        ):
-            moving.assign(tf.multiply(moving.value, self.momentum) + value)
-        return tf.cast(found.y, self.compute_dtype)
-
-    vars(call)["native"] = native
-    layer.call = call
-
-
 def beside_a_copy(predict: Callable[[Any], Any], weights: Iterable[Any]) -> Any:
     """The function `predict` of images [N, ...], never of one alone where that is slow.
 
@@ -451,32 +311,6 @@ def beside_a_copy(predict: Callable[[Any], Any], weights: Iterable[Any]) -> Any:
 @functools.cache
 def _say_once(line: str) -> None:
     note(line)
-
-
-def _add_in_order() -> None:
-    """Add three or more tensors in a fixed order, which op determinism does not.
-
-    TensorFlow's AddN sums into the first input whose buffer no other op needs any
-    more, so the order of its sum depends on which op happened to finish first: on a
-    busy machine a gradient differs, rarely, in its last digit. The tape adds
-    gradients with it, and the graph optimizer turns chains of additions into it. Both
-    are told not to; it costs 1-2 % of a step.
-    """
-    import tensorflow as tf
-
-    # By name: TensorFlow does not declare what it keeps to itself.
-    backprop: Any = importlib.import_module("tensorflow.python.eager.backprop")
-    pywrap_tfe: Any = importlib.import_module("tensorflow.python.pywrap_tfe")
-
-    def add(gradients):
-        plain = all(tf.is_tensor(g) and g.dtype != tf.variant for g in gradients)
-        if not plain:  # sparse ones, lists of tensors
-            return backprop._aggregate_grads(gradients)
-        return functools.reduce(tf.add, gradients)
-
-    space = backprop._default_vspace._replace(aggregate_fn=add)
-    pywrap_tfe.TFE_Py_RegisterVSpace(space)
-    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 def fingerprint() -> dict[str, str | int]:

@@ -1,0 +1,320 @@
+"""Operations of the backends that `start` replaces, by faster or reproducible ones."""
+
+import functools
+import importlib
+from typing import Any
+
+
+def add_in_order() -> None:
+    """Add three or more tensors in a fixed order, which op determinism does not.
+
+    TensorFlow's AddN sums into the first input whose buffer no other op needs any
+    more, so the order of its sum depends on which op happened to finish first: on a
+    busy machine a gradient differs, rarely, in its last digit. The tape adds
+    gradients with it, and the graph optimizer turns chains of additions into it. Both
+    are told not to; it costs 1-2 % of a step.
+    """
+    import tensorflow as tf
+
+    # By name: TensorFlow does not declare what it keeps to itself.
+    backprop: Any = importlib.import_module("tensorflow.python.eager.backprop")
+    pywrap_tfe: Any = importlib.import_module("tensorflow.python.pywrap_tfe")
+
+    def add(gradients):
+        plain = all(tf.is_tensor(g) and g.dtype != tf.variant for g in gradients)
+        if not plain:  # sparse ones, lists of tensors
+            return backprop._aggregate_grads(gradients)
+        return functools.reduce(tf.add, gradients)
+
+    space = backprop._default_vspace._replace(aggregate_fn=add)
+    pywrap_tfe.TFE_Py_RegisterVSpace(space)
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+
+
+def replace_convolution(processor: str) -> None:
+    """Give Keras' convolutions on TensorFlow faster ways where there is one.
+
+    * Dilated ones are one operation. Keras' way cuts the image into blocks and computes
+      taps that see only zeros, too: nine instead of one where the dilation is as large
+      as the image. oneDNN knows dilation, and such taps are left out of the kernel.
+    * In training on a processor with AVX2 and no AVX-512, the gradients are those of
+      `_convolve_for_training`.
+
+    Args:
+        processor: as `backend.processor` names it.
+    """
+    import tensorflow as tf
+
+    nn: Any = importlib.import_module("keras.src.backend.tensorflow.nn")
+    calls: Any = importlib.import_module("keras.src.backend.common.global_state")
+    native = getattr(nn.conv, "native", nn.conv)
+    on_avx2 = "avx2" in processor and "avx512" not in processor
+    is_slow = on_avx2 and not tf.config.list_physical_devices("GPU")
+
+    def conv(
+        inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1
+    ):
+        rates, steps = (
+            (one, one) if isinstance(one, int) else tuple(one)
+            for one in (dilation_rate, strides)
+        )
+        is_plain = len(kernel.shape) == 4 and inputs.shape[-1] == kernel.shape[2]
+        is_plain = is_plain and padding == "same" and data_format != "channels_first"
+        if is_plain and set(steps) == {1}:
+            if max(rates) > 1:
+                kernel = _without_taps_of_zeros(inputs, kernel, rates)
+                return tf.nn.conv2d(inputs, kernel, steps, "SAME", dilations=rates)
+            call = calls.get_global_attribute("current_call_ctx")
+            if is_slow and getattr(call, "training", False):
+                kernel = tf.convert_to_tensor(kernel)
+                if _has_gradients(inputs, kernel):
+                    return _convolve_for_training(inputs, kernel)
+        return native(inputs, kernel, strides, padding, data_format, dilation_rate)
+
+    vars(conv)["native"] = native
+    nn.conv = conv
+
+
+def _without_taps_of_zeros(image, kernel, rates):
+    """The taps of a dilated kernel that see more of the image than its padding."""
+    taps = []
+    for rate, size, length in zip(rates, kernel.shape, image.shape[1:]):
+        middle, odd = divmod(size, 2)
+        reach = middle if length is None else (length - 1) // rate
+        is_whole = not odd or reach >= middle
+        first = 0 if is_whole else middle - reach
+        taps.append(slice(first, size - first))
+    return kernel[tuple(taps)] if any(one.start for one in taps) else kernel
+
+
+def _convolve_for_training(image, kernel):
+    """A convolution with padding "same" whose gradients are faster on AVX2.
+
+    oneDNN's gradients take up to 1.7 times as long for large images, and up to five
+    times for small ones with many channels (docs/explanation/speed.md).
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def convolve(image, kernel):
+        def gradients(above):
+            return _image_gradient(above, kernel), _kernel_gradient(
+                image, above, kernel
+            )
+
+        return tf.nn.conv2d(image, kernel, 1, "SAME"), gradients
+
+    return convolve(image, kernel)
+
+
+def _has_gradients(image, kernel) -> bool:
+    """Whether `_convolve_for_training` is defined."""
+    is_single = all(one.dtype == "float32" for one in (image, kernel))
+    rows, columns, channels, _ = kernel.shape
+    is_odd = rows == columns and rows % 2 == 1 and rows > 1
+    return is_single and is_odd and None not in image.shape and channels >= 32
+
+
+# From here on the ways below were faster: AVX2, one thread, kernels of 3x3 and 7x7
+_LARGE_FOR_KERNEL, _LARGE_FOR_IMAGE = 32 * 32, 64 * 64  # pixels, at least
+_SMALL_FOR_KERNEL, _SMALL_FOR_IMAGE = 8 * 8, 16 * 16  # at most, with
+_MANY_CHANNELS = 256
+_MOST_BYTES_OF_COPIES = 256 * 2**20
+
+
+def _image_gradient(above, kernel):
+    """The gradient by the image [N, H, W, C] of a convolution with `kernel`."""
+    import tensorflow as tf
+
+    count, rows, columns, filters = above.shape
+    size, _, channels, _ = kernel.shape
+    # The convolution with the turned kernel. One image alone: see `beside_a_copy`
+    if rows * columns >= _LARGE_FOR_IMAGE and count > 1:
+        turned = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
+        return tf.nn.conv2d(above, turned, 1, "SAME")
+    # What every tap gives each pixel, one product; then each is moved to its place
+    if rows * columns <= _SMALL_FOR_IMAGE and channels >= _MANY_CHANNELS:
+        above = tf.reshape(above, [-1, filters])
+        taps = tf.matmul(above, tf.reshape(kernel, [-1, filters]), transpose_b=True)
+        taps = tf.reshape(taps, [count, rows, columns, size, size, channels])
+        last, edge = size - 1, size // 2
+        moved = [
+            tf.pad(
+                taps[:, :, :, top, left],
+                [[0, 0], [top, last - top], [left, last - left], [0, 0]],
+            )
+            for top in range(size)
+            for left in range(size)
+        ]
+        total = functools.reduce(tf.add, moved)
+        return total[:, edge : edge + rows, edge : edge + columns]
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=[count, rows, columns, channels],
+        filter=kernel,
+        out_backprop=above,
+        strides=[1, 1, 1, 1],
+        padding="SAME",
+    )
+
+
+def _kernel_gradient(image, above, kernel):
+    """The gradient by the kernel, where `above` is that by the convolution's result."""
+    import tensorflow as tf
+
+    count, rows, columns, channels = image.shape
+    size, _, _, filters = kernel.shape
+    edge = size // 2
+    if rows * columns >= _LARGE_FOR_KERNEL:
+        bytes_of_one = 4 * size * rows * columns * channels
+        at_once = max(1, _MOST_BYTES_OF_COPIES // bytes_of_one)
+        if at_once >= count:
+            return _by_rows(image, above, size)
+
+        def add_next(first, total):
+            some = slice(first, first + at_once)
+            return first + at_once, total + _by_rows(image[some], above[some], size)
+
+        start = (0, tf.zeros(kernel.shape))
+        return tf.while_loop(lambda first, _: first < count, add_next, start)[1]
+    if rows * columns <= _SMALL_FOR_KERNEL and channels >= _MANY_CHANNELS:
+        padded = tf.pad(image, [[0, 0], [edge, edge], [edge, edge], [0, 0]])
+        shifted = [
+            padded[:, top : top + rows, left : left + columns]
+            for top in range(size)
+            for left in range(size)
+        ]
+        copies = tf.reshape(tf.concat(shifted, 3), [-1, size * size * channels])
+        above = tf.reshape(above, [-1, filters])
+        return tf.reshape(tf.matmul(copies, above, transpose_a=True), kernel.shape)
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=image,
+        filter_sizes=kernel.shape,
+        out_backprop=above,
+        strides=[1, 1, 1, 1],
+        padding="SAME",
+    )
+
+
+def _by_rows(image, above, size: int):
+    """The gradient by a kernel, each of its rows one product of matrices.
+
+    The image, its rows outermost, is copied once for every column of the kernel; what
+    a row of the kernel sees is then a slice of the copies.
+    """
+    import tensorflow as tf
+
+    rows, columns, channels = image.shape[1:]
+    filters, edge = above.shape[3], size // 2
+    by_row = tf.transpose(image, [1, 0, 2, 3])
+    by_row = tf.pad(by_row, [[edge, edge], [0, 0], [edge, edge], [0, 0]])
+    shifted = [by_row[:, :, left : left + columns] for left in range(size)]
+    copies = tf.concat(shifted, 3)
+    above = tf.reshape(tf.transpose(above, [3, 1, 0, 2]), [filters, -1])
+    seen = [copies[top : top + rows] for top in range(size)]
+    seen = [tf.reshape(one, [-1, size * channels]) for one in seen]
+    products = tf.stack([tf.matmul(above, one) for one in seen])
+    products = tf.reshape(products, [size, filters, size, channels])
+    return tf.transpose(products, [0, 2, 3, 1])
+
+
+def normalise_in_one() -> None:
+    """Let batch norm in training be one operation of TensorFlow, and its gradient one.
+
+    Keras' own reads and writes the image a dozen times. On a GPU its way is kept.
+    """
+    import keras
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return
+    layer: Any = keras.layers.BatchNormalization
+    native = getattr(layer.call, "native", layer.call)
+
+    def call(self, inputs, training=None, mask=None):
+        is_plain = self.scale and self.center and len(inputs.shape) == 4
+        is_plain = is_plain and self.axis in (-1, 3) and mask is None
+        if self.renorm or self.synchronized or self.compute_dtype == "float64":
+            is_plain = False
+        if not (training and self.trainable and is_plain):
+            return native(self, inputs, training=training, mask=mask)
+        x = tf.cast(inputs, "float32")
+        found = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The operation's variance is that of the sample, over n - 1
+        count = tf.cast(x.shape.num_elements() or tf.size(x), "float32") / x.shape[-1]
+        share = 1.0 - self.momentum
+        for moving, value in (
+            (self.moving_mean, share * found.batch_mean),
+            (self.moving_variance, share * (count - 1) / count * found.batch_variance),
+        ):
+            moving.assign(tf.multiply(moving.value, self.momentum) + value)
+        return tf.cast(found.y, self.compute_dtype)
+
+    vars(call)["native"] = native
+    layer.call = call
+
+
+def pool_without_scatter() -> None:
+    """Give JAX's max pooling a gradient that XLA computes without a scatter.
+
+    XLA's own adds each value to the place of its maximum. On a GPU the order of atomic
+    additions is another each time, and the deterministic kind sorts all of them first.
+    Here each place of the window is a strided slice, whose gradient is a padding.
+    """
+    jax = importlib.import_module("jax")
+    nn: Any = importlib.import_module("keras.src.backend.jax.nn")
+    native = getattr(nn.max_pool, "native", nn.max_pool)
+
+    def max_pool(inputs, pool_size, strides=None, padding="valid", data_format=None):
+        if inputs.ndim != 4 or data_format not in (None, "channels_last"):
+            return native(inputs, pool_size, strides, padding, data_format)
+        window = (pool_size, pool_size) if isinstance(pool_size, int) else pool_size
+        steps = window if strides is None else strides
+        steps = (steps, steps) if isinstance(steps, int) else steps
+        options = (window, steps, padding, data_format)
+
+        def first_maximum(x, maximum):
+            sides = jax.lax.padtype_to_pads(
+                x.shape[1:3], window, steps, padding.upper()
+            )
+            lowest = jax.numpy.array(-jax.numpy.inf, x.dtype)
+            x = jax.lax.pad(
+                x, lowest, [(0, 0, 0), *((*s, 0) for s in sides), (0, 0, 0)]
+            )
+            rows, columns = maximum.shape[1:3]
+            places = [
+                x[:, i : i + (rows - 1) * steps[0] + 1 : steps[0]][
+                    :, :, j : j + (columns - 1) * steps[1] + 1 : steps[1]
+                ]
+                for i in range(window[0])
+                for j in range(window[1])
+            ]
+            found = places.pop()
+            for place in reversed(places):
+                found = jax.numpy.where(place == maximum, place, found)
+            return found
+
+        @jax.custom_vjp
+        def pool(x):
+            return native(x, *options)
+
+        def forward(x):
+            maximum = native(x, *options)
+            return maximum, (x, maximum)
+
+        def backward(kept, gradient):
+            x, maximum = kept
+            return jax.vjp(lambda x: first_maximum(x, maximum), x)[1](gradient)
+
+        pool.defvjp(forward, backward)
+        return pool(inputs)
+
+    vars(max_pool)["native"] = native
+    nn.max_pool = max_pool

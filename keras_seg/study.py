@@ -171,8 +171,12 @@ class Request:
     init_base: bool = switch(
         "let the base of the stages start from --init-weights as well"
     )
-    winner: str | None = option(
-        help="start from this arm of an earlier stage", metavar="[STAGE/]ARM"
+    winners: tuple[str, ...] = option(
+        (),
+        "start from this arm of an earlier stage; once for each such stage",
+        flag="--winner",
+        action="append",
+        metavar="[STAGE/]ARM",
     )
     restart: bool = switch("train every arm of the stage anew")
     extend: bool = switch("with more steps: train what is there on")
@@ -187,6 +191,9 @@ class Request:
     def __post_init__(self):
         settings = dict(self.settings)
         object.__setattr__(self, "settings", settings)
+        named = self.winners
+        named = (named,) if isinstance(named, str) else tuple(named)
+        object.__setattr__(self, "winners", named)
         if self.json and self.action != "plan":
             raise UsageError("--json goes with --plan, which it lacks here.")
         if {"seed", "net", "net.name"} & settings.keys():
@@ -236,7 +243,7 @@ class Request:
             )
         if not self.vary:
             return
-        if self.stage is not None or self.study != DEFAULT_STUDY or self.winner:
+        if self.stage is not None or self.study != DEFAULT_STUDY or self.winners:
             raise UsageError(
                 "--vary asks a question of your own: leave out --study, --stage and "
                 "--winner."
@@ -433,7 +440,7 @@ def run(request: Request) -> Outcome:
                 part.stages,
                 part.base,
                 execution,
-                request.winner,
+                request.winners,
                 after_each=request.scale != "smoke",
             ):
                 report = write_report(request, study, execution, found)
@@ -646,7 +653,7 @@ def _part(
         base = base.changed(net={"init_weights_sha256": training.sha256(file)})
     if not base.net.knobs:  # with knobs, asking imports Keras
         training.check_size(base)
-    runner.check_winner(plan, stages, base, request.winner)
+    runner.check_winners(plan, stages, base, request.winners)
     part = Part(net, plan, stages, base)
     if request.folds is not None:
         check_folds(request, part)
@@ -775,7 +782,7 @@ def check_requirements(
 def _arms(request: Request, part: Part, stage: Stage) -> Sequence[protocol.Arm]:
     """A stage's arms, checked; UsageError where the study cannot make them."""
     with blaming(f"The stage {stage.name} of {request.study} cannot make its arms"):
-        arms = runner.planned_arms(part.plan, stage, part.base, request.winner)
+        arms = runner.planned_arms(part.plan, stage, part.base, request.winners)
     protocol.check_stage(part.plan, stage, arms)
     return arms
 
@@ -884,7 +891,7 @@ def make_execution(
 def share(request: Request, part: Part, execution: runner.Execution) -> StageResult:
     """Train the share of a stage that `--shard` names; nothing is reported yet."""
     (stage,) = part.stages  # `choose` sees to it
-    found = runner.run_shard(part.plan, stage, part.base, execution, request.winner)
+    found = runner.run_shard(part.plan, stage, part.base, execution, request.winners)
     number, count = request.shard or (1, 1)
     done = sum(result.state == "done" for result in found.results)
     command_line.note(
@@ -1167,7 +1174,7 @@ def header(
     prepared, runs = execution.prepared, []
     for stage in part.stages:
         start, _ = runner.stage_start(
-            part.plan, stage, part.base, execution, request.winner
+            part.plan, stage, part.base, execution, request.winners
         )
         arms = stage.arms(start)
         runs += [arm.config for arm in arms]
@@ -1265,7 +1272,7 @@ def planning(request: Request) -> Iterator[str]:
     for part in choose(request, study, prepared):
         for stage in part.stages:
             config, start = runner.stage_start(
-                part.plan, stage, part.base, winner=request.winner
+                part.plan, stage, part.base, winners=request.winners
             )
             arms = stage.arms(config)
             needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]

@@ -211,7 +211,7 @@ def test_a_fold_that_is_to_come_counts_more_than_one_that_diverged():
 def test_shards_share_the_folds_out(where, trainer):
     for share in range(1, 5):
         before = len(trainer.trained)
-        runner.run_shard(PLAN, STAGE, BASE, replace(where, shard=(share, 4)), None)
+        runner.run_shard(PLAN, STAGE, BASE, replace(where, shard=(share, 4)))
         assert len(trainer.trained) - before in (1, 2)
     assert len(set(trainer.trained)) == 2 * FOLDS
     trainer.trained.clear()

@@ -122,9 +122,9 @@ def alone(*arms):
     return Stage("alone", "Which?", "test", made)
 
 
-def reports(where, *stages, plan=PLAN, base=BASE, winner=None):
+def reports(where, *stages, plan=PLAN, base=BASE, winners=()):
     """What there is to report after each stage."""
-    return list(runner.run_stages(plan, stages, base, where, winner))
+    return list(runner.run_stages(plan, stages, base, where, winners))
 
 
 def run(where, *stages, **changes):
@@ -161,25 +161,35 @@ def test_a_winner_of_format_1_is_still_the_winner(where, tmp_path):
 
 
 def test_winner_given_by_hand(where, shapes, tmp_path):
-    (result,) = run(where, WEIGHTING, winner="doubled")
+    (result,) = run(where, WEIGHTING, winners=["doubled"])
     assert {r.arm.config.net.filter_scale for r in result.results} == {2}
     # Both stages may have an arm of that name: the stage tells which one is meant.
-    config, start = runner.stage_start(PLAN, FINAL, BASE, None, "width/doubled")
+    config, start = runner.stage_start(PLAN, FINAL, BASE, None, ["width/doubled"])
     assert (config.net.filter_scale, config.loss.weights) == (2, "none")
     assert "Doubled (as --winner says); weighting: None (the doc" in start
-    runner.check_winner(PLAN, [FINAL], BASE, "width/doubled")
-    runner.check_winner(PLAN, PLAN.stages, BASE, "width/normal")
-    results = run(execution(tmp_path / "all", shapes), *PLAN.stages, winner="normal")
+    runner.check_winners(PLAN, [FINAL], BASE, ["width/doubled"])
+    runner.check_winners(PLAN, PLAN.stages, BASE, ["width/normal"])
+    results = run(execution(tmp_path / "all", shapes), *PLAN.stages, winners=["normal"])
     assert [result.winner for result in results] == ["doubled", "w1", "long"]
     assert {r.arm.config.net.filter_scale for r in results[1].results} == {1}
     with pytest.raises(UsageError, match="weighting/doubled .* that final starts from"):
-        runner.check_winner(PLAN, [FINAL], BASE, "weighting/doubled")
+        runner.check_winners(PLAN, [FINAL], BASE, ["weighting/doubled"])
     with pytest.raises(UsageError, match=r"w2 .* Those are normal, doubled\."):
-        runner.check_winner(PLAN, [WEIGHTING], BASE, "w2")
+        runner.check_winners(PLAN, [WEIGHTING], BASE, ["w2"])
     twice = Plan(PLAN.paper, (WIDTH, replace(WIDTH, name="again"), FINAL))
     with pytest.raises(UsageError, match="several stages. .* width/normal, again/nor"):
-        runner.check_winner(twice, [FINAL], BASE, "normal")
-    runner.check_winner(twice, [FINAL], BASE, "again/normal")
+        runner.check_winners(twice, [FINAL], BASE, ["normal"])
+    runner.check_winners(twice, [FINAL], BASE, ["again/normal"])
+
+
+def test_a_winner_given_for_each_stage():
+    winners = ["width/doubled", "w1"]
+    runner.check_winners(PLAN, [FINAL], BASE, winners)
+    config, start = runner.stage_start(PLAN, FINAL, BASE, None, winners)
+    assert (config.net.filter_scale, config.loss.weights) == (2, "w1")
+    assert start.count("as --winner says") == 2
+    with pytest.raises(UsageError, match="w1 and --winner w2 are both arms of weight"):
+        runner.check_winners(PLAN, [FINAL], BASE, ["w1", "doubled", "w2"])
 
 
 def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(where):
@@ -191,7 +201,7 @@ def test_no_stage_starts_from_the_winner_of_one_that_decides_nothing(where):
     assert final.results[0].arm.config.net.filter_scale == 1
     assert final.start.startswith("Starts from weighting: W1")
     with pytest.raises(UsageError, match=r"Those are none, w1, w2\."):
-        runner.check_winner(plan, [FINAL], BASE, "doubled")
+        runner.check_winners(plan, [FINAL], BASE, ["doubled"])
 
 
 def test_no_stage_of_an_unchained_plan_starts_from_a_winner(where):
@@ -202,7 +212,7 @@ def test_no_stage_of_an_unchained_plan_starts_from_a_winner(where):
     assert final.results[0].arm.config == BASE.changed(steps=20)
     assert final.start == "Starts from the network as it is."
     with pytest.raises(UsageError, match="It starts from no other stage"):
-        runner.check_winner(plan, [FINAL], BASE, "doubled")
+        runner.check_winners(plan, [FINAL], BASE, ["doubled"])
 
 
 def test_what_is_done_is_skipped_and_equal_runs_are_shared(where, trainer):
@@ -499,7 +509,7 @@ def test_other_stages_keep_their_winner_and_seeds(where, shapes, tmp_path):
 def test_the_report_has_every_stage_that_was_run_and_no_other(where):
 
     def report_of(*stages):
-        last = reports(where, *stages, winner="normal")[-1]
+        last = reports(where, *stages, winners=["normal"])[-1]
         return [result.stage.name for result in last]
 
     # The arm "none" of weighting is the arm "normal" of width, which was not asked.
@@ -540,7 +550,7 @@ def test_shares_of_a_stage_are_trained_side_by_side_and_then_decide(
         with part.locked(), execution(tmp_path, shapes, shard=(2, 2)).locked():
             with pytest.raises(LockedError), execution(tmp_path, shapes).locked():
                 pass
-            found = runner.run_shard(PLAN, WEIGHTING, BASE, part, "normal")
+            found = runner.run_shard(PLAN, WEIGHTING, BASE, part, ["normal"])
         assert found.winner is None
         shares.append({(r.arm.name, r.seed): r.state for r in found.results})
         assert set(shares[-1].values()) == {"done"}
@@ -551,7 +561,7 @@ def test_shares_of_a_stage_are_trained_side_by_side_and_then_decide(
     assert len(trainer.trained) == len(set(trainer.trained)) == 6
     trainer.trained.clear()
     whole = execution(tmp_path, shapes, seeds=2)
-    (found,) = run(whole, WEIGHTING, winner="normal")
+    (found,) = run(whole, WEIGHTING, winners=["normal"])
     assert trainer.trained == []
     assert found.winner == "w1"
 

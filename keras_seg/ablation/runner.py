@@ -43,7 +43,7 @@ def run_stages(
     asked: Sequence[Stage],
     base: Config,
     execution: Execution,
-    winner: str | None = None,
+    winners: Sequence[str] = (),
     after_each: bool = False,
 ) -> Iterator[list[StageResult]]:
     """Run the stages asked for, in the plan's order, each from the winner before it.
@@ -56,8 +56,8 @@ def run_stages(
         plan, base: the network's stages and the configuration of the first one.
         asked: stages of the plan.
         execution: where and how; its folder is locked by the caller.
-        winner: an arm of an earlier stage to start from (`check_winner`); None is as
-            found.
+        winners: arms of earlier stages to start from (`check_winners`); of the others
+            as found.
         after_each: yield the results so far after finished runs as well, from the
             first one on, as often as what is done with them leaves time for training.
 
@@ -78,7 +78,7 @@ def run_stages(
     storage.sweep(execution.folder, *(execution.folder / name for name in own))
     results: dict[str, StageResult] = {}
     for stage in sorted(asked, key=plan.stages.index):
-        config, start = stage_start(plan, stage, base, execution, winner)
+        config, start = stage_start(plan, stage, base, execution, winners)
         tasks = _missing(stage, config, execution)
         stopped_by = None
         try:
@@ -89,7 +89,7 @@ def run_stages(
                     continue
                 found = _so_far(_collect(stage, config, start, execution))
                 so_far = {**results, stage.name: found}
-                yield _with_others(so_far, plan, base, execution, winner)
+                yield _with_others(so_far, plan, base, execution, winners)
                 ended = time.monotonic()
                 due = ended + REPORTING * (ended - began)
         except GeneratorExit:
@@ -105,7 +105,7 @@ def run_stages(
                 _export(found, execution)
             except BaseException as error:
                 stopped_by = error
-        yield _with_others(results, plan, base, execution, winner)
+        yield _with_others(results, plan, base, execution, winners)
         if stopped_by is not None:
             raise stopped_by
         if not has_ended:
@@ -113,7 +113,11 @@ def run_stages(
 
 
 def run_shard(
-    plan: Plan, stage: Stage, base: Config, execution: Execution, winner: str | None
+    plan: Plan,
+    stage: Stage,
+    base: Config,
+    execution: Execution,
+    winners: Sequence[str] = (),
 ) -> StageResult:
     """Train this process' share of a stage (`Execution.shard`), and nothing else.
 
@@ -128,7 +132,7 @@ def run_shard(
     if not execution.restart:
         _check_data(execution)
     _check_base(plan, [stage], base, execution)
-    config, start = stage_start(plan, stage, base, execution, winner)
+    config, start = stage_start(plan, stage, base, execution, winners)
     tasks = _missing(stage, config, execution)
     for _ in _train(stage, tasks, execution):
         pass
@@ -153,21 +157,21 @@ def stage_start(
     stage: Stage,
     base: Config,
     execution: Execution | None = None,
-    winner: str | None = None,
+    winners: Sequence[str] = (),
 ) -> tuple[Config, str]:
     """The configuration a stage starts from, and one sentence on where it is from.
 
     The winner of every earlier stage is taken along: the one found in the output
-    folder (none where `execution` is None), else the one the document chose. `winner`
-    (an arm of an earlier stage, "arm" or "stage/arm") overrides both.
+    folder (none where `execution` is None), else the one the document chose. `winners`
+    (arms of earlier stages, "arm" or "stage/arm") override both.
     """
     config, sentences = base, []
     for previous in plan.before(stage):
         arms = {arm.name: arm for arm in _runnable(previous, config, execution)}
         found = _read_winner(execution, previous, arms) if execution else None
-        named = next((n for n in arms if winner in (n, f"{previous.name}/{n}")), None)
-        if named is not None:
-            name, source = named, "as --winner says"
+        named = [n for n in arms if {n, f"{previous.name}/{n}"} & set(winners)]
+        if named:
+            name, source = named[0], "as --winner says"
         elif found is not None:
             name, source = found, "the winner of the stage run here"
         elif previous.published_winner is not None:
@@ -182,10 +186,10 @@ def stage_start(
 
 
 def planned_arms(
-    plan: Plan, stage: Stage, base: Config, winner: str | None = None
+    plan: Plan, stage: Stage, base: Config, winners: Sequence[str] = ()
 ) -> Sequence[Arm]:
-    """All arms of a stage, from `winner` or the winners that the document chose."""
-    return stage.arms(stage_start(plan, stage, base, winner=winner)[0])
+    """All arms of a stage, from `winners` or those that the document chose."""
+    return stage.arms(stage_start(plan, stage, base, winners=winners)[0])
 
 
 def planned_configs(studies: Iterable[Study]) -> Iterator[Config]:
@@ -198,34 +202,42 @@ def planned_configs(studies: Iterable[Study]) -> Iterator[Config]:
                     yield from (arm.config for arm in planned_arms(plan, stage, base))
 
 
-def check_winner(
-    plan: Plan, asked: Sequence[Stage], base: Config, winner: str | None
+def check_winners(
+    plan: Plan, asked: Sequence[Stage], base: Config, winners: Sequence[str]
 ) -> None:
-    """UsageError unless `winner` is None or an arm that a stage asked for starts from.
+    """UsageError unless `winners` are arms that a stage asked for starts from.
 
-    Of a chain it may be an arm of the chain itself: the stages after it start there.
-    Where several stages have an arm of its name, it has to name the stage too.
+    Of a chain they may be arms of the chain itself: the stages after them start there.
+    Where several stages have an arm of a name, it has to name the stage too; of one
+    stage there is one winner.
     """
     last = max(asked, key=plan.stages.index)
-    earlier = [
-        (stage.name, arm.name)
+    earlier = {
+        f"{stage.name}/{arm.name}": stage.name
         for stage in plan.before(last)
         for arm in stage.arms(base)
-    ]
-    meant = [f"{stage}/{arm}" for stage, arm in earlier if arm == winner]
-    if len(meant) > 1:
-        raise UsageError(
-            f"--winner {winner} is an arm of several stages. Name one of "
-            f"{', '.join(meant)}."
-        )
-    if winner is None or meant or winner in map("/".join, earlier):
-        return
-    names = ", ".join(dict.fromkeys(arm for _, arm in earlier))
-    known = f"Those are {names}." if names else "It starts from no other stage."
-    raise UsageError(
-        f"--winner {winner} is not an arm of a stage that {last.name} starts from. "
-        f"{known}"
-    )
+    }
+    chosen: dict[str, str] = {}
+    for winner in winners:
+        meant = [path for path in earlier if winner in (path, path.split("/")[1])]
+        if len(meant) > 1:
+            raise UsageError(
+                f"--winner {winner} is an arm of several stages. Name one of "
+                f"{', '.join(meant)}."
+            )
+        if not meant:
+            names = ", ".join(dict.fromkeys(path.split("/")[1] for path in earlier))
+            known = f"Those are {names}." if names else "It starts from no other stage."
+            raise UsageError(
+                f"--winner {winner} is not an arm of a stage that {last.name} starts "
+                f"from. {known}"
+            )
+        stage = earlier[meant[0]]
+        if chosen.setdefault(stage, winner) != winner:
+            raise UsageError(
+                f"--winner {chosen[stage]} and --winner {winner} are both arms of "
+                f"{stage}: leave one out."
+            )
 
 
 def _check_data(execution: Execution) -> None:
@@ -513,7 +525,7 @@ def _with_others(
     plan: Plan,
     base: Config,
     execution: Execution,
-    winner: str | None,
+    winners: Sequence[str],
 ) -> list[StageResult]:
     """The results given, and those of the other stages that were run before.
 
@@ -522,7 +534,7 @@ def _with_others(
     found = dict(results)
     for stage in plan.stages:
         if stage.name not in found and (execution.folder / stage.name).is_dir():
-            config, start = stage_start(plan, stage, base, execution, winner)
+            config, start = stage_start(plan, stage, base, execution, winners)
             as_run = dataclasses.replace(execution, seeds=_seeds(stage, execution))
             other = _collect(stage, config, start, as_run)
             if other.winner is not None:

@@ -297,6 +297,7 @@ def test_tables_of_the_page(written, page):
         ["Arm", "loss.weights"],
         [EVIL, "w1"],
         ["data.size", "32 x 48"],
+        ["augment.scale", "1 to 1"],
         ["commit", "abc123"],
         ["gpu", "not known"],
         ["versions.keras", "3.15"],
@@ -367,7 +368,7 @@ def test_published_numbers_seeds_and_groups(tmp_path, undrawn):
         done(tmp_path, ARM, POOR, seed=0),
         done(tmp_path, ARM, GOOD, seed=1),
         done(tmp_path, WEIGHTED, better, seed=0),
-        failed(tmp_path, WEIGHTED, seed=1, state="oom", reason="killed"),
+        failed(tmp_path, WEIGHTED, seed=1, state="oom", reason="It was killed."),
         failed(tmp_path, LOST, seed=0, state="missing", reason=""),
         failed(tmp_path, LOST, seed=1, state="missing", reason=""),
     ]
@@ -382,7 +383,7 @@ def test_published_numbers_seeds_and_groups(tmp_path, undrawn):
     assert normal[3] == "38.2"
     assert normal[5].endswith("published 88.17")
     assert page.row(EVIL)[0] == f"{EVIL} winner 1 of 2 seeds"
-    assert f"{EVIL}, seed 1: out of memory: killed" in page.texts
+    assert f"{EVIL}, seed 1: out of memory: It was killed" in page.texts
     assert page.row("=W2") == ["=W2published mIoU 25.8\u00a0%", "not run yet"]
     # Recalls 5/30 and 0/10, then 24/30 and 7/10: the mean of 8.33 and 75.
     assert page.row("Arms") == ["Arms", "41.7published 12.5", "100.0"]

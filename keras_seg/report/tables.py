@@ -19,6 +19,8 @@ from keras_seg.report.families import Simultaneous
 from keras_seg.report.view import StageView
 from keras_seg.report.wording import percent, percent_short, points
 
+# Between the numbers of a setting
+JOINTS = {"data.size": " x ", "data.crop": " x ", "augment.scale": " to "}
 STATES = {"oom": "out of memory", "missing": "not run yet"}
 CLASS_SCORES = {"recall": "Accuracy", "iou": "IoU", "precision": "Precision"}
 PUBLISHED_MIOU = "published mIoU %"
@@ -289,7 +291,7 @@ def reasons(runs: Sequence[ArmResult]) -> str:
     texts = []
     for run in runs:
         state = STATES.get(run.state, run.state)
-        texts.append(f"{state}: {run.reason}" if run.reason else state)
+        texts.append(f"{state}: {run.reason.rstrip('.')}" if run.reason else state)
     return "; ".join(dict.fromkeys(texts))
 
 
@@ -417,7 +419,10 @@ def other_published(view: StageView) -> Table | None:
 
 def settings(arm: Arm) -> dict[str, str]:
     """{path: value} of the arm's configuration."""
-    return {path: _setting(value) for path, value in flat(arm.settings())}
+    return {
+        path: _setting(value, JOINTS.get(path, ", "))
+        for path, value in flat(arm.settings())
+    }
 
 
 def settings_table(arm: Arm) -> Table:
@@ -442,9 +447,9 @@ def differences(arms: Sequence[Arm]) -> Table | Paragraph:
     return Table(["Arm", *paths], rows, numbers=False)
 
 
-def _setting(value) -> str:
+def _setting(value, joint: str = ", ") -> str:
     if isinstance(value, list | tuple):
-        return " x ".join(map(_setting, value))
+        return joint.join(map(_setting, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value == {}:

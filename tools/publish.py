@@ -1,0 +1,85 @@
+"""Copy a report to a place where others read it, with smaller pictures.
+
+python tools/publish.py RUNS/body_parts/icnet ablations/results/icnet-synthetic_humans
+python tools/publish.py --no-photographs CAMVID/body_parts/icnet TO
+
+Of the folder of a network's stages: report.md, the tables, and the figures that the
+report shows, with 64 colours each. TO is replaced as a whole. With --no-photographs,
+pictures that show images of the data set are left out, and the report says so where
+they were: most licences do not allow to pass them on.
+"""
+
+import argparse
+import io
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from keras_seg import command_line, storage
+from keras_seg.errors import UsageError
+
+COLOURS = 64
+PHOTOGRAPHS = ("pictures", "extremes", "disputed")  # figures STAGE-NAME.png
+FIGURE = re.compile(r"^!\[.*\]\(figures/(?P<name>[^)]*)\)$", re.MULTILINE)
+LEFT_OUT = "(Left out here: images of the data set.)"
+
+
+def main(argv: list[str]) -> int:
+    parser = command_line.Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("report", type=Path, metavar="FROM")
+    parser.add_argument("folder", type=Path, metavar="TO")
+    parser.add_argument("--no-photographs", action="store_true")
+    args = parser.parse_args(argv)
+    publish(args.report, args.folder, not args.no_photographs)
+    return 0
+
+
+def publish(report: Path, folder: Path, photographs: bool) -> None:
+    """Replace `folder` by what of the report's folder others read.
+
+    Raises:
+        UsageError: there is no report, or `folder` holds other things.
+    """
+    if not (report / "report.md").is_file():
+        raise UsageError(f"{report} has no report.md; name the folder of a report.")
+    if folder.exists() and not (folder / "report.md").is_file():
+        raise UsageError(f"{folder} is no published report; name another folder.")
+    text = (report / "report.md").read_text("utf-8")
+    figures = [found["name"] for found in FIGURE.finditer(text)]
+    if not photographs:
+        shown = [name for name in figures if not is_photograph(name)]
+        text = FIGURE.sub(lambda m: m[0] if m["name"] in shown else LEFT_OUT, text)
+        figures = shown
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    (new / "figures").mkdir(parents=True)
+    storage.write_file(new / "report.md", text)
+    for name in figures:
+        content = with_few_colours(report / "figures" / name)
+        storage.write_file(new / "figures" / name, content)
+    shutil.copytree(report / "tables", new / "tables")
+    if folder.exists():
+        shutil.rmtree(folder)
+    new.rename(folder)
+
+
+def is_photograph(name: str) -> bool:
+    return Path(name).stem.rpartition("-")[2] in PHOTOGRAPHS
+
+
+def with_few_colours(path: Path) -> bytes:
+    """A PNG with a palette: charts lose nothing one sees, photographs little."""
+    content = io.BytesIO()
+    with Image.open(path) as image:
+        quantised = image.convert("RGB").quantize(COLOURS)
+        quantised.save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

@@ -15,7 +15,15 @@ from keras_seg.ablation.plans import flat
 from keras_seg.ablation.protocol import ArmResult, StageResult
 from keras_seg.data import folds
 from keras_seg.data.summary import summarise
-from keras_seg.report import charts, claims, disputed, scores, tables, wording
+from keras_seg.report import (
+    charts,
+    claims,
+    disputed,
+    lengths,
+    scores,
+    tables,
+    wording,
+)
 from keras_seg.report.blocks import (
     NO_VALUE,
     Cell,
@@ -306,6 +314,7 @@ def _stage_blocks(part: Part, folder: Path) -> list:
     shown = [
         *_claims(view, found),
         *charts.curves(view),
+        *lengths.blocks(view, found),
         *charts.costs(view),
         *charts.pictures(view),
         *disputed.blocks(view),

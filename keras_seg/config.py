@@ -448,7 +448,10 @@ class Config(Part):
         0, "of weights, data order, augmentation and dropout", rule=SEED
     )
     precision: str = setting(
-        "float32", "of the arithmetic", choices=("float32", "mixed_bfloat16")
+        "float32",
+        "of the arithmetic; auto: bfloat16 where this machine has it, and recorded as "
+        "what that was",
+        choices=("float32", "mixed_bfloat16", "auto"),
     )
 
     if TYPE_CHECKING:

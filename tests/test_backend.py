@@ -1,5 +1,7 @@
 """What `backend.start` changes in TensorFlow: faster operations, the same numbers."""
 
+import os
+
 import keras
 import naive_convolution
 import numpy as np
@@ -16,6 +18,40 @@ if backend.name() != "tensorflow":
 @pytest.fixture(autouse=True)
 def _started():
     backend.start(0, 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "capabilities", "expected"),
+    [
+        ("avx2 avx512f", [], "float32"),
+        ("avx2 avx512f avx512_bf16", [], "mixed_bfloat16"),
+        ("amx_bf16 avx2", [], "mixed_bfloat16"),
+        ("avx2", [9.0], "mixed_bfloat16"),
+        ("avx512_bf16", [9.0, 7.5], "float32"),  # the GPUs compute, not the CPU
+    ],
+)
+def test_auto_is_bfloat16_where_the_machine_has_it(
+    monkeypatch, flags, capabilities, expected
+):
+    monkeypatch.setattr(backend, "processor", lambda: f"Model ({flags})")
+    monkeypatch.setattr(backend, "_compute_capabilities", lambda: capabilities)
+    assert backend.resolved_precision("auto") == expected
+    assert backend.resolved_precision("float32") == "float32"
+
+
+def test_no_gpu_computes_where_none_is_visible(monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 9.0\necho 7.5\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert backend._compute_capabilities() == [9.0, 7.5]
+    for none in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert backend._compute_capabilities() == []
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert backend._compute_capabilities() == []
 
 
 def operations(function, *inputs) -> set[str]:

@@ -18,6 +18,7 @@ from miniatures import shapes as make_shapes
 
 import keras_seg
 from keras_seg import backend, nets
+from keras_seg.ablation import protocol
 from keras_seg.config import Config
 from keras_seg.errors import UsageError
 from keras_seg.runs import face
@@ -214,7 +215,13 @@ def test_own_photographs_keep_their_aspect_ratio_unless_told_otherwise(
 def test_keras_keeps_the_dtype_policy_it_had(shapes, tmp_path):
     settings = {"net": NET, "data": {"size": (32, 64), "batch": 4}, "steps": 1}
     config = Config(**settings, precision="mixed_bfloat16")
-    run = keras_seg.train(config=config, data=shapes, out=tmp_path / "run", threads=2)
+    run = keras_seg.train(
+        config=config,
+        data=shapes,
+        out=tmp_path / "run",
+        threads=2,
+        allow_inexact=True,  # slow without arithmetic for it
+    )
     assert keras.config.dtype_policy().name == "float32"
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -376,3 +383,29 @@ def test_every_registered_class_has_a_stand_in():
         for name in re.findall(pattern, path.read_text())
     }
     assert backend.SAVED_CLASSES == found
+
+
+def test_precision_is_decided_once_and_refused_where_it_is_slow(
+    shapes, tmp_path, monkeypatch
+):
+    words = {"net": NET, "size": (32, 64), "batch": 4, "steps": 1, "threads": 2}
+    monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
+    with pytest.raises(UsageError, match="slower than float32 here: .* precision=auto"):
+        keras_seg.train(
+            data=shapes, out=tmp_path / "slow", precision="mixed_bfloat16", **words
+        )
+    assert not (tmp_path / "slow" / "config.json").exists()
+    run = keras_seg.train(data=shapes, out=tmp_path / "run", precision="auto", **words)
+    assert run.config.precision == "float32"
+    # On another machine it would be another run, which is said by name
+    monkeypatch.setattr(backend, "has_bfloat16", lambda: True)
+    with pytest.raises(UsageError, match="precision"):
+        keras_seg.train(data=shapes, out=run.folder, precision="auto", **words)
+
+
+def test_arms_have_the_precision_of_the_machine(monkeypatch):
+    base = Config(net="icnet", data={"size": (32, 64)}, steps=5)
+    for has, expected in ((False, "float32"), (True, "mixed_bfloat16")):
+        monkeypatch.setattr(backend, "has_bfloat16", lambda has=has: has)
+        changed = protocol.with_settings(base, {"precision": "auto"})
+        assert changed.precision == expected

@@ -271,6 +271,8 @@ def train(
     words = [sys.executable, ROOT / "tools" / "train.py", "--config", settings]
     words += ["--data", data, "--out", out, "--workers", args.workers]
     words += ["--checkpoint-every", config.steps // 4 + 1]
+    if args.small:  # a rehearsal on a CPU, where bfloat16 may be slow
+        words.append("--allow-inexact")
     variables = os.environ | dict(environment or {})
     return subprocess.Popen([str(word) for word in words], env=variables)
 

@@ -26,6 +26,7 @@ from keras_seg.config import (
 )
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import UsageError
+from keras_seg.runs import train as training
 
 STUDY = "own"  # results are in OUT/own/NAME
 STAGE = "question"
@@ -187,7 +188,7 @@ def make_base(question: Question, prepared: Prepared) -> Config:
         set_path(values, "data.fit", "letterbox")
     if question.epochs is not None:
         values["steps"] = _steps(from_dict({**values, "steps": 1}), data, question)
-    base = from_dict(values)
+    base = training.with_precision(from_dict(values))
     if "every" not in values.get("validation", {}):
         every = max(1, base.steps // VALIDATIONS)
         base = base.changed(validation={"every": every})

@@ -14,6 +14,7 @@ from typing import Any
 
 from keras_seg.config import Config, from_dict, parse_setting, set_path, to_dict
 from keras_seg.errors import UsageError
+from keras_seg.runs import train as training
 
 SCALES = ("smoke", "demo", "bench", "paper")
 STATES = ("done", "diverged", "oom", "failed", "interrupted", "missing")
@@ -391,7 +392,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
             values["net"] = dict(value)
         else:
             set_path(values, path, value)
-    return from_dict(values)
+    return training.with_precision(from_dict(values))
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def start(
             The bits of a run depend on it, so it is part of the fingerprint. In a
             process that has used the backend already it cannot be changed: a line on
             stderr says so.
-        precision: "float32" or "mixed_bfloat16".
+        precision: "float32", "mixed_bfloat16" or "auto".
         devices: that share every batch of what is built from here on; JAX only.
 
     Raises:
@@ -178,7 +178,7 @@ def start(
     keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy(resolved_precision(precision))
     keras.utils.set_random_seed(seed)
     _share_batches(devices)
 
@@ -393,6 +393,37 @@ def processor() -> str:
     sets = [flag for flag in facts.get("flags", "").split() if _SETS.match(flag)]
     model = f"family {facts.get('cpu family')} model {facts.get('model')}"
     return f"{facts['model name']} ({model}; {' '.join(sorted(sets))})"
+
+
+def has_bfloat16() -> bool:
+    """Whether bfloat16 is faster here than float32: a GPU's arithmetic, or the CPU's.
+
+    Of NVIDIA's GPUs those from compute capability 8 on have it.
+    """
+    capabilities = _compute_capabilities()
+    if capabilities:
+        return min(capabilities) >= 8
+    return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", processor()))
+
+
+def resolved_precision(wanted: str) -> str:
+    """What `precision` is on this machine: "auto" is decided, the others are kept."""
+    if wanted != "auto":
+        return wanted
+    return "mixed_bfloat16" if has_bfloat16() else "float32"
+
+
+def _compute_capabilities() -> list[float]:
+    """Of the GPUs that may be used; [] without any."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and (not visible or visible.startswith("-")):
+        return []
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return [float(line) for line in done.stdout.split()]
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return []
 
 
 _SETS = re.compile("avx|amx|fma|sse4|bf16")  # what oneDNN chooses its kernels by

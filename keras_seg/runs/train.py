@@ -61,6 +61,7 @@ def train(
         InterruptedRunError: a signal asked to stop; a checkpoint was written.
     """
     options = options or Options()
+    config = with_precision(config)
     prepared = _checked_data(config, data, options)
     with storage.lock(out):
         names = ("checkpoints", "best", "evaluation", "validations")
@@ -74,6 +75,7 @@ def train(
                 (out / "failure.json").unlink(missing_ok=True)
                 command_line.note(f"{options.title}{out} is finished; nothing to do.")
                 return finished
+        _check_precision(config, options)
         with ExitStack() as stack:
             for place in (out, *_join(options, prepared, stack)):
                 recorded = folder.failure_recorded(place, but=(UsageError,))
@@ -192,6 +194,25 @@ def check_installed(tensorboard: bool = False) -> None:
     backend.require_installed()
     if tensorboard:
         event_log.require_installed()
+
+
+def with_precision(config: Config) -> Config:
+    """The configuration with the precision that "auto" is on this machine."""
+    if config.precision != "auto":
+        return config
+    return config.changed(precision=backend.resolved_precision("auto"))
+
+
+def _check_precision(config: Config, options: Options) -> None:
+    """UsageError where the precision is slower here than float32."""
+    is_mixed = config.precision == "mixed_bfloat16"
+    if is_mixed and not options.allow_inexact and not backend.has_bfloat16():
+        raise UsageError(
+            "precision is mixed_bfloat16, which is slower than float32 here: "
+            f"{backend.processor()} has no arithmetic for it (neither avx512_bf16 nor "
+            "amx_bf16). Leave it out, or set precision=auto. --allow-inexact trains "
+            "all the same."
+        )
 
 
 def processor() -> str:

@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -31,7 +30,6 @@ LONGEST_TURN = 50  # steps
 SETTLED = 2  # turns of each that do not count, one where a step is a turn
 IMAGES = 96  # of the prepared folder for loading and scoring, 320 x 320 px
 WORKERS = 2  # of a loader, as a run has them on a CPU
-BFLOAT16 = re.compile(r"\b(avx512_bf16|amx_bf16)\b")
 LIBRARIES = ("tensorflow", "keras", "jax", "torch", "onnxruntime", "openvino")
 LIBRARIES += ("ai-edge-litert", "numpy", "opencv-python-headless")
 
@@ -266,7 +264,7 @@ def network(case: Case, args: Any, folder: Path) -> dict[str, Any]:
     weights = str(folder / "weights.npz")
     notes: list[str] = []
     precisions = {"": "float32"}
-    if BFLOAT16.search(backend.processor()):
+    if backend.has_bfloat16():
         precisions[" bfloat16"] = "mixed_bfloat16"
     else:
         notes.append(

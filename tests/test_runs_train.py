@@ -17,7 +17,7 @@ import miniatures
 import numpy as np
 import pytest
 
-from keras_seg import storage
+from keras_seg import backend, storage
 from keras_seg.config import Augment, Config
 from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.errors import (
@@ -253,8 +253,10 @@ def test_another_environment_is_refused_unless_allowed(copied, uninterrupted, sh
             checkpoint.save(copied / "checkpoints", step, arrays, meta, 9)
         return contents(copied)
 
+    now = backend.ARITHMETIC
     for found, line in (
-        ({"threads": 1}, "environment's threads is 2, but 1 when"),
+        ({"arithmetic": now - 1}, f"arithmetic is {now}, but {now - 1} when"),
+        ({"arithmetic": now, "threads": 1}, "environment's threads is 2, but 1 when"),
         ({"threads": 2, "cpu": "another"}, "'s cpu is .* but 'another' when"),
     ):
         before = begin_with(**found)

@@ -25,6 +25,10 @@ from keras_seg.command_line import install_hint, note
 from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
 
+# Of what this package computes in training. Raise it with every change that gives other
+# bits: a run that began before the change is then not resumed unasked.
+ARITHMETIC = 2
+
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel")
 
 
@@ -328,6 +332,7 @@ def fingerprint() -> dict[str, str | int]:
         "numpy": _version("numpy"),
         "opencv": _version("opencv-python-headless") or _version("opencv-python"),
         "pillow": _version("pillow"),
+        "arithmetic": ARITHMETIC,
         "cpu": processor(),
         "variables": " ".join(
             f"{key}={os.environ[key]}" for key in _STEERING if key in os.environ

@@ -449,8 +449,7 @@ class Config(Part):
     )
     precision: str = setting(
         "float32",
-        "of the arithmetic; auto: bfloat16 where this machine has it, and recorded as "
-        "what that was",
+        "of the arithmetic; auto: bfloat16 where it is faster, as then recorded",
         choices=("float32", "mixed_bfloat16", "auto"),
     )
 

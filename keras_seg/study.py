@@ -181,7 +181,8 @@ class Request:
     restart: bool = switch("train every arm of the stage anew")
     extend: bool = switch("with more steps: train what is there on")
     allow_inexact: bool = switch(
-        "resume a run although the machine or a library changed"
+        "resume a run although the machine or a library changed; train in bfloat16 "
+        "where it is slow"
     )
     tensorboard: bool = switch("let every run keep a log for TensorBoard as well")
     json: bool = switch("with --plan: every setting of each arm, as a line of JSON")
@@ -192,7 +193,7 @@ class Request:
         settings = dict(self.settings)
         object.__setattr__(self, "settings", settings)
         named = self.winners
-        named = (named,) if isinstance(named, str) else tuple(named)
+        named = (named,) if isinstance(named, str) else tuple(named or ())
         object.__setattr__(self, "winners", named)
         if self.json and self.action != "plan":
             raise UsageError("--json goes with --plan, which it lacks here.")

@@ -188,7 +188,9 @@ def test_a_winner_given_for_each_stage():
     config, start = runner.stage_start(PLAN, FINAL, BASE, None, winners)
     assert (config.net.filter_scale, config.loss.weights) == (2, "w1")
     assert start.count("as --winner says") == 2
-    with pytest.raises(UsageError, match="w1 and --winner w2 are both arms of weight"):
+    runner.check_winners(PLAN, [FINAL], BASE, ["w1", "weighting/w1"])
+    both = "weighting/w1 and --winner weighting/w2 are both arms of weighting"
+    with pytest.raises(UsageError, match=both):
         runner.check_winners(PLAN, [FINAL], BASE, ["w1", "doubled", "w2"])
 
 

@@ -33,24 +33,44 @@ def _started():
 def test_auto_is_bfloat16_where_the_machine_has_it(
     monkeypatch, flags, capabilities, expected
 ):
-    monkeypatch.setattr(backend, "processor", lambda: f"Model ({flags})")
+    monkeypatch.setattr(backend, "processor", lambda: f"Model ({flags} sse4_1)")
     monkeypatch.setattr(backend, "_compute_capabilities", lambda: capabilities)
     assert backend.resolved_precision("auto") == expected
     assert backend.resolved_precision("float32") == "float32"
+    if not capabilities:  # the processor computes, as in this test
+        slow = backend.without_bfloat16()
+        assert (slow == "") == (expected == "mixed_bfloat16")
 
 
-def test_no_gpu_computes_where_none_is_visible(monkeypatch, tmp_path):
+def test_a_processor_that_is_not_known_is_not_called_slow(monkeypatch):
+    monkeypatch.setattr(backend, "processor", lambda: "arm64")
+    assert backend.without_bfloat16() == ""
+
+
+@pytest.mark.parametrize(("capability", "slow"), [((7, 5), "this GPU"), ((9, 0), "")])
+def test_a_gpu_is_slow_below_capability_8(monkeypatch, capability, slow):
+    details = {"compute_capability": capability}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda gpu: details
+    )
+    assert backend.without_bfloat16() == slow
+
+
+def test_only_gpus_that_may_be_used_are_asked(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 9.0\necho 7.5\n")
+    tool.write_text(
+        '#!/bin/sh\ncase "$*" in *--id=1*) echo 8.0;; *) echo 7.5; echo 8.0;; esac\n'
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert backend._compute_capabilities() == [9.0, 7.5]
-    for none in ("", "-1"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
-        assert backend._compute_capabilities() == []
-    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert backend._compute_capabilities() == [7.5, 8.0]
+    for visible, found in (("1", [8.0]), ("", []), ("-1", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert backend._compute_capabilities() == found
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tool.write_text("#!/bin/sh\necho No devices were found\nexit 6\n")
     assert backend._compute_capabilities() == []
 
 
@@ -120,20 +140,23 @@ def gradients_of(layer, image, above, training=True):
     ("shape", "kernel_size", "filters", "at_once", "native"),
     [
         ((3, 33, 40, 33), 3, 5, 3, {"Conv2DBackpropInput"}),
-        ((2, 64, 70, 32), 7, 5, 2, set()),
+        ((2, 64, 70, 32), 7, 5, None, set()),
         ((5, 64, 65, 35), 5, 3, 2, set()),  # in parts of two images, two and one
-        ((1, 64, 65, 32), 3, 4, 1, {"Conv2DBackpropInput"}),  # one image alone
-        ((3, 5, 7, 256), 3, 6, 3, set()),
-        ((2, 3, 9, 257), 5, 4, 2, set()),  # fewer rows than the kernel has
-        ((2, 9, 18, 256), 3, 5, 2, {"Conv2DBackpropFilter"}),
-        ((2, 17, 18, 32), 3, 5, 2, NATIVE),
+        ((2, 64, 65, 35), 5, 3, 0.9, {"Conv2DBackpropFilter"}),  # no room for one
+        ((1, 64, 65, 32), 3, 4, None, {"Conv2DBackpropInput"}),  # one image alone
+        ((3, 5, 7, 256), 3, 6, None, set()),
+        ((3, 5, 7, 256), 3, 6, 8.9, NATIVE),  # no room: three images times three rows
+        ((2, 3, 9, 257), 5, 4, 10, set()),  # fewer rows than the kernel has
+        ((2, 9, 18, 256), 3, 5, None, {"Conv2DBackpropFilter"}),
+        ((2, 17, 18, 32), 3, 5, None, NATIVE),
     ],
 )
 def test_gradients_of_convolutions_are_products_on_avx2(
     monkeypatch, shape, kernel_size, filters, at_once, native
 ):
-    copies = 4 * kernel_size * np.prod(shape[1:])
-    monkeypatch.setattr(replaced, "_MOST_BYTES_OF_COPIES", at_once * copies)
+    if at_once:
+        copies = 2 * 4 * kernel_size * np.prod(shape[1:])
+        monkeypatch.setattr(replaced, "_MOST_BYTES", at_once * copies)
     replaced.replace_convolution(AVX2)
     image = tf.random.stateless_normal(shape, (0, 0))
     above = tf.random.stateless_normal((*shape[:3], filters), (0, 1))

@@ -138,15 +138,6 @@ def test_what_is_left_out_is_said(monkeypatch):
     assert "there is no C++ compiler" in sentence
 
 
-@pytest.mark.parametrize(
-    ("flags", "has"),
-    [("avx512_bf16 avx512f", True), ("amx_bf16", True), ("avx2 avx512f", False)],
-)
-def test_bfloat16_is_measured_where_the_processor_has_it(flags, has):
-    found = command.BFLOAT16.search(f"AMD EPYC (family 25 model 1; {flags})")
-    assert (found is not None) == has
-
-
 class StandIn:
     """A contestant of so many seconds a step, which fails in its turn `fails`."""
 

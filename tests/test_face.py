@@ -18,7 +18,7 @@ from miniatures import shapes as make_shapes
 
 import keras_seg
 from keras_seg import backend, nets
-from keras_seg.ablation import protocol
+from keras_seg.ablation import grid, protocol
 from keras_seg.config import Config
 from keras_seg.errors import UsageError
 from keras_seg.runs import face
@@ -389,23 +389,28 @@ def test_precision_is_decided_once_and_refused_where_it_is_slow(
     shapes, tmp_path, monkeypatch
 ):
     words = {"net": NET, "size": (32, 64), "batch": 4, "steps": 1, "threads": 2}
-    monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
-    with pytest.raises(UsageError, match="slower than float32 here: .* precision=auto"):
-        keras_seg.train(
-            data=shapes, out=tmp_path / "slow", precision="mixed_bfloat16", **words
-        )
-    assert not (tmp_path / "slow" / "config.json").exists()
-    run = keras_seg.train(data=shapes, out=tmp_path / "run", precision="auto", **words)
+    slow, out = tmp_path / "slow", tmp_path / "run"
+    monkeypatch.setattr(backend, "processor", lambda: "Model (avx2 sse4_1)")
+    with pytest.raises(UsageError, match=r"slower .* Model \(avx2 .*precision=auto"):
+        keras_seg.train(data=shapes, out=slow, precision="mixed_bfloat16", **words)
+    assert not (slow / "config.json").exists()
+    run = keras_seg.train(data=shapes, out=out, precision="auto", **words)
     assert run.config.precision == "float32"
     # On another machine it would be another run, which is said by name
-    monkeypatch.setattr(backend, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(backend, "processor", lambda: "Model (avx512_bf16 sse4_1)")
     with pytest.raises(UsageError, match="precision"):
-        keras_seg.train(data=shapes, out=run.folder, precision="auto", **words)
+        keras_seg.train(data=shapes, out=out, precision="auto", **words)
 
 
-def test_arms_have_the_precision_of_the_machine(monkeypatch):
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("avx2", "float32"), ("amx_bf16", "mixed_bfloat16")]
+)
+def test_an_arm_has_the_precision_of_the_machine(monkeypatch, flags, expected):
+    monkeypatch.setattr(backend, "processor", lambda: f"Model ({flags})")
     base = Config(net="icnet", data={"size": (32, 64)}, steps=5)
-    for has, expected in ((False, "float32"), (True, "mixed_bfloat16")):
-        monkeypatch.setattr(backend, "has_bfloat16", lambda has=has: has)
-        changed = protocol.with_settings(base, {"precision": "auto"})
-        assert changed.precision == expected
+    changed = protocol.with_settings(base, {"precision": "auto"})
+    assert changed.precision == expected
+    arm = protocol.Arm("a", "A", base.changed(precision="auto"))
+    assert arm.config.precision == expected
+    with pytest.raises(UsageError, match="auto is one of the others"):
+        grid.parse("precision=float32,auto")

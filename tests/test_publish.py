@@ -1,6 +1,7 @@
 """tools/publish.py: what of a report is copied for others, and what is left out."""
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ Some of the validation images.
 
 ![image, truth, Normal](figures/weighting-pictures.png)
 """
+PHOTOGRAPHS = ("a-pictures", "a-pictures-panel1", "a-sheet-augment", "a-extremes")
+CHARTS = ("class-pixels", "picture_size-loss", "a-minutes", "pictures")
 
 
 @pytest.fixture
@@ -29,6 +32,7 @@ def report(tmp_path):
     (folder / "figures").mkdir(parents=True)
     (folder / "tables").mkdir()
     (folder / "weighting").mkdir()  # the runs, which stay where they are
+    (folder / "weighting" / "weights.npz").touch()
     (folder / "report.md").write_text(TEXT)
     (folder / "tables/weighting.csv").write_text("arm,miou\nnormal,0.5\n")
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -72,9 +76,20 @@ def test_photographs_are_left_out_where_the_report_may_not_show_them(report, tmp
     assert lines[2] == "![Loss, of all arms](figures/weighting-loss.png)"
 
 
+def test_which_figures_show_images():
+    assert all(publish.is_photograph(f"{name}.png") for name in PHOTOGRAPHS)
+    assert not any(publish.is_photograph(f"{name}.png") for name in CHARTS)
+
+
 def test_nothing_else_is_replaced(report, tmp_path):
     with pytest.raises(UsageError, match="has no report.md"):
         publish.main([str(tmp_path), str(tmp_path / "to")])
-    with pytest.raises(UsageError, match="is no published report"):
-        publish.main([str(report), str(report / "tables")])
-    assert (report / "tables/weighting.csv").is_file()
+    before = published(report)
+    study = tmp_path / "study"
+    shutil.copytree(report, study)
+    for to in (report, report / "tables", study):
+        with pytest.raises(UsageError, match="is no published report"):
+            publish.main([str(report), str(to)])
+    with pytest.raises(UsageError, match="name a folder elsewhere"):
+        publish.main([str(report), str(report / "new")])
+    assert published(report) == published(study) == before

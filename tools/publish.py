@@ -6,7 +6,7 @@ python tools/publish.py --no-photographs CAMVID/body_parts/icnet TO
 Of the folder of a network's stages: report.md, the tables, and the figures that the
 report shows, with 64 colours each. TO is replaced as a whole. With --no-photographs,
 pictures that show images of the data set are left out, and the report says so where
-they were: most licences do not allow to pass them on.
+they were: most licences do not allow passing them on.
 """
 
 import argparse
@@ -22,7 +22,9 @@ from keras_seg import command_line, storage
 from keras_seg.errors import UsageError
 
 COLOURS = 64
-PHOTOGRAPHS = ("pictures", "extremes", "disputed")  # figures STAGE-NAME.png
+PUBLISHED = {"report.md", "figures", "tables"}
+# Figures STAGE-pictures.png, STAGE-sheet-NAME.png, ... that show images of the data
+PHOTOGRAPH = re.compile("-(pictures|sheet|extremes|disputed)(-|$)")
 FIGURE = re.compile(r"^!\[.*\]\(figures/(?P<name>[^)]*)\)$", re.MULTILINE)
 LEFT_OUT = "(Left out here: images of the data set.)"
 
@@ -47,8 +49,11 @@ def publish(report: Path, folder: Path, photographs: bool) -> None:
     """
     if not (report / "report.md").is_file():
         raise UsageError(f"{report} has no report.md; name the folder of a report.")
-    if folder.exists() and not (folder / "report.md").is_file():
+    held = {entry.name for entry in folder.iterdir()} if folder.exists() else PUBLISHED
+    if not ("report.md" in held and held <= PUBLISHED):
         raise UsageError(f"{folder} is no published report; name another folder.")
+    if report.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(f"{folder} is in {report}; name a folder elsewhere.")
     text = (report / "report.md").read_text("utf-8")
     figures = [found["name"] for found in FIGURE.finditer(text)]
     if not photographs:
@@ -69,7 +74,7 @@ def publish(report: Path, folder: Path, photographs: bool) -> None:
 
 
 def is_photograph(name: str) -> bool:
-    return Path(name).stem.rpartition("-")[2] in PHOTOGRAPHS
+    return PHOTOGRAPH.search(Path(name).stem) is not None
 
 
 def with_few_colours(path: Path) -> bytes:

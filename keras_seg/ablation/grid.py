@@ -64,6 +64,11 @@ class Varied:
             raise UsageError(f"--vary cannot take {path}: {NOT_VARIED[path]}.")
         set_path({}, path, None)  # raises where there is no such setting
         values = [plain(value) for value in self.values]
+        if path == "precision" and "auto" in values:
+            raise UsageError(
+                "--vary precision=auto is one of the others; name float32 and "
+                "mixed_bfloat16."
+            )
         object.__setattr__(self, "values", tuple(values))
         if not values:
             raise UsageError(f"--vary {path} names no value.")

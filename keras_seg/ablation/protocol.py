@@ -77,7 +77,7 @@ class Arm:
     Attributes:
         name: folder name: lower case, digits, "-" and "_".
         title: as a table's first column shows it.
-        config: what is trained.
+        config: what is trained; a precision "auto" is decided here and now.
         pretrained: which weights it starts from ("ResNet-50, ImageNet"); the arm is
             left out unless the user names their file. Empty: from scratch.
         colour: "#rrggbb" in which the document draws it, one of
@@ -95,6 +95,9 @@ class Arm:
     note: str = ""
     pretrained: str = ""
     colour: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "config", training.with_precision(self.config))
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain JSON values, without what tells its runs apart."""

@@ -233,9 +233,9 @@ def check_winners(
                 f"from. {known}"
             )
         stage = earlier[meant[0]]
-        if chosen.setdefault(stage, winner) != winner:
+        if chosen.setdefault(stage, meant[0]) != meant[0]:
             raise UsageError(
-                f"--winner {chosen[stage]} and --winner {winner} are both arms of "
+                f"--winner {chosen[stage]} and --winner {meant[0]} are both arms of "
                 f"{stage}: leave one out."
             )
 

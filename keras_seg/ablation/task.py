@@ -44,7 +44,7 @@ class Execution:
         jobs: arms run at the same time.
         threads: intra-op threads of each arm; None is the number of cores.
         isolate: one process per arm. False (scale smoke) runs them in this one.
-        allow_inexact: let a run resume although the machine or a library changed.
+        allow_inexact: as of `keras_seg.runs.options.Options`.
         restart: train the arms of the stages that are asked for anew.
         extend: train arms that are there with fewer steps on.
         keeps_state: keep the last state of each run, which `extend` needs.

@@ -25,8 +25,8 @@ from keras_seg.command_line import install_hint, note
 from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
 
-# Of what this package computes in training. Raise it with every change that gives other
-# bits: a run that began before the change is then not resumed unasked.
+# Raise it with every change that alters the bits of a training: a run that began before
+# is then resumed only on request.
 ARITHMETIC = 2
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel")
@@ -400,30 +400,50 @@ def processor() -> str:
     return f"{facts['model name']} ({model}; {' '.join(sorted(sets))})"
 
 
-def has_bfloat16() -> bool:
-    """Whether bfloat16 is faster here than float32: a GPU's arithmetic, or the CPU's.
-
-    Of NVIDIA's GPUs those from compute capability 8 on have it.
-    """
-    capabilities = _compute_capabilities()
-    if capabilities:
-        return min(capabilities) >= 8
-    return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", processor()))
-
-
 def resolved_precision(wanted: str) -> str:
-    """What `precision` is on this machine: "auto" is decided, the others are kept."""
+    """What `precision` is on this machine: "auto" is decided, the others are kept.
+
+    Decided without importing the backend: bfloat16 where NVIDIA's GPUs that may be used
+    have compute capability 8, or without any the processor has arithmetic for it.
+    """
     if wanted != "auto":
         return wanted
-    return "mixed_bfloat16" if has_bfloat16() else "float32"
+    capabilities = _compute_capabilities()
+    has = min(capabilities) >= 8 if capabilities else _cpu_has_bfloat16()
+    return "mixed_bfloat16" if has else "float32"
+
+
+def without_bfloat16() -> str:
+    """The device that `start` found, where it is slower in bfloat16; else ""."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        found = [one.get("compute_capability", (8, 0))[0] for one in details]
+    else:
+        devices = importlib.import_module("jax").devices()
+        gpus = [one for one in devices if one.platform != "cpu"]
+        found = [float(getattr(one, "compute_capability", 8)) for one in gpus]
+    if gpus:
+        return "this GPU" if min(found) < 8 else ""
+    is_known = "sse4" in processor()
+    return processor() if is_known and not _cpu_has_bfloat16() else ""
+
+
+def _cpu_has_bfloat16() -> bool:
+    return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", processor()))
 
 
 def _compute_capabilities() -> list[float]:
     """Of the GPUs that may be used; [] without any."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and (not visible or visible.startswith("-")):
+    platforms = os.environ.get("JAX_PLATFORMS", "") if name() == "jax" else ""
+    is_none = visible is not None and (not visible or visible.startswith("-"))
+    if is_none or platforms.startswith("cpu"):
         return []
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    command += [f"--id={visible}"] if visible else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         return [float(line) for line in done.stdout.split()]

@@ -67,7 +67,7 @@ def replace_convolution(processor: str) -> None:
             call = calls.get_global_attribute("current_call_ctx")
             if is_slow and getattr(call, "training", False):
                 kernel = tf.convert_to_tensor(kernel)
-                if _has_gradients(inputs, kernel):
+                if _is_supported(inputs, kernel):
                     return _convolve_for_training(inputs, kernel)
         return native(inputs, kernel, strides, padding, data_format, dilation_rate)
 
@@ -97,18 +97,17 @@ def _convolve_for_training(image, kernel):
 
     @tf.custom_gradient
     def convolve(image, kernel):
-        def gradients(above):
-            return _image_gradient(above, kernel), _kernel_gradient(
-                image, above, kernel
-            )
+        def gradients(upstream):
+            by_image = _image_gradient(upstream, kernel)
+            return by_image, _kernel_gradient(image, upstream, kernel)
 
         return tf.nn.conv2d(image, kernel, 1, "SAME"), gradients
 
     return convolve(image, kernel)
 
 
-def _has_gradients(image, kernel) -> bool:
-    """Whether `_convolve_for_training` is defined."""
+def _is_supported(image, kernel) -> bool:
+    """Whether `_convolve_for_training` takes these tensors."""
     is_single = all(one.dtype == "float32" for one in (image, kernel))
     rows, columns, channels, _ = kernel.shape
     is_odd = rows == columns and rows % 2 == 1 and rows > 1
@@ -119,23 +118,26 @@ def _has_gradients(image, kernel) -> bool:
 _LARGE_FOR_KERNEL, _LARGE_FOR_IMAGE = 32 * 32, 64 * 64  # pixels, at least
 _SMALL_FOR_KERNEL, _SMALL_FOR_IMAGE = 8 * 8, 16 * 16  # at most, with
 _MANY_CHANNELS = 256
-_MOST_BYTES_OF_COPIES = 256 * 2**20
+# For copies of the image, or what each tap gives, with what they are made from
+_MOST_BYTES = 512 * 2**20
 
 
-def _image_gradient(above, kernel):
+def _image_gradient(upstream, kernel):
     """The gradient by the image [N, H, W, C] of a convolution with `kernel`."""
     import tensorflow as tf
 
-    count, rows, columns, filters = above.shape
+    count, rows, columns, filters = upstream.shape
     size, _, channels, _ = kernel.shape
-    # The convolution with the turned kernel. One image alone: see `beside_a_copy`
+    # The convolution with the flipped kernel. One image alone: see `beside_a_copy`
     if rows * columns >= _LARGE_FOR_IMAGE and count > 1:
-        turned = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
-        return tf.nn.conv2d(above, turned, 1, "SAME")
+        flipped = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
+        return tf.nn.conv2d(upstream, flipped, 1, "SAME")
     # What every tap gives each pixel, one product; then each is moved to its place
-    if rows * columns <= _SMALL_FOR_IMAGE and channels >= _MANY_CHANNELS:
-        above = tf.reshape(above, [-1, filters])
-        taps = tf.matmul(above, tf.reshape(kernel, [-1, filters]), transpose_b=True)
+    bytes_of_taps = 2 * 4 * count * rows * columns * size**2 * channels
+    is_small = rows * columns <= _SMALL_FOR_IMAGE and bytes_of_taps <= _MOST_BYTES
+    if is_small and channels >= _MANY_CHANNELS:
+        upstream = tf.reshape(upstream, [-1, filters])
+        taps = tf.matmul(upstream, tf.reshape(kernel, [-1, filters]), transpose_b=True)
         taps = tf.reshape(taps, [count, rows, columns, size, size, channels])
         last, edge = size - 1, size // 2
         moved = [
@@ -151,32 +153,39 @@ def _image_gradient(above, kernel):
     return tf.raw_ops.Conv2DBackpropInput(
         input_sizes=[count, rows, columns, channels],
         filter=kernel,
-        out_backprop=above,
+        out_backprop=upstream,
         strides=[1, 1, 1, 1],
         padding="SAME",
     )
 
 
-def _kernel_gradient(image, above, kernel):
-    """The gradient by the kernel, where `above` is that by the convolution's result."""
+def _kernel_gradient(image, upstream, kernel):
+    """The gradient by the kernel; `upstream` is that by the convolution's result."""
     import tensorflow as tf
 
     count, rows, columns, channels = image.shape
     size, _, _, filters = kernel.shape
     edge = size // 2
-    if rows * columns >= _LARGE_FOR_KERNEL:
-        bytes_of_one = 4 * size * rows * columns * channels
-        at_once = max(1, _MOST_BYTES_OF_COPIES // bytes_of_one)
+    bytes_of_one = 2 * 4 * size * rows * columns * channels
+    at_once = _MOST_BYTES // bytes_of_one
+    if rows * columns >= _LARGE_FOR_KERNEL and at_once > 0:
         if at_once >= count:
-            return _by_rows(image, above, size)
+            return _by_rows(image, upstream, size)
 
         def add_next(first, total):
             some = slice(first, first + at_once)
-            return first + at_once, total + _by_rows(image[some], above[some], size)
+            return first + at_once, total + _by_rows(image[some], upstream[some], size)
 
-        start = (0, tf.zeros(kernel.shape))
-        return tf.while_loop(lambda first, _: first < count, add_next, start)[1]
-    if rows * columns <= _SMALL_FOR_KERNEL and channels >= _MANY_CHANNELS:
+        # One part at a time, so that only its copies are in memory
+        return tf.while_loop(
+            lambda first, _: first < count,
+            add_next,
+            (0, tf.zeros(kernel.shape)),
+            parallel_iterations=1,
+        )[1]
+    fits = count * size * bytes_of_one <= _MOST_BYTES
+    is_small = rows * columns <= _SMALL_FOR_KERNEL and fits
+    if is_small and channels >= _MANY_CHANNELS:
         padded = tf.pad(image, [[0, 0], [edge, edge], [edge, edge], [0, 0]])
         shifted = [
             padded[:, top : top + rows, left : left + columns]
@@ -184,18 +193,18 @@ def _kernel_gradient(image, above, kernel):
             for left in range(size)
         ]
         copies = tf.reshape(tf.concat(shifted, 3), [-1, size * size * channels])
-        above = tf.reshape(above, [-1, filters])
-        return tf.reshape(tf.matmul(copies, above, transpose_a=True), kernel.shape)
+        upstream = tf.reshape(upstream, [-1, filters])
+        return tf.reshape(tf.matmul(copies, upstream, transpose_a=True), kernel.shape)
     return tf.raw_ops.Conv2DBackpropFilter(
         input=image,
         filter_sizes=kernel.shape,
-        out_backprop=above,
+        out_backprop=upstream,
         strides=[1, 1, 1, 1],
         padding="SAME",
     )
 
 
-def _by_rows(image, above, size: int):
+def _by_rows(image, upstream, size: int):
     """The gradient by a kernel, each of its rows one product of matrices.
 
     The image, its rows outermost, is copied once for every column of the kernel; what
@@ -204,15 +213,15 @@ def _by_rows(image, above, size: int):
     import tensorflow as tf
 
     rows, columns, channels = image.shape[1:]
-    filters, edge = above.shape[3], size // 2
+    filters, edge = upstream.shape[3], size // 2
     by_row = tf.transpose(image, [1, 0, 2, 3])
     by_row = tf.pad(by_row, [[edge, edge], [0, 0], [edge, edge], [0, 0]])
     shifted = [by_row[:, :, left : left + columns] for left in range(size)]
     copies = tf.concat(shifted, 3)
-    above = tf.reshape(tf.transpose(above, [3, 1, 0, 2]), [filters, -1])
+    upstream = tf.reshape(tf.transpose(upstream, [3, 1, 0, 2]), [filters, -1])
     seen = [copies[top : top + rows] for top in range(size)]
     seen = [tf.reshape(one, [-1, size * channels]) for one in seen]
-    products = tf.stack([tf.matmul(above, one) for one in seen])
+    products = tf.stack([tf.matmul(upstream, one) for one in seen])
     products = tf.reshape(products, [size, filters, size, channels])
     return tf.transpose(products, [0, 2, 3, 1])
 

@@ -5,12 +5,13 @@ they ended there, but for the learning rate, which a schedule would have lowered
 then. So the curves of one stage stand for several shorter stages.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_seg.ablation.protocol import Claim
+from keras_seg.ablation.protocol import ArmResult, Claim
 from keras_seg.report import claims, scores, wording
 from keras_seg.report.blocks import Cell, Heading, Paragraph, Row, Table
 from keras_seg.report.statistics import region
@@ -25,48 +26,79 @@ class Lengths:
     """What each arm scored up to each validation.
 
     Attributes:
-        steps: int [V], of the validations that all trainings have.
-        best: {arm: [S, V]} best validation mIoU of each seed so far, in 0..1.
+        steps: int [V], ascending, of the validations.
+        best: {arm: {seed: [V]}} best validation mIoU so far, in 0..1.
+        means: {arm: [V]}, over the seeds.
     """
 
     steps: np.ndarray
-    best: Mapping[str, np.ndarray]
-
-    @property
-    def means(self) -> dict[str, np.ndarray]:
-        """{arm: [V]} means over the seeds."""
-        return {name: best.mean(axis=0) for name, best in self.best.items()}
+    best: Mapping[str, Mapping[int, np.ndarray]]
+    means: Mapping[str, Sequence[float]]
 
     def order(self, number: int) -> list[str]:
         """The arms at a validation, the best first."""
-        means = self.means
-        return sorted(means, key=lambda name: -means[name][number])
+        return sorted(self.means, key=lambda name: -self.means[name][number])
+
+    def seeds_led(self, number: int) -> tuple[int, int]:
+        """In how many seeds the leader of the means leads, of those all arms have."""
+        common = set.intersection(*(set(seeds) for seeds in self.best.values()))
+        leader = self.order(number)[0]
+        led = [
+            max(self.best, key=lambda name: self.best[name][seed][number]) == leader
+            for seed in common
+        ]
+        return sum(led), len(led)
 
 
 def of_stage(view: StageView) -> Lengths | None:
-    """None where fewer than two arms, or two validations, can be compared."""
+    """None where fewer than two arms, or two validations, can be compared.
+
+    Nor can arms of different lengths. A training that ended early, without patience
+    for more, keeps its best.
+    """
     runs = {arm.name: scores.done(view.result, arm.name) for arm in view.finished}
-    histories = [
-        {row["step"]: row["val_miou"] for row in one.history if "val_miou" in row}
-        for some in runs.values()
+    curves = {
+        (name, run.seed): [_curve(one) for one in run.trainings]
+        for name, some in runs.items()
         for run in some
-        for one in run.trainings
-    ]
-    common = set.intersection(*map(set, histories)) if histories else set()
-    steps = np.array(sorted(common), int)
-    if len(runs) < 2 or len(steps) < 2:
+    }
+    every = [curve for some in curves.values() for curve in some]
+    if len(runs) < 2 or not all(every):
         return None
+    if len({arm.config.steps for arm in view.finished}) > 1:
+        return None
+    last = max(max(curve) for curve in every)
+    common = set.intersection(*(set(curve) for curve in every if last in curve))
+    # From where on every training has been validated
+    firsts = [min(common & set(curve), default=math.inf) for curve in every]
+    steps = [step for step in sorted(common) if step >= max(firsts)]
+    if len(steps) < 2:
+        return None
+    best: dict[str, dict[int, np.ndarray]] = {name: {} for name in runs}
+    for (name, seed), some in curves.items():
+        so_far = [_best(curve, sorted(common), steps) for curve in some]
+        best[name][seed] = np.mean(so_far, axis=0)  # of the folds
+    means = {
+        name: np.mean([*seeds.values()], axis=0).tolist()
+        for name, seeds in best.items()
+    }
+    return Lengths(np.array(steps, int), best, means)
 
-    def best(run) -> np.ndarray:
-        """Of one seed; with folds their mean."""
-        curves = [
-            [row["val_miou"] for row in one.history if row["step"] in common]
-            for one in run.trainings
-        ]
-        return np.fmax.accumulate(curves, axis=1).mean(axis=0)
 
-    found = {name: np.stack([best(run) for run in some]) for name, some in runs.items()}
-    return Lengths(steps, found)
+def _curve(run: ArmResult) -> dict[float, float]:
+    """{step: validation mIoU} of one training."""
+    rows = ((row["step"], row.get("val_miou", math.nan)) for row in run.history)
+    return {step: miou for step, miou in rows if not math.isnan(miou)}
+
+
+def _best(
+    curve: Mapping[float, float], common: Sequence[float], steps: Sequence[float]
+) -> list[float]:
+    """The best up to each of the steps, at validations that are common."""
+    return [
+        max(curve[one] for one in common if one <= step and one in curve)
+        for step in steps
+    ]
 
 
 def blocks(view: StageView, findings: Sequence[claims.Finding]) -> list:
@@ -75,7 +107,7 @@ def blocks(view: StageView, findings: Sequence[claims.Finding]) -> list:
     if found is None:
         return []
     shown = [
-        Heading(3, "How the answer depends on the length"),
+        Heading(3, "How the answer depends on the length of training"),
         Paragraph(" ".join(_sentences(view, found))),
         _arms_table(view, found),
     ]
@@ -94,20 +126,25 @@ def since(states: Sequence) -> int:
 def _sentences(view: StageView, found: Lengths) -> list[str]:
     steps, orders = found.steps, [found.order(n) for n in range(len(found.steps))]
     texts = [
-        "As if every training had ended at the step, with its best weights so far."
+        "Each row treats training as if it had stopped there, keeping the best weights "
+        "so far."
     ]
-    if view.base.config.optimizer.schedule != "constant":
+    schedules = {arm.config.optimizer.schedule for arm in view.finished}
+    if schedules != {"constant"}:
         texts.append(
             "It would have ended with a lower learning rate, and probably a little "
             "better."
         )
+    if view.base.config.data.folds:
+        texts.append("Scores are means over the folds.")
     first = since([order[0] for order in orders])
     leader = view.titles[orders[-1][0]]
     if first == 0:
         texts.append(f"{leader} leads at every length.")
     else:
         before = view.titles[orders[first - 1][0]]
-        texts.append(f"{leader} leads from step {steps[first]} on, {before} before.")
+        text = f"{leader} leads from step {steps[first]} on, {before} just before."
+        texts.append(text)
     if len(found.best) > 2:
         settled = since(orders)
         texts.append(
@@ -116,12 +153,15 @@ def _sentences(view: StageView, found: Lengths) -> list[str]:
             else f"The order of all arms last changed at step {steps[settled]} of "
             f"{steps[-1]}."
         )
-    texts.append("Whether a lead is more than chance, only the whole trainings tell.")
+    texts.append(
+        "These are means: whether a lead is more than chance is judged for the whole "
+        "training alone."
+    )
     return texts
 
 
 def _arms_table(view: StageView, found: Lengths) -> Table:
-    """The mean mIoU of each arm at some lengths, and how many seeds agree."""
+    """The mean mIoU of each arm at some lengths, who leads, and in how many seeds."""
     drawn = view.whole().drawn
     names = [arm.name for arm in view.finished if arm.name in drawn]
     count = len(found.steps)
@@ -130,57 +170,49 @@ def _arms_table(view: StageView, found: Lengths) -> Table:
     for number in numbers.astype(int):
         first, second = found.order(number)[:2]
         cells = [
-            Cell(wording.percent(float(found.means[name][number])), best=name == first)
+            Cell(wording.percent(found.means[name][number]), best=name == first)
             for name in names
         ]
         lead = found.means[first][number] - found.means[second][number]
-        cells += [Cell(wording.points(float(lead))), Cell(_agreeing(found, number))]
+        led, seeds = found.seeds_led(number)
+        cells += [Cell(view.titles[first]), Cell(wording.points(lead))]
+        cells.append(Cell(f"{led} of {seeds}" if seeds else ""))
         rows.append(Row([Cell(f"{found.steps[number]}"), *cells]))
     titles = [view.titles[name] for name in names]
-    header = ["mIoU % up to step", *titles, "lead, points", "seeds with this leader"]
-    return Table(header, rows)
-
-
-def _agreeing(found: Lengths, number: int) -> str:
-    """How many of the seeds that all arms have have the leader of their mean."""
-    seeds = min(map(len, found.best.values()))
-    leader = found.order(number)[0]
-    leads = [
-        max(found.best, key=lambda name: found.best[name][seed, number]) == leader
-        for seed in range(seeds)
-    ]
-    return f"{sum(leads)} of {seeds}"
+    header = ["validation mIoU % up to step", *titles]
+    return Table([*header, "leader", "lead, points", "seeds it leads in"], rows)
 
 
 def _claims_table(
     view: StageView, found: Lengths, findings: Sequence[claims.Finding]
 ) -> Table | None:
-    """Of claims about the mIoU of two arms of this stage: what held at each length."""
-    last = len(found.steps) - 1
+    """Of claims about the mIoU of two arms of the stage: what held at each length."""
+    if view.stage.split != "val" or view.stage.full_size:
+        return None
     numbers = [int(np.searchsorted(found.steps, s * found.steps[-1])) for s in SHARES]
-    numbers = sorted({min(number, last) for number in numbers})
     rows = []
     for finding in findings:
         claim = finding.claim
         ours, than = (side.arm for side in claim.sides)
         is_here = all(not side.stage and not side.split for side in claim.sides)
         is_here = is_here and claim.metric == "miou" and claim.factor is None
-        if not (is_here and {ours, than} <= found.best.keys()):
+        if not (is_here and {ours, than} <= found.means.keys()):
             continue
-        differences = found.means[ours] - found.means[than]
+        pairs = zip(found.means[ours], found.means[than])
+        differences = [one - other for one, other in pairs]
         agrees = [_agrees(claim, value) for value in differences]
         first = since(agrees)
         word = "agrees" if agrees[-1] else "disagrees"
-        always = f"{word} at every length"
-        cells = [Cell(wording.points(float(differences[number]))) for number in numbers]
-        cells.append(
-            Cell(f"{word} from step {found.steps[first]} on" if first else always)
+        when = f"from step {found.steps[first]} on" if first else "at every length"
+        cells = [wording.points(differences[number]) for number in sorted({*numbers})]
+        rows.append(
+            Row([Cell(text) for text in (claim.text, *cells, f"{word} {when}")])
         )
-        rows.append(Row([Cell(claim.text), *cells]))
     if not rows:
         return None
-    steps = [f"step {found.steps[number]}" for number in numbers]
-    return Table(["Claim about mIoU, difference in points", *steps, "so far"], rows)
+    steps = [f"step {found.steps[number]}" for number in sorted({*numbers})]
+    header = "Claim about mIoU: difference of the means, points"
+    return Table([header, *steps, "the means so far"], rows)
 
 
 def _agrees(claim: Claim, difference: float) -> bool:

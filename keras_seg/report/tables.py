@@ -20,7 +20,7 @@ from keras_seg.report.view import StageView
 from keras_seg.report.wording import percent, percent_short, points
 
 # Between the numbers of a setting
-JOINTS = {"data.size": " x ", "data.crop": " x ", "augment.scale": " to "}
+SEPARATORS = {"data.size": " x ", "data.crop": " x ", "augment.scale": " to "}
 STATES = {"oom": "out of memory", "missing": "not run yet"}
 CLASS_SCORES = {"recall": "Accuracy", "iou": "IoU", "precision": "Precision"}
 PUBLISHED_MIOU = "published mIoU %"
@@ -420,7 +420,7 @@ def other_published(view: StageView) -> Table | None:
 def settings(arm: Arm) -> dict[str, str]:
     """{path: value} of the arm's configuration."""
     return {
-        path: _setting(value, JOINTS.get(path, ", "))
+        path: _setting(value, SEPARATORS.get(path, ", "))
         for path, value in flat(arm.settings())
     }
 
@@ -447,9 +447,9 @@ def differences(arms: Sequence[Arm]) -> Table | Paragraph:
     return Table(["Arm", *paths], rows, numbers=False)
 
 
-def _setting(value, joint: str = ", ") -> str:
+def _setting(value, separator: str = ", ") -> str:
     if isinstance(value, list | tuple):
-        return joint.join(map(_setting, value))
+        return separator.join(map(_setting, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value == {}:

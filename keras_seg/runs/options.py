@@ -40,7 +40,8 @@ class Options:
         workers: threads of the data loader; None is `backend.loader_threads`.
         checkpoint_every: batches between checkpoints; None is by time, so that
             saving costs about 1 % and a kill loses at most 10 minutes.
-        allow_inexact: resume although the machine or a library changed.
+        allow_inexact: resume although the machine or a library changed; train in
+            bfloat16 where it is slow.
         restart: train anew, dropping what the folder holds of the run.
         extend: train an unfinished run of fewer steps to its end and on, as a
             finished one always is.

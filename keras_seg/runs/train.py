@@ -75,7 +75,6 @@ def train(
                 (out / "failure.json").unlink(missing_ok=True)
                 command_line.note(f"{options.title}{out} is finished; nothing to do.")
                 return finished
-        _check_precision(config, options)
         with ExitStack() as stack:
             for place in (out, *_join(options, prepared, stack)):
                 recorded = folder.failure_recorded(place, but=(UsageError,))
@@ -83,6 +82,7 @@ def train(
             backend.start(
                 config.seed, options.threads, config.precision, options.devices
             )
+            _check_precision(config, out, options)
             from keras_seg.runs import loop
 
             with _interruption(aloud=not options.title) as asked:
@@ -203,15 +203,16 @@ def with_precision(config: Config) -> Config:
     return config.changed(precision=backend.resolved_precision("auto"))
 
 
-def _check_precision(config: Config, options: Options) -> None:
-    """UsageError where the precision is slower here than float32."""
-    is_mixed = config.precision == "mixed_bfloat16"
-    if is_mixed and not options.allow_inexact and not backend.has_bfloat16():
+def _check_precision(config: Config, out: Path, options: Options) -> None:
+    """UsageError where a run that begins would be slower than in float32."""
+    if config.precision != "mixed_bfloat16" or options.allow_inexact:
+        return
+    slow = backend.without_bfloat16()
+    if slow and not checkpoint.steps(out / "checkpoints"):
         raise UsageError(
-            "precision is mixed_bfloat16, which is slower than float32 here: "
-            f"{backend.processor()} has no arithmetic for it (neither avx512_bf16 nor "
-            "amx_bf16). Leave it out, or set precision=auto. --allow-inexact trains "
-            "all the same."
+            f"precision is mixed_bfloat16, which is slower than float32 on {slow}: it "
+            "has no arithmetic for it. Leave it out, or set precision=auto. "
+            "--allow-inexact trains all the same."
         )
 
 

@@ -264,7 +264,7 @@ def network(case: Case, args: Any, folder: Path) -> dict[str, Any]:
     weights = str(folder / "weights.npz")
     notes: list[str] = []
     precisions = {"": "float32"}
-    if backend.has_bfloat16():
+    if backend.resolved_precision("auto") == "mixed_bfloat16":
         precisions[" bfloat16"] = "mixed_bfloat16"
     else:
         notes.append(

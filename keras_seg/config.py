@@ -449,7 +449,8 @@ class Config(Part):
     )
     precision: str = setting(
         "float32",
-        "of the arithmetic; auto: bfloat16 where it is faster, as then recorded",
+        "of the arithmetic; auto is bfloat16 where that is faster, and the run records "
+        "which it was",
         choices=("float32", "mixed_bfloat16", "auto"),
     )
 

@@ -10,7 +10,6 @@ has of the network is not measured again.
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from keras_seg import backend, command_line, plots, storage
 from keras_seg.config import Config
 from keras_seg.errors import UsageError
+from keras_seg.runs.benchmark.contestant import memory
 
 USUAL: Mapping[str, int] = {"side": 128, "batch": 8, "width": 1}
 TRAINING: Mapping[str, Sequence[int]] = {
@@ -128,7 +128,9 @@ def opened(net: str, varies: str, value: int) -> dict[str, float]:
         start = time.process_time()
         open_prepared(folder)
         seconds = time.process_time() - start
-        return measured(seconds, start) | {"mib": max(1, round(memory() - before))}
+        return measured(seconds, start) | {
+            "mib": max(1, round((memory() - before) / 2**20))
+        }
 
 
 def make_folder(folder: Path, count: int) -> None:
@@ -167,15 +169,9 @@ def make_folder(folder: Path, count: int) -> None:
     storage.write_json(folder / "meta.json", meta)
 
 
-def memory() -> float:
-    """The most MiB that this process has used."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10
-
-
 def measured(seconds: float, start: float) -> dict[str, float]:
     found = {"seconds": float(f"{seconds:.4g}"), "start_seconds": round(start, 1)}
-    return found | {"mib": round(memory())}
+    return found | {"mib": round(memory() / 2**20)}
 
 
 def read(path: Path, net: str) -> list[dict[str, Any]]:

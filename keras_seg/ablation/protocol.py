@@ -77,7 +77,7 @@ class Arm:
     Attributes:
         name: folder name: lower case, digits, "-" and "_".
         title: as a table's first column shows it.
-        config: what is trained; a precision "auto" is decided here and now.
+        config: what is trained; the precision "auto" is decided when the arm is made.
         pretrained: which weights it starts from ("ResNet-50, ImageNet"); the arm is
             left out unless the user names their file. Empty: from scratch.
         colour: "#rrggbb" in which the document draws it, one of

@@ -212,11 +212,11 @@ def check_winners(
     stage there is one winner.
     """
     last = max(asked, key=plan.stages.index)
-    earlier = {
-        f"{stage.name}/{arm.name}": stage.name
+    earlier = [
+        f"{stage.name}/{arm.name}"
         for stage in plan.before(last)
         for arm in stage.arms(base)
-    }
+    ]
     chosen: dict[str, str] = {}
     for winner in winners:
         meant = [path for path in earlier if winner in (path, path.split("/")[1])]
@@ -232,7 +232,7 @@ def check_winners(
                 f"--winner {winner} is not an arm of a stage that {last.name} starts "
                 f"from. {known}"
             )
-        stage = earlier[meant[0]]
+        stage = meant[0].split("/")[0]
         if chosen.setdefault(stage, meant[0]) != meant[0]:
             raise UsageError(
                 f"--winner {chosen[stage]} and --winner {meant[0]} are both arms of "

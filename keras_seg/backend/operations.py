@@ -1,4 +1,4 @@
-"""Operations of the backends that `start` replaces, by faster or reproducible ones."""
+"""Faster, or reproducible, replacements of the backends' own operations."""
 
 import functools
 import importlib
@@ -49,7 +49,7 @@ def replace_convolution(processor: str) -> None:
     calls: Any = importlib.import_module("keras.src.backend.common.global_state")
     native = getattr(nn.conv, "native", nn.conv)
     on_avx2 = "avx2" in processor and "avx512" not in processor
-    is_slow = on_avx2 and not tf.config.list_physical_devices("GPU")
+    multiplies = on_avx2 and not tf.config.list_physical_devices("GPU")
 
     def conv(
         inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1
@@ -65,7 +65,7 @@ def replace_convolution(processor: str) -> None:
                 kernel = _without_taps_of_zeros(inputs, kernel, rates)
                 return tf.nn.conv2d(inputs, kernel, steps, "SAME", dilations=rates)
             call = calls.get_global_attribute("current_call_ctx")
-            if is_slow and getattr(call, "training", False):
+            if multiplies and getattr(call, "training", False):
                 kernel = tf.convert_to_tensor(kernel)
                 if _is_supported(inputs, kernel):
                     return _convolve_for_training(inputs, kernel)

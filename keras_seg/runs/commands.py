@@ -157,7 +157,8 @@ def _train_parser() -> Parser:
     parser.add_argument(
         "--allow-inexact",
         action="store_true",
-        help="resume although the machine or a library changed",
+        help="resume although the machine or a library changed; train in bfloat16 "
+        "where it is slow",
     )
     parser.add_argument(
         "--restart", action="store_true", help="drop the run in the folder"

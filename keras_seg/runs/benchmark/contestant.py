@@ -244,7 +244,7 @@ def main(argv: list[str]) -> int:
     _answer(ready)
     for line in sys.stdin:
         what, steps = json.loads(line)
-        _answer(lambda: {"seconds": turns[what](steps), "memory": _memory()})  # noqa: B023
+        _answer(lambda: {"seconds": turns[what](steps), "memory": memory()})  # noqa: B023
     return 0
 
 
@@ -257,7 +257,7 @@ def _answer(compute: Callable[[], dict[str, Any]]) -> None:
     print(json.dumps(answer), flush=True)
 
 
-def _memory() -> int:
+def memory() -> int:
     """The most bytes that this process has used."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

@@ -136,27 +136,29 @@ def gradients_of(layer, image, above, training=True):
     return gradients(image), operations(gradients, image) & NATIVE
 
 
+BY_IMAGE, BY_KERNEL = {"Conv2DBackpropInput"}, {"Conv2DBackpropFilter"}
+
+
 @pytest.mark.parametrize(
-    ("shape", "kernel_size", "filters", "at_once", "native"),
+    ("shape", "kernel_size", "filters", "native"),
     [
-        ((3, 33, 40, 33), 3, 5, 3, {"Conv2DBackpropInput"}),
-        ((2, 64, 70, 32), 7, 5, None, set()),
-        ((5, 64, 65, 35), 5, 3, 2, set()),  # in parts of two images, two and one
-        ((2, 64, 65, 35), 5, 3, 0.9, {"Conv2DBackpropFilter"}),  # no room for one
-        ((1, 64, 65, 32), 3, 4, None, {"Conv2DBackpropInput"}),  # one image alone
-        ((3, 5, 7, 256), 3, 6, None, set()),
-        ((3, 5, 7, 256), 3, 6, 8.9, NATIVE),  # no room: three images times three rows
-        ((2, 3, 9, 257), 5, 4, 10, set()),  # fewer rows than the kernel has
-        ((2, 9, 18, 256), 3, 5, None, {"Conv2DBackpropFilter"}),
-        ((2, 17, 18, 32), 3, 5, None, NATIVE),
+        ((3, 33, 40, 33), 3, 63, BY_IMAGE),
+        ((3, 33, 40, 32), 3, 63, NATIVE),  # few channels
+        ((2, 64, 70, 32), 7, 33, set()),
+        ((2, 64, 66, 35), 5, 32, set()),
+        ((2, 64, 65, 32), 3, 31, BY_KERNEL),
+        ((1, 64, 65, 32), 3, 32, BY_IMAGE),  # one image alone
+        ((1, 64, 65, 32), 7, 32, BY_IMAGE),
+        ((3, 5, 7, 256), 3, 8, set()),
+        ((2, 3, 9, 257), 5, 8, set()),  # fewer rows than the kernel has
+        ((2, 17, 1, 32), 3, 64, BY_IMAGE),  # fewer columns
+        ((2, 9, 18, 256), 7, 9, set()),
+        ((2, 17, 18, 32), 9, 64, NATIVE),  # a larger kernel
     ],
 )
 def test_gradients_of_convolutions_are_products_on_avx2(
-    monkeypatch, shape, kernel_size, filters, at_once, native
+    shape, kernel_size, filters, native
 ):
-    if at_once:
-        copies = 2 * 4 * kernel_size * np.prod(shape[1:])
-        monkeypatch.setattr(replaced, "_MOST_BYTES", at_once * copies)
     replaced.replace_convolution(AVX2)
     image = tf.random.stateless_normal(shape, (0, 0))
     above = tf.random.stateless_normal((*shape[:3], filters), (0, 1))
@@ -174,6 +176,17 @@ def test_gradients_of_convolutions_are_products_on_avx2(
     for one, other in zip(found, expected, strict=True):
         size = np.abs(other).max()
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * size)
+
+
+def test_products_that_would_not_fit_into_memory_are_left_out(monkeypatch):
+    replaced.replace_convolution(AVX2)
+    layer = keras.layers.Conv2D(8, 3, padding="same")
+    image = tf.random.stateless_normal((3, 5, 7, 256), (0, 0))
+    above = tf.random.stateless_normal(layer(image).shape, (0, 1))
+    bytes_of_taps = 2 * 4 * 3 * 5 * 7 * 9 * 256
+    for most, native in ((bytes_of_taps, set()), (bytes_of_taps - 1, BY_IMAGE)):
+        monkeypatch.setattr(replaced, "_MOST_BYTES", most)
+        assert gradients_of(layer, image, above)[1] == native
 
 
 @pytest.mark.parametrize(

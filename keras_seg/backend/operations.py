@@ -4,6 +4,8 @@ import functools
 import importlib
 from typing import Any
 
+from keras_seg.backend import winograd
+
 
 def add_in_order() -> None:
     """Add three or more tensors in a fixed order, which op determinism does not.
@@ -37,8 +39,8 @@ def replace_convolution(processor: str) -> None:
     * Dilated ones are one operation. Keras' way cuts the image into blocks and computes
       taps that see only zeros, too: nine instead of one where the dilation is as large
       as the image. oneDNN knows dilation, and such taps are left out of the kernel.
-    * In training on a processor with AVX2 and no AVX-512, the gradients are those of
-      `_convolve_for_training`.
+    * In training on a processor with AVX2 and no AVX-512, they and their gradients are
+      those of `_convolve_for_training`.
 
     Args:
         processor: as `backend.processor` names it.
@@ -88,10 +90,10 @@ def _without_taps_of_zeros(image, kernel, rates):
 
 
 def _convolve_for_training(image, kernel):
-    """A convolution with padding "same" whose gradients are faster on AVX2.
+    """A convolution with padding "same" that is faster in training on AVX2.
 
-    oneDNN's gradients take up to 1.7 times as long for large images, and up to five
-    times for small ones with many channels (docs/explanation/speed.md).
+    oneDNN's gradients take up to five times as long as its convolution, and none of it
+    saves multiplications (docs/explanation/speed.md).
     """
     import tensorflow as tf
 
@@ -101,7 +103,7 @@ def _convolve_for_training(image, kernel):
             by_image = _image_gradient(upstream, kernel)
             return by_image, _kernel_gradient(image, upstream, kernel)
 
-        return tf.nn.conv2d(image, kernel, 1, "SAME"), gradients
+        return _convolve(image, kernel), gradients
 
     return convolve(image, kernel)
 
@@ -110,16 +112,25 @@ def _is_supported(image, kernel) -> bool:
     """Whether `_convolve_for_training` takes these tensors."""
     is_single = all(one.dtype == "float32" for one in (image, kernel))
     rows, columns, channels, _ = kernel.shape
-    is_odd = rows == columns and rows % 2 == 1 and rows > 1
+    is_odd = rows == columns and rows % 2 == 1 and 1 < rows <= winograd.LARGEST
     return is_single and is_odd and None not in image.shape and channels >= 32
 
 
-# From here on the ways below were faster: AVX2, one thread, kernels of 3x3 and 7x7
-_LARGE_FOR_KERNEL, _LARGE_FOR_IMAGE = 32 * 32, 64 * 64  # pixels, at least
-_SMALL_FOR_KERNEL, _SMALL_FOR_IMAGE = 8 * 8, 16 * 16  # at most, with
+def _convolve(image, kernel):
+    """The convolution with padding "same", in the faster way."""
+    import tensorflow as tf
+
+    count, rows, columns, _ = image.shape
+    if kernel.shape[0] > 3 and rows * columns >= _LARGE and count > 1:
+        return winograd.convolve(image, kernel)
+    return tf.nn.conv2d(image, kernel, 1, "SAME")
+
+
+# Where the ways below were faster: AVX2, one thread, kernels of 3x3 and 7x7
+_LARGE, _SMALL = 64 * 64, 16 * 16  # pixels: at least; at most, with
 _MANY_CHANNELS = 256
-# For copies of the image, or what each tap gives, with what they are made from
-_MOST_BYTES = 512 * 2**20
+_FEWEST_PAIRS = 32 * 64  # of channels of the image and the result, half in large images
+_MOST_BYTES = 512 * 2**20  # for what each tap gives, with what it is made from
 
 
 def _image_gradient(upstream, kernel):
@@ -129,12 +140,11 @@ def _image_gradient(upstream, kernel):
     count, rows, columns, filters = upstream.shape
     size, _, channels, _ = kernel.shape
     # The convolution with the flipped kernel. One image alone: see `beside_a_copy`
-    if rows * columns >= _LARGE_FOR_IMAGE and count > 1:
-        flipped = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
-        return tf.nn.conv2d(upstream, flipped, 1, "SAME")
+    if rows * columns >= _LARGE and count > 1:
+        return _convolve(upstream, tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2]))
     # What every tap gives each pixel, one product; then each is moved to its place
     bytes_of_taps = 2 * 4 * count * rows * columns * size**2 * channels
-    is_small = rows * columns <= _SMALL_FOR_IMAGE and bytes_of_taps <= _MOST_BYTES
+    is_small = rows * columns <= _SMALL and bytes_of_taps <= _MOST_BYTES
     if is_small and channels >= _MANY_CHANNELS:
         upstream = tf.reshape(upstream, [-1, filters])
         taps = tf.matmul(upstream, tf.reshape(kernel, [-1, filters]), transpose_b=True)
@@ -163,38 +173,10 @@ def _kernel_gradient(image, upstream, kernel):
     """The gradient by the kernel; `upstream` is that by the convolution's result."""
     import tensorflow as tf
 
-    count, rows, columns, channels = image.shape
-    size, _, _, filters = kernel.shape
-    edge = size // 2
-    bytes_of_one = 2 * 4 * size * rows * columns * channels
-    at_once = _MOST_BYTES // bytes_of_one
-    if rows * columns >= _LARGE_FOR_KERNEL and at_once > 0:
-        if at_once >= count:
-            return _by_rows(image, upstream, size)
-
-        def add_next(first, total):
-            some = slice(first, first + at_once)
-            return first + at_once, total + _by_rows(image[some], upstream[some], size)
-
-        # One part at a time, so that only its copies are in memory
-        return tf.while_loop(
-            lambda first, _: first < count,
-            add_next,
-            (0, tf.zeros(kernel.shape)),
-            parallel_iterations=1,
-        )[1]
-    fits = count * size * bytes_of_one <= _MOST_BYTES
-    is_small = rows * columns <= _SMALL_FOR_KERNEL and fits
-    if is_small and channels >= _MANY_CHANNELS:
-        padded = tf.pad(image, [[0, 0], [edge, edge], [edge, edge], [0, 0]])
-        shifted = [
-            padded[:, top : top + rows, left : left + columns]
-            for top in range(size)
-            for left in range(size)
-        ]
-        copies = tf.reshape(tf.concat(shifted, 3), [-1, size * size * channels])
-        upstream = tf.reshape(upstream, [-1, filters])
-        return tf.reshape(tf.matmul(copies, upstream, transpose_a=True), kernel.shape)
+    size, _, channels, filters = kernel.shape
+    pixels = image.shape[1] * image.shape[2]
+    if channels * filters >= _FEWEST_PAIRS // (2 if pixels >= _LARGE else 1):
+        return winograd.kernel_gradient(image, upstream, size)
     return tf.raw_ops.Conv2DBackpropFilter(
         input=image,
         filter_sizes=kernel.shape,
@@ -202,28 +184,6 @@ def _kernel_gradient(image, upstream, kernel):
         strides=[1, 1, 1, 1],
         padding="SAME",
     )
-
-
-def _by_rows(image, upstream, size: int):
-    """The gradient by a kernel, each of its rows one product of matrices.
-
-    The image, its rows outermost, is copied once for every column of the kernel; what
-    a row of the kernel sees is then a slice of the copies.
-    """
-    import tensorflow as tf
-
-    rows, columns, channels = image.shape[1:]
-    filters, edge = upstream.shape[3], size // 2
-    by_row = tf.transpose(image, [1, 0, 2, 3])
-    by_row = tf.pad(by_row, [[edge, edge], [0, 0], [edge, edge], [0, 0]])
-    shifted = [by_row[:, :, left : left + columns] for left in range(size)]
-    copies = tf.concat(shifted, 3)
-    upstream = tf.reshape(tf.transpose(upstream, [3, 1, 0, 2]), [filters, -1])
-    seen = [copies[top : top + rows] for top in range(size)]
-    seen = [tf.reshape(one, [-1, size * channels]) for one in seen]
-    products = tf.stack([tf.matmul(upstream, one) for one in seen])
-    products = tf.reshape(products, [size, filters, size, channels])
-    return tf.transpose(products, [0, 2, 3, 1])
 
 
 def normalise_in_one() -> None:

@@ -214,6 +214,9 @@ class Request:
             )
         if self.size is not None and "data.size" in settings:
             raise UsageError("--size and --set data.size both name a size; give one.")
+        for varied in self.vary:
+            if varied.path == grid.START:
+                self._start_from(varied)
         if self.init_base and self.init_weights is None:
             raise UsageError("--init-base needs the weights: --init-weights FILE.")
         if self.init_base and self.vary:
@@ -222,6 +225,16 @@ class Request:
                 "from --init-weights as it is."
             )
         self._check_own()
+
+    def _start_from(self, varied: grid.Varied) -> None:
+        """Take the weights that some arms start from out of what is varied."""
+        (weights,) = (str(one) for one in varied.values if one != grid.NO_START)
+        if self.init_weights not in (None, weights):
+            raise UsageError(
+                f"--init-weights and --vary {varied.path} both say what arms start "
+                "from; give one."
+            )
+        object.__setattr__(self, "init_weights", weights)
 
     def _check_own(self) -> None:
         """UsageError where options of a question of one's own and of a study mix."""
@@ -519,7 +532,8 @@ def ask(request: Request, steps: int | None = None) -> grid.Question:
             "How long is each arm trained? Give --steps N, --epochs N or --budget TIME."
         )
     how: dict[str, Any] = {"one_at_a_time": request.one_at_a_time, "name": request.name}
-    how["pretrained"] = request.init_weights or ""
+    if not any(varied.path == grid.START for varied in request.vary):
+        how["pretrained"] = request.init_weights or ""
     return grid.Question(values, request.vary, epochs=request.epochs, **how)
 
 

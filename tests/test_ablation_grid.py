@@ -79,6 +79,26 @@ def test_one_at_a_time_is_around_the_base(prepared):
     assert made == [("none", 0.0), ("w1", 0.0), ("none", 0.5)]
 
 
+def test_what_training_starts_from_is_varied_like_a_setting(prepared, shapes):
+    texts = ("init_weights=none,imagenet", "augment.mirror=0,0.5")
+    found = arms(prepared, *texts, values={"net": {"name": "unet_lite0"}, "steps": 4})
+    assert [arm.title for arm in found] == [
+        "init_weights none, mirror 0",
+        "init_weights none, mirror 0.5",
+        "init_weights imagenet, mirror 0",
+        "init_weights imagenet, mirror 0.5",
+    ]
+    assert [arm.pretrained for arm in found] == ["", "", "imagenet", "imagenet"]
+    assert found[0].config == found[2].config
+    request = Request(
+        net="unet_lite0", vary=tuple(map(grid.parse, texts)), data=shapes, steps=4
+    )
+    assert request.init_weights == "imagenet"
+    assert studies.ask(request).pretrained == ""
+    plan = studies.planning(dataclasses.replace(request, action="plan"))
+    assert "  init_weights_imagenet_mirror_0_5: " in "\n".join(plan)
+
+
 def test_networks_are_arms(prepared):
     values = {"steps": 40}
     texts = ("optimizer.lr=0.001,0.01", "net=icnet,unet_bn")
@@ -137,6 +157,8 @@ def test_epochs_are_equal_whatever_the_batch(prepared):
         (["loss.weight=w1,w2"], {}, "no setting 'loss.weight'"),
         (["loss.weights=w1,w9"], {}, "loss.weights is 'w9'"),
         (["seed=1,2"], {}, "--vary cannot take seed: --seeds"),
+        (["init_weights=a,b"], {}, "compares none with one file of weights"),
+        (["net.init_weights_sha256=a,b"], {}, "init_weights=none,FILE compares"),
         (["loss.l1=0,1", "loss.l1=2,3"], {}, "loss.l1 is given twice"),
         (["loss.l1=0"], {"one_at_a_time": True}, "All arms are alike"),
         (["net=icnet,lenet"], {}, "net.name is 'lenet'"),
@@ -158,6 +180,10 @@ def test_what_makes_no_sense_is_named(texts, how, words, prepared):
         ("--vary loss.l1=0,1 --stage filters", "leave out --study, --stage"),
         ("--net icnet --stage filters --steps 3", "--steps is of a question of your"),
         ("--vary loss.l1=0,1 --budget soon", "--budget 'soon' is no time"),
+        (
+            "--vary init_weights=none,a --init-weights b --net icnet --steps 3",
+            "both say what arms start from",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(words, message, shapes):

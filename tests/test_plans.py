@@ -446,8 +446,8 @@ LITE0 = ADAM_ON_CAMVID | recipe_parts(*RECIPE_PARTS)
 LITE0 |= given("net=unet_lite0 optimizer.lr=0.001")
 LITE0_STAGES = {
     "pretrained": {
-        f"{start}_{count}": LITE0 | {"data.samples": None if count == 367 else count}
-        for count in (25, 100, 367)
+        f"{start}_{count}": LITE0 | {"data.samples": None if count == "all" else count}
+        for count in (25, 100, "all")
         for start in ("scratch", "pretrained")
     },
     "fine_tuning": rows(
@@ -482,7 +482,7 @@ PRETRAINED = {
     "fcn_attention_vgg16": "fcn_attention",
     "first_five_vgg16": "fcn_attention",
     "5b": "fcn_resnet34",
-    **{f"pretrained_{count}": "unet_lite0" for count in (25, 100, 367)},
+    **{f"pretrained_{count}": "unet_lite0" for count in (25, 100, "all")},
     **dict.fromkeys(("all", "slow_encoder", "fixed_norm"), "unet_lite0"),
     "fixed_encoder": "unet_lite0",
 }
@@ -688,8 +688,8 @@ OUR_HYPOTHESES = {
         for net in ("camvid icnet", "camvid unet_bn")
     },
     ("camvid unet_lite0", "pretrained"): [
-        *((f"pretrained_{count}", f"scratch_{count}") for count in (25, 100, 367)),
-        ("pretrained_100", "scratch_367"),
+        *((f"pretrained_{count}", f"scratch_{count}") for count in (25, 100, "all")),
+        ("pretrained_100", "scratch_all"),
     ],
     ("camvid unet_lite0", "fine_tuning"): [
         ("slow_encoder", "all"),

@@ -11,7 +11,7 @@ import pytest
 import keras_seg
 from keras_seg import command_line
 from keras_seg import study as studies
-from keras_seg.ablation import estimate, protocol, runner
+from keras_seg.ablation import estimate, grid, protocol, runner
 from keras_seg.ablation.protocol import ArmResult, DataFacts, StageResult
 from keras_seg.data.prepared import open_prepared
 from keras_seg.data.surreal.parts import GROUPS, LABELS14
@@ -335,6 +335,9 @@ def test_groups_are_those_of_surreals_25_classes(body, tmp_path):
     assert reason.startswith("the labels have 15 classes instead of 25")
 
 
+MIRRORED = grid.Varied("augment.mirror", (0, 0.5))
+
+
 def test_the_base_may_start_from_weights(body, tmp_path):
     file = tmp_path / "icnet.npz"
     file.write_bytes(b"weights")
@@ -352,7 +355,7 @@ def test_the_base_may_start_from_weights(body, tmp_path):
     with pytest.raises(UsageError, match="--init-base needs .*--init-weights FILE"):
         Request(init_base=True)
     with pytest.raises(UsageError, match="--init-base is of a stage of a study"):
-        Request(init_base=True, init_weights=str(file), vary=("seed=1",))
+        Request(init_base=True, init_weights=str(file), vary=(MIRRORED,))
     other = dataclasses.replace(request, net="hourglass", stage="targets")
     with pytest.raises(UsageError, match="hourglass start from no published weights"):
         studies.choose(other, body, None)

@@ -272,7 +272,7 @@ UNET_SCALES = {
 
 # A pretrained start
 
-TRAIN_IMAGES = (25, 100, 367)
+TRAIN_IMAGES = {"25": 25, "100": 100, "all": None}
 
 
 def lite0(data: DataFacts) -> Config:
@@ -285,14 +285,14 @@ def lite0(data: DataFacts) -> Config:
 def starts(base: Config) -> list[Arm]:
     """From scratch and from ImageNet's weights, by the number of training images."""
     arms = []
-    for count in TRAIN_IMAGES:
-        few = base.changed(data={"samples": None if count == 367 else count})
+    for name, count in TRAIN_IMAGES.items():
+        some = base.changed(data={"samples": count})
         arms += [
-            Arm(f"scratch_{count}", f"From scratch, {count} images", few),
+            Arm(f"scratch_{name}", f"From scratch, {name} images", some),
             Arm(
-                f"pretrained_{count}",
-                f"Pretrained, {count} images",
-                few,
+                f"pretrained_{name}",
+                f"Pretrained, {name} images",
+                some,
                 pretrained="EfficientNet-Lite0, ImageNet",
             ),
         ]
@@ -328,15 +328,15 @@ LITE0_STAGES = (
         claims=(
             *(
                 claim(
-                    f"pretrained weights help with {count} images",
-                    f"pretrained_{count} > scratch_{count}",
+                    f"pretrained weights help with {name} images",
+                    f"pretrained_{name} > scratch_{name}",
                     ours=True,
                 )
-                for count in TRAIN_IMAGES
+                for name in TRAIN_IMAGES
             ),
             claim(
-                "with 100 images they are worth the other 267",
-                "pretrained_100 >= scratch_367",
+                "with 100 images they are worth all the others",
+                "pretrained_100 >= scratch_all",
                 ours=True,
             ),
         ),

@@ -38,11 +38,13 @@ VALIDATIONS = 10  # of a run, where `validation.every` is not given
 NOT_VARIED = {
     "seed": "--seeds K runs the seeds 0 to K - 1",
     "extended": "--extend trains a stage on",
-    "net.init_weights_sha256": "--init-weights names a file",
+    "net.init_weights_sha256": "init_weights=none,FILE compares starts",
     "data.folds": "--folds K is of all arms",
     "data.fold": "--folds K trains each of them",
 }
 LONGEST_NAME = 60
+START = "init_weights"  # varied like a setting: "none", or weights to start from
+NO_START = "none"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Varied:
     """A setting and the values it takes.
 
     Attributes:
-        path: of the setting; "net" replaces the network with all its options.
+        path: of the setting; "net" replaces the network with all its options,
+            `START` is what training starts from.
         values: plain JSON values, at least one.
     """
 
@@ -62,7 +65,8 @@ class Varied:
         object.__setattr__(self, "path", path)
         if path in NOT_VARIED:
             raise UsageError(f"--vary cannot take {path}: {NOT_VARIED[path]}.")
-        set_path({}, path, None)  # raises where there is no such setting
+        if path != START:
+            set_path({}, path, None)  # raises where there is no such setting
         values = [plain(value) for value in self.values]
         if path == "precision" and "auto" in values:
             raise UsageError(
@@ -75,6 +79,11 @@ class Varied:
         twice = [value for value in values if values.count(value) > 1]
         if twice:
             raise UsageError(f"--vary {path} has the value {twice[0]!r} twice.")
+        if path == START and len([one for one in values if one != NO_START]) != 1:
+            raise UsageError(
+                f"--vary {path} compares {NO_START} with one file of weights, run or "
+                f"imagenet: {path}={NO_START},imagenet."
+            )
 
 
 def parse(text: str) -> Varied:
@@ -108,7 +117,8 @@ class Question:
             combination of the values.
         epochs: how long each arm is trained; None: `steps` of `values`.
         name: of the folder; "" is made of the settings.
-        pretrained: the weights that all arms start from; "" for none.
+        pretrained: the weights that all arms start from; "" for none, or where `START`
+            is varied.
     """
 
     values: Mapping[str, Any]
@@ -213,16 +223,19 @@ def make_arms(question: Question, base: Config, prepared: Prepared) -> list[Arm]
     named = _short_names(question.varied)
     arms: list[Arm] = []
     for chosen in _combinations(question):
-        config = protocol.with_settings(base, dict(chosen))
+        changes = dict(chosen)
+        start = changes.pop(START, question.pretrained)
+        pretrained = "" if start == NO_START else start
+        config = protocol.with_settings(base, changes)
         if question.epochs is not None and base.steps > protocol.SMOKE["steps"]:
             steps = _steps(config, facts(prepared), question)
             config = config.changed(steps=steps)
-        if any(config == arm.config for arm in arms):
+        if any((config, pretrained) == (arm.config, arm.pretrained) for arm in arms):
             continue  # a value that the base has already
         parts = [_words(named[path], value) for path, value in chosen]
         title = ", ".join(parts) or "base"
         name = _unique(title, [arm.name for arm in arms])
-        arms.append(Arm(name, title, config, pretrained=question.pretrained))
+        arms.append(Arm(name, title, config, pretrained=pretrained))
     if len(arms) < 2:
         raise UsageError(
             "All arms are alike: the base has the values of --vary already. Name "

@@ -1291,7 +1291,8 @@ def planning(request: Request) -> Iterator[str]:
             )
             arms = stage.arms(config)
             needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]
-            only = f" Only with --init-weights: {', '.join(needs)}." if needs else ""
+            only = f" Only with --init-weights: {', '.join(needs)}."
+            only = only if needs and request.init_weights is None else ""
             yield f"{part.net} {stage.name}: {start}{only}{_trainings(request, arms)}"
             yield from (plans.json_lines if request.json else plans.lines)(arms)
 

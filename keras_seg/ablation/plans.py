@@ -28,7 +28,7 @@ def lines(arms: Sequence[Arm]) -> Iterator[str]:
     yield from _settings_lines("all arms", shared)
     for arm, values in zip(arms, found):
         own_values = {path: value for path, value in values.items() if path in own}
-        yield from _settings_lines(arm.name, own_values)
+        yield from _settings_lines(arm.name, own_values, arm.pretrained)
     yield "  Other settings have their defaults (docs/reference/settings.md)."
 
 
@@ -36,8 +36,11 @@ def _is_shared(path: str, found: Sequence[Mapping[str, Any]]) -> bool:
     return all(path in values and values[path] == found[0][path] for values in found)
 
 
-def _settings_lines(title: str, values: Mapping[str, Any]) -> list[str]:
+def _settings_lines(
+    title: str, values: Mapping[str, Any], weights: str = ""
+) -> list[str]:
     words = [f"{path}={_as_option(value)}" for path, value in values.items()]
+    words += [f"starts from {weights}"] if weights else []
     return textwrap.wrap(
         f"{title}: {' '.join(words) or 'nothing of its own'}",
         width=79,

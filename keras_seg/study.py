@@ -891,7 +891,7 @@ def make_execution(
         seeds=seeds(request, study),
         jobs=jobs,
         threads=threads,
-        isolate=request.scale != "smoke" or request.executor != "local",
+        isolate=request.scale != "smoke" or request.executor != "local" or jobs > 1,
         allow_inexact=request.allow_inexact,
         restart=request.restart,
         extend=request.extend,

@@ -787,3 +787,20 @@ def test_a_folder_may_be_named_like_an_option(shapes, tmp_path, monkeypatch):
     parsed = [words[words.index("--out") + 1] for words in commands]
     assert all(Path(out).is_absolute() for out in parsed)
     assert len(parsed) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "isolate"),
+    [
+        ("--scale smoke", False),
+        ("--scale smoke --jobs 1", False),
+        ("--scale smoke --jobs 2", True),
+        ("--scale demo", True),
+    ],
+)
+def test_arms_of_a_test_share_this_process_unless_several_run_at_a_time(
+    words, isolate, body, shapes
+):
+    request = studies.parse(["--net", "icnet", *words.split()], "run")
+    where = studies.make_execution(request, body, "icnet", open_prepared(shapes))
+    assert where.isolate == isolate

@@ -43,7 +43,8 @@ class Execution:
         seeds: runs per arm, with the seeds 0..seeds-1.
         jobs: arms run at the same time.
         threads: intra-op threads of each arm; None is the number of cores.
-        isolate: one process per arm. False (scale smoke) runs them in this one.
+        isolate: one process per arm. False (scale smoke, one job) runs them in this
+            one.
         allow_inexact: as of `keras_seg.runs.options.Options`.
         restart: train the arms of the stages that are asked for anew.
         extend: train arms that are there with fewer steps on.

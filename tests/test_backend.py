@@ -178,6 +178,26 @@ def test_gradients_of_convolutions_are_products_on_avx2(
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * size)
 
 
+def test_large_kernels_multiply_less_in_prediction_but_not_in_an_export():
+    replaced.replace_convolution(AVX2)
+    layer = keras.layers.Conv2D(33, 7, padding="same")
+    image = tf.random.stateless_normal((2, 64, 66, 32), (0, 0))
+    layer.build(image.shape)
+    any_number = tf.TensorSpec((None, *image.shape[1:]))
+
+    def predict(image):
+        return layer(image, training=False)
+
+    def predict_anywhere(image):
+        with backend.portable():
+            return predict(image)
+
+    assert "Pack" in operations(predict, any_number)
+    assert "Pack" not in operations(predict_anywhere, any_number)
+    expected = predict_anywhere(image)
+    np.testing.assert_allclose(predict(image), expected, rtol=0, atol=1e-4)
+
+
 def test_products_that_would_not_fit_into_memory_are_left_out(monkeypatch):
     replaced.replace_convolution(AVX2)
     layer = keras.layers.Conv2D(8, 3, padding="same")

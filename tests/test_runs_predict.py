@@ -1,5 +1,6 @@
 """Prediction of own pictures, at their own size, with a run or an export."""
 
+import importlib
 import shutil
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 from random_runs import build, expected_logits, keep_as_run
 
 import keras_seg
-from keras_seg import command_line
+from keras_seg import backend, command_line
 from keras_seg.config import Config
 from keras_seg.data.folder import prepare as prepare_folder
 from keras_seg.data.images import resize_image
@@ -54,6 +55,17 @@ def run(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     keep_as_run(CONFIG, shapes, folder)
     return folder
+
+
+def test_a_run_predicts_with_the_convolutions_of_its_training(run, monkeypatch):
+    if backend.name() != "tensorflow":
+        pytest.skip("of TensorFlow")
+    nn = importlib.import_module("keras.src.backend.tensorflow.nn")
+    kept = nn.conv
+    monkeypatch.setattr(nn, "conv", getattr(kept, "native", kept))
+    keras_seg.load(run)
+    keras_seg.predict(run, np.zeros((24, 40, 3), np.uint8))
+    assert hasattr(nn.conv, "native")
 
 
 def test_a_run_keeps_the_colours_of_its_classes(run, shapes, tmp_path):

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_seg.backend import operations
+from keras_seg.backend.operations import portable as portable
 from keras_seg.command_line import install_hint, note
 from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
@@ -92,6 +93,12 @@ def configure() -> None:
     if name() == "tensorflow" and "tensorflow" not in sys.modules:
         with _stderr_closed():  # its C++ side greets there whatever the settings
             importlib.import_module("tensorflow")
+
+
+def replace_convolution() -> None:
+    """`operations.replace_convolution` on TensorFlow, where nothing was started."""
+    if name() == "tensorflow":
+        operations.replace_convolution(processor())
 
 
 def name() -> str:

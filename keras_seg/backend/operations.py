@@ -2,6 +2,9 @@
 
 import functools
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from keras_seg.backend import winograd
@@ -33,14 +36,27 @@ def add_in_order() -> None:
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
+_is_portable = ContextVar("_is_portable", default=False)
+
+
+@contextmanager
+def portable() -> Iterator[None]:
+    """Leave out what is faster on this processor alone: an export is for any."""
+    before = _is_portable.set(True)
+    try:
+        yield
+    finally:
+        _is_portable.reset(before)
+
+
 def replace_convolution(processor: str) -> None:
     """Give Keras' convolutions on TensorFlow faster ways where there is one.
 
     * Dilated ones are one operation. Keras' way cuts the image into blocks and computes
       taps that see only zeros, too: nine instead of one where the dilation is as large
       as the image. oneDNN knows dilation, and such taps are left out of the kernel.
-    * In training on a processor with AVX2 and no AVX-512, they and their gradients are
-      those of `_convolve_for_training`.
+    * On a processor with AVX2 and no AVX-512, those of large kernels multiply less, and
+      in training the gradients of most. An export keeps TensorFlow's (`portable`).
 
     Args:
         processor: as `backend.processor` names it.
@@ -51,7 +67,7 @@ def replace_convolution(processor: str) -> None:
     calls: Any = importlib.import_module("keras.src.backend.common.global_state")
     native = getattr(nn.conv, "native", nn.conv)
     on_avx2 = "avx2" in processor and "avx512" not in processor
-    multiplies = on_avx2 and not tf.config.list_physical_devices("GPU")
+    on_avx2 = on_avx2 and not tf.config.list_physical_devices("GPU")
 
     def conv(
         inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1
@@ -66,11 +82,14 @@ def replace_convolution(processor: str) -> None:
             if max(rates) > 1:
                 kernel = _without_taps_of_zeros(inputs, kernel, rates)
                 return tf.nn.conv2d(inputs, kernel, steps, "SAME", dilations=rates)
-            call = calls.get_global_attribute("current_call_ctx")
-            if multiplies and getattr(call, "training", False):
+            if on_avx2 and _is_supported(inputs, kernel):
                 kernel = tf.convert_to_tensor(kernel)
-                if _is_supported(inputs, kernel):
+                call = calls.get_global_attribute("current_call_ctx")
+                is_training = getattr(call, "training", False)
+                if is_training and inputs.shape[0] is not None:
                     return _convolve_for_training(inputs, kernel)
+                if not _is_portable.get():
+                    return _convolve(inputs, kernel)
         return native(inputs, kernel, strides, padding, data_format, dilation_rate)
 
     vars(conv)["native"] = native
@@ -109,19 +128,19 @@ def _convolve_for_training(image, kernel):
 
 
 def _is_supported(image, kernel) -> bool:
-    """Whether `_convolve_for_training` takes these tensors."""
+    """Whether the ways below take these tensors."""
     is_single = all(one.dtype == "float32" for one in (image, kernel))
     rows, columns, channels, _ = kernel.shape
     is_odd = rows == columns and rows % 2 == 1 and 1 < rows <= winograd.LARGEST
-    return is_single and is_odd and None not in image.shape and channels >= 32
+    return is_single and is_odd and None not in image.shape[1:] and channels >= 32
 
 
 def _convolve(image, kernel):
     """The convolution with padding "same", in the faster way."""
     import tensorflow as tf
 
-    count, rows, columns, _ = image.shape
-    if kernel.shape[0] > 3 and rows * columns >= _LARGE and count > 1:
+    count, rows, columns, _ = image.shape  # one image alone: see `beside_a_copy`
+    if kernel.shape[0] > 3 and rows * columns >= _LARGE and count != 1:
         return winograd.convolve(image, kernel)
     return tf.nn.conv2d(image, kernel, 1, "SAME")
 
@@ -139,7 +158,7 @@ def _image_gradient(upstream, kernel):
 
     count, rows, columns, filters = upstream.shape
     size, _, channels, _ = kernel.shape
-    # The convolution with the flipped kernel. One image alone: see `beside_a_copy`
+    # The convolution with the flipped kernel
     if rows * columns >= _LARGE and count > 1:
         return _convolve(upstream, tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2]))
     # What every tap gives each pixel, one product; then each is moved to its place

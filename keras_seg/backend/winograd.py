@@ -54,12 +54,14 @@ def transforms(columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def convolve(image: Any, kernel: Any) -> Any:
     """The convolution with padding "same": [N, H, W, C] and [r, r, C, K], r odd.
 
+    N may be unknown.
+
     Returns:
         float32 [N, H, W, K].
     """
     import tensorflow as tf
 
-    count, rows, columns, _ = image.shape
+    rows, columns = image.shape[1:3]
     size, _, _, filters = kernel.shape
     of_results, of_kernel, of_image = transforms(size)
     edge = size // 2
@@ -71,7 +73,8 @@ def convolve(image: Any, kernel: Any) -> Any:
         seen = _weighted_sum(of_one, pixels)  # [N, H + r - 1, tiles, C]
         multiplied.append(tf.nn.conv2d(seen, each[:, None], 1, "VALID"))
     results = tf.stack([_weighted_sum(one, multiplied) for one in of_results], 3)
-    return tf.reshape(results, [count, rows, -1, filters])[:, :, :columns]
+    results = tf.reshape(results, [-1, rows, _tiles(columns) * RESULTS, filters])
+    return results[:, :, :columns]
 
 
 def kernel_gradient(image: Any, upstream: Any, size: int) -> Any:
@@ -117,14 +120,18 @@ def _pixels_of_tiles(image, size: int) -> list:
     """
     import tensorflow as tf
 
-    outer, inner, columns, channels = image.shape
-    tiles, edge = -(-columns // RESULTS), size // 2
+    inner, columns, channels = image.shape[1:]
+    tiles, edge = _tiles(columns), size // 2
     groups = tiles + -(-(size - 1) // RESULTS)  # of as many pixels as there are results
     padding = [edge, groups * RESULTS - columns - edge]
     image = tf.pad(image, [[0, 0], [0, 0], padding, [0, 0]])
-    image = tf.reshape(image, [outer, inner, groups, RESULTS, channels])
+    image = tf.reshape(image, [-1, inner, groups, RESULTS, channels])
     places = [divmod(k, RESULTS) for k in range(RESULTS + size - 1)]
     return [image[:, :, group : group + tiles, k] for group, k in places]
+
+
+def _tiles(columns: int) -> int:
+    return -(-columns // RESULTS)
 
 
 def _weighted_sum(weights: Iterable[float], tensors: Sequence):

@@ -292,7 +292,8 @@ def _write_saved_model(source: Source, folder: Path) -> None:
     def serve(image):
         x = _standardise(network.preprocess, image)
         x = tf.pad(x, [(0, 0), (0, rows), (0, columns), (0, 0)])
-        logits = network.inference(x, training=False)["logits"]
+        with backend.portable():
+            logits = network.inference(x, training=False)["logits"]
         logits = logits[:, :height, :width]
         if weights is not None:
             logits *= weights.astype("float32")
@@ -433,7 +434,9 @@ def _function(source: Source) -> tuple[Any, Any]:
         x = x[..., ::-1] if is_reversed else x
         x = (x - mean) / deviation
         x = tf.pad(x, [(0, 0), (0, rows), (0, columns), (0, 0)])
-        logits = model(x, training=False)["logits"][:, :height, :width]
+        with backend.portable():
+            logits = model(x, training=False)["logits"]
+        logits = logits[:, :height, :width]
         if weights is not None:
             logits *= weights.astype("float32")
         ids = tf.argmax(logits, axis=-1, output_type="int32")

@@ -214,11 +214,14 @@ class Request:
             )
         if self.size is not None and "data.size" in settings:
             raise UsageError("--size and --set data.size both name a size; give one.")
-        for varied in self.vary:
-            if varied.path == grid.START:
-                self._start_from(varied)
         if self.init_base and self.init_weights is None:
             raise UsageError("--init-base needs the weights: --init-weights FILE.")
+        is_varied = any(varied.path == grid.START for varied in self.vary)
+        if is_varied and self.init_weights is not None:
+            raise UsageError(
+                f"--init-weights and --vary {grid.START} both say what arms start "
+                "from; give one."
+            )
         if self.init_base and self.vary:
             raise UsageError(
                 "--init-base is of a stage of a study; with --vary every arm starts "
@@ -226,15 +229,13 @@ class Request:
             )
         self._check_own()
 
-    def _start_from(self, varied: grid.Varied) -> None:
-        """Take the weights that some arms start from out of what is varied."""
-        (weights,) = (str(one) for one in varied.values if one != grid.NO_START)
-        if self.init_weights not in (None, weights):
-            raise UsageError(
-                f"--init-weights and --vary {varied.path} both say what arms start "
-                "from; give one."
-            )
-        object.__setattr__(self, "init_weights", weights)
+    @property
+    def weights(self) -> str | None:
+        """What the arms start from that start from weights."""
+        for varied in self.vary:
+            if varied.path == grid.START:
+                return next(one for one in varied.values if one != grid.NO_START)
+        return self.init_weights
 
     def _check_own(self) -> None:
         """UsageError where options of a question of one's own and of a study mix."""
@@ -338,7 +339,8 @@ def ablate(
 
     Args:
         data: the prepared folder.
-        vary: {path of a setting: its values}, {"loss.weights": ["none", "w1"]}.
+        vary: {path of a setting: its values}, {"loss.weights": ["none", "w1"]}; or
+            {"init_weights": [None, "imagenet"]}, what training starts from.
         **options: as the options of `keras-seg ablate`: net="icnet", steps=400 or
             epochs or budget="2h", seeds=3, one_at_a_time=True, settings={path: value},
             out="runs"; or study, stage, scale.
@@ -780,8 +782,8 @@ def check_requirements(
     training.check_installed(request.tensorboard)
     if request.executor == "ray":
         executors.require_ray()
-    if request.init_weights not in (None, training.IMAGENET):
-        training.sha256(Path(request.init_weights))
+    if request.weights not in (None, training.IMAGENET):
+        training.sha256(Path(request.weights))
     documented = not request.vary and not request.study.endswith(".py")
     if documented and request.size is None and not request.settings:  # they fit
         return
@@ -790,6 +792,8 @@ def check_requirements(
         for stage in part.stages:
             for arm in _arms(request, part, stage):
                 training.check_size(arm.config)
+                if arm.pretrained and request.vary and request.weights is not None:
+                    training.weights_file(request.weights, arm.config.net.name)
             if not documented:  # a document's classes may lack in other data
                 check_claims(stage, prepared)
 
@@ -896,7 +900,7 @@ def make_execution(
         restart=request.restart,
         extend=request.extend,
         keeps_state=bool(request.vary),  # few arms, which may be trained on
-        init_weights=request.init_weights,
+        init_weights=request.weights,
         tensorboard=request.tensorboard,
         shard=request.shard,
         launch=launch,
@@ -1062,6 +1066,8 @@ def next_steps(
         yield what, door("predict", str(stage_folder), *photo)
         data, out = str(execution.prepared.folder), str(execution.folder / "final")
         values = ["--config", str(run / "config.json"), "--set", "data.folds=null"]
+        if done[0].arm.config.net.init_weights_sha256:
+            values += ["--init-weights", str(request.weights)]
         what = "train the winner on the images as they were split"
         what += (
             f", to {'score it on the test images, or ' if has_test else ''}export it"
@@ -1186,13 +1192,15 @@ def header(
     Args:
         seconds: that it should take, where that was measured; NaN: it is estimated.
     """
-    prepared, runs = execution.prepared, []
+    prepared, runs, keys = execution.prepared, [], []
     for stage in part.stages:
         start, _ = runner.stage_start(
             part.plan, stage, part.base, execution, request.winners
         )
         arms = stage.arms(start)
         runs += [arm.config for arm in arms]
+        starts = [arm.pretrained if request.weights else "" for arm in arms]
+        keys += [(training_key(arm.config), one) for arm, one in zip(arms, starts)]
         yield f"{stage.question} {len(arms)} {'arms' if len(arms) > 1 else 'arm'}:"
         titles = ", ".join(arm.title for arm in arms)
         yield textwrap.fill(titles, 76, initial_indent="  ", subsequent_indent="  ")
@@ -1210,7 +1218,7 @@ def header(
             f"  {sum(images.values())} images in {request.folds} folds, each scored "
             f"by a training without it, of about {images['train']}"
         )
-    runs = list({training_key(run): run for run in runs}.values())  # the others follow
+    runs = list(dict(zip(keys, runs)).values())  # the others follow
     each = seeds(request, study) * (request.folds or 1)
     if math.isnan(seconds):
         costs, speed = estimate.read_costs(COSTS), estimate.machine_speed()
@@ -1291,8 +1299,9 @@ def planning(request: Request) -> Iterator[str]:
             )
             arms = stage.arms(config)
             needs = [f"{arm.name} ({arm.pretrained})" for arm in arms if arm.pretrained]
-            only = f" Only with --init-weights: {', '.join(needs)}."
-            only = only if needs and request.init_weights is None else ""
+            only = ""
+            if needs and request.weights is None:
+                only = f" Only with --init-weights: {', '.join(needs)}."
             yield f"{part.net} {stage.name}: {start}{only}{_trainings(request, arms)}"
             yield from (plans.json_lines if request.json else plans.lines)(arms)
 

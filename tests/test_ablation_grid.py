@@ -1,6 +1,7 @@
 """Questions in one line: arms, titles, defaults, and what makes no sense."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -93,12 +94,40 @@ def test_what_training_starts_from_is_varied_like_a_setting(prepared, shapes):
     request = Request(
         net="unet_lite0", vary=tuple(map(grid.parse, texts)), data=shapes, steps=4
     )
-    assert request.init_weights == "imagenet"
+    assert request.weights == "imagenet"
     assert studies.ask(request).pretrained == ""
     plan = list(studies.planning(dataclasses.replace(request, action="plan")))
-    assert plan[0].endswith(" Starts from the network as it is.")
     (line,) = (line for line in plan if "init_weights_imagenet_mirror_0_5" in line)
     assert line.endswith(": augment.mirror=0.5 starts from imagenet")
+    study, _ = studies.find(request)
+    (plan,) = study.plans.values()
+    question = plan.stages[0].question
+    assert question.startswith("Which start (init_weights) and augment.mirror are best")
+
+
+def test_what_a_configuration_started_from_is_not_the_start_of_an_arm(prepared):
+    values = {"net": {"name": "icnet", "init_weights_sha256": "a" * 64}, "steps": 4}
+    without, with_them = arms(prepared, "init_weights=none,runs/a", values=values)
+    assert without.config.net.init_weights_sha256 is None
+    assert (without.pretrained, with_them.pretrained) == ("", "runs/a")
+
+
+@pytest.mark.parametrize("nothing", [None, "none"])
+def test_a_start_is_given_in_python_as_on_the_command_line(nothing):
+    varied = Varied("init_weights", (nothing, Path("runs/a")))
+    assert varied == grid.parse("init_weights=none,runs/a")
+
+
+def test_a_header_counts_the_trainings_of_either_start(prepared, shapes, tmp_path):
+    varied = (grid.parse("init_weights=none,imagenet"),)
+    request = Request(
+        net="unet_lite0", vary=varied, data=shapes, steps=4, seeds=3, out=tmp_path
+    )
+    study, _ = studies.find(request)
+    (part,) = studies.choose(request, study, prepared)
+    where = studies.make_execution(request, study, part.net, prepared)
+    header = "\n".join(studies.header(request, study, part, where, 60.0))
+    assert "6 trainings on" in header
 
 
 def test_networks_are_arms(prepared):
@@ -160,6 +189,7 @@ def test_epochs_are_equal_whatever_the_batch(prepared):
         (["loss.weights=w1,w9"], {}, "loss.weights is 'w9'"),
         (["seed=1,2"], {}, "--vary cannot take seed: --seeds"),
         (["init_weights=a,b"], {}, "compares none with one file of weights"),
+        (["init_weights=a"], {}, "--init-weights alone is of all arms"),
         (["net.init_weights_sha256=a,b"], {}, "init_weights=none,FILE compares"),
         (["loss.l1=0,1", "loss.l1=2,3"], {}, "loss.l1 is given twice"),
         (["loss.l1=0"], {"one_at_a_time": True}, "All arms are alike"),
@@ -183,7 +213,7 @@ def test_what_makes_no_sense_is_named(texts, how, words, prepared):
         ("--net icnet --stage filters --steps 3", "--steps is of a question of your"),
         ("--vary loss.l1=0,1 --budget soon", "--budget 'soon' is no time"),
         (
-            "--vary init_weights=none,a --init-weights b --net icnet --steps 3",
+            "--vary init_weights=none,a --init-weights a --net icnet --steps 3",
             "both say what arms start from",
         ),
     ],
@@ -232,3 +262,16 @@ def test_the_plan_of_a_question(shapes, capsys):
     assert none == "  weights_none: loss.weights=none"
     assert numbers.endswith(": loss.weights=[1.0,5.0,2.0]")
     assert "defaults (docs/reference/settings.md)" in last
+
+
+def test_a_network_without_weights_is_refused_before_anything_is_made(
+    prepared, shapes, tmp_path
+):
+    words = "--net unet --vary init_weights=none,imagenet --steps 4 --size 32 48"
+    more = ["--data", str(shapes), "--out", str(tmp_path / "runs")]
+    request = studies.parse([*words.split(), *more], "run")
+    study, _ = studies.find(request)
+    parts = studies.choose(request, study, prepared)
+    with pytest.raises(UsageError, match="No ImageNet weights are known for unet"):
+        studies.check_requirements(request, parts, prepared)
+    assert not (tmp_path / "runs").exists()

@@ -15,6 +15,7 @@ from random_runs import expected_logits, keep_as_run
 
 import keras_seg
 from keras_seg import backend, nets
+from keras_seg.backend import winograd
 from keras_seg.config import Config
 from keras_seg.data.images import resize_image
 from keras_seg.errors import UsageError
@@ -168,6 +169,23 @@ def test_a_size_of_its_own(run, shapes, tmp_path):
     model = keras_seg.load(run, size=(21, 37))
     for image, expected in zip(images, found):
         np.testing.assert_allclose(model.probabilities(image), expected, atol=1e-4)
+
+
+def test_an_export_keeps_tensorflows_convolutions(run, monkeypatch):
+    """And is compared with them; a prediction with the run may use others."""
+    used, convolve = [], winograd.convolve
+    monkeypatch.setattr(backend, "processor", lambda: "AMD EPYC (avx avx2 fma)")
+    monkeypatch.setattr(
+        winograd, "convolve", lambda *two: used.append(two) or convolve(*two)
+    )
+    folder = export(run, threads=2, images=2, size=(64, 64))
+    assert not used
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    _, exported = engines.open_export(folder, "saved_model")(images)
+    model = keras_seg.load(run, size=(64, 64))
+    for image, expected in zip(images, exported):
+        np.testing.assert_allclose(model.probabilities(image), expected, atol=1e-3)
+    assert used
 
 
 def test_a_missing_converter_is_named(run, monkeypatch):

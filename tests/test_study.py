@@ -676,6 +676,14 @@ def test_next_steps_are_commands_that_run(shapes, tmp_path, monkeypatch):
         "tools/export.py",
     ]
     assert all(command[2] == str(run) for command in rest)
+    folds = dataclasses.replace(request, folds=3, init_weights="w.npz")
+    hashed = arms[0].config.changed(net={"init_weights_sha256": "a" * 64})
+    started = dataclasses.replace(arms[0], config=hashed)
+    best = ArmResult(started, 0, run, "done")
+    of_weights = dataclasses.replace(result, results=(best,))
+    steps = dict(studies.next_steps(folds, study, where, of_weights))
+    (train,) = (command for what, command in steps.items() if "as they were" in what)
+    assert " --init-weights w.npz --data " in train
     chained = dataclasses.replace(request, vary=(), steps=None, stage="filters")
     study = studies.load("body_parts")
     stage = study.plans["icnet"].stage("filters")
@@ -799,8 +807,9 @@ def test_a_folder_may_be_named_like_an_option(shapes, tmp_path, monkeypatch):
     ],
 )
 def test_arms_of_a_test_share_this_process_unless_several_run_at_a_time(
-    words, isolate, body, shapes
+    words, isolate, body, shapes, monkeypatch
 ):
+    monkeypatch.setattr(executors, "gpus", lambda: [])
     request = studies.parse(["--net", "icnet", *words.split()], "run")
     where = studies.make_execution(request, body, "icnet", open_prepared(shapes))
     assert where.isolate == isolate

@@ -335,7 +335,7 @@ LITE0_STAGES = (
                 for name in TRAIN_IMAGES
             ),
             claim(
-                "with 100 images they are worth all the others",
+                "pretrained weights and 100 images match all images from scratch",
                 "pretrained_100 >= scratch_all",
                 ours=True,
             ),

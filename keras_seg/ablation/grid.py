@@ -68,6 +68,8 @@ class Varied:
         if path != START:
             set_path({}, path, None)  # raises where there is no such setting
         values = [plain(value) for value in self.values]
+        if path == START:
+            values = [NO_START if one is None else str(one) for one in self.values]
         if path == "precision" and "auto" in values:
             raise UsageError(
                 "--vary precision=auto is one of the others; name float32 and "
@@ -79,10 +81,11 @@ class Varied:
         twice = [value for value in values if values.count(value) > 1]
         if twice:
             raise UsageError(f"--vary {path} has the value {twice[0]!r} twice.")
-        if path == START and len([one for one in values if one != NO_START]) != 1:
+        if path == START and (len(values) != 2 or NO_START not in values):
             raise UsageError(
                 f"--vary {path} compares {NO_START} with one file of weights, run or "
-                f"imagenet: {path}={NO_START},imagenet."
+                f"imagenet: {path}={NO_START},imagenet. --init-weights alone is of all "
+                "arms."
             )
 
 
@@ -204,6 +207,8 @@ def make_base(question: Question, prepared: Prepared) -> Config:
     if question.epochs is not None:
         values["steps"] = _steps(from_dict({**values, "steps": 1}), data, question)
     base = training.with_precision(from_dict(values))
+    if any(varied.path == START for varied in question.varied):
+        base = base.changed(net={"init_weights_sha256": None})
     if "every" not in values.get("validation", {}):
         every = max(1, base.steps // VALIDATIONS)
         base = base.changed(validation={"every": every})
@@ -262,7 +267,8 @@ def ask(question: Question, base: Config, data: str) -> str:
     """The question in a sentence."""
     paths = [v.path for v in question.varied if v.path != "net"]
     subject = ["network"] if len(paths) < len(question.varied) else []
-    what = " and ".join([*subject, *paths])
+    words = ["start (init_weights)" if path == START else path for path in paths]
+    what = " and ".join([*subject, *words])
     of = "" if subject else f" for {base.net.name}"
     is_one = len(question.varied) == 1
     if question.one_at_a_time and not is_one:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_seg.backend import operations
-from keras_seg.backend.operations import portable as portable
+from keras_seg.backend.operations import for_this_processor as for_this_processor
 from keras_seg.command_line import install_hint, note
 from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
@@ -96,7 +96,7 @@ def configure() -> None:
 
 
 def replace_convolution() -> None:
-    """`operations.replace_convolution` on TensorFlow, where nothing was started."""
+    """`operations.replace_convolution`, which `start` includes, on TensorFlow."""
     if name() == "tensorflow":
         operations.replace_convolution(processor())
 

@@ -36,17 +36,20 @@ def add_in_order() -> None:
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
-_is_portable = ContextVar("_is_portable", default=False)
+_is_for_here = ContextVar("_is_for_here", default=False)
 
 
 @contextmanager
-def portable() -> Iterator[None]:
-    """Leave out what is faster on this processor alone: an export is for any."""
-    before = _is_portable.set(True)
+def for_this_processor() -> Iterator[None]:
+    """Trace predictions in the way that is fastest here.
+
+    Exports, and what else a user traces, keep TensorFlow's operations.
+    """
+    before = _is_for_here.set(True)
     try:
         yield
     finally:
-        _is_portable.reset(before)
+        _is_for_here.reset(before)
 
 
 def replace_convolution(processor: str) -> None:
@@ -55,8 +58,8 @@ def replace_convolution(processor: str) -> None:
     * Dilated ones are one operation. Keras' way cuts the image into blocks and computes
       taps that see only zeros, too: nine instead of one where the dilation is as large
       as the image. oneDNN knows dilation, and such taps are left out of the kernel.
-    * On a processor with AVX2 and no AVX-512, those of large kernels multiply less, and
-      in training the gradients of most. An export keeps TensorFlow's (`portable`).
+    * On a processor with AVX2 and no AVX-512, large kernels take fewer products, in
+      training and `for_this_processor`, and so do most gradients by a kernel.
 
     Args:
         processor: as `backend.processor` names it.
@@ -85,10 +88,10 @@ def replace_convolution(processor: str) -> None:
             if on_avx2 and _is_supported(inputs, kernel):
                 kernel = tf.convert_to_tensor(kernel)
                 call = calls.get_global_attribute("current_call_ctx")
-                is_training = getattr(call, "training", False)
-                if is_training and inputs.shape[0] is not None:
-                    return _convolve_for_training(inputs, kernel)
-                if not _is_portable.get():
+                if getattr(call, "training", False):
+                    if inputs.shape[0] is not None:
+                        return _convolve_for_training(inputs, kernel)
+                elif _is_for_here.get():
                     return _convolve(inputs, kernel)
         return native(inputs, kernel, strides, padding, data_format, dilation_rate)
 
@@ -148,8 +151,10 @@ def _convolve(image, kernel):
 # Where the ways below were faster: AVX2, one thread, kernels of 3x3 and 7x7
 _LARGE, _SMALL = 64 * 64, 16 * 16  # pixels: at least; at most, with
 _MANY_CHANNELS = 256
-_FEWEST_PAIRS = 32 * 64  # of channels of the image and the result, half in large images
-_MOST_BYTES = 512 * 2**20  # for what each tap gives, with what it is made from
+_FEW_PIXELS = 256  # of a batch
+_FEWEST_PAIRS = 32 * 64  # of channels, of the image and of the result
+_MOST_BYTES = 512 * 2**20  # for what is computed on the way
+_COPIES = 4  # of image and gradient, transposed, cut into tiles and summed
 
 
 def _image_gradient(upstream, kernel):
@@ -192,17 +197,41 @@ def _kernel_gradient(image, upstream, kernel):
     """The gradient by the kernel; `upstream` is that by the convolution's result."""
     import tensorflow as tf
 
-    size, _, channels, filters = kernel.shape
-    pixels = image.shape[1] * image.shape[2]
-    if channels * filters >= _FEWEST_PAIRS // (2 if pixels >= _LARGE else 1):
-        return winograd.kernel_gradient(image, upstream, size)
-    return tf.raw_ops.Conv2DBackpropFilter(
-        input=image,
-        filter_sizes=kernel.shape,
-        out_backprop=upstream,
-        strides=[1, 1, 1, 1],
-        padding="SAME",
-    )
+    count, rows, columns, channels = image.shape
+    size, _, _, filters = kernel.shape
+    pairs = channels * filters
+    pixels = count * rows * columns
+    if pixels <= _FEW_PIXELS and channels >= _MANY_CHANNELS and size == 3:
+        # One product with copies of the image, one for each tap
+        padded = tf.pad(image, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        seen = [
+            padded[:, top : top + rows, left : left + columns]
+            for top in range(size)
+            for left in range(size)
+        ]
+        copies = tf.reshape(tf.concat(seen, 3), [pixels, -1])
+        upstream = tf.reshape(upstream, [pixels, filters])
+        return tf.reshape(tf.matmul(copies, upstream, transpose_a=True), kernel.shape)
+    fits = 4 * size * (size + winograd.RESULTS - 1) * pairs <= _MOST_BYTES
+    is_wide = columns >= winograd.RESULTS - 1 and pixels > _FEW_PIXELS
+    if pairs < _FEWEST_PAIRS or not (fits and is_wide):
+        return tf.raw_ops.Conv2DBackpropFilter(
+            input=image,
+            filter_sizes=kernel.shape,
+            out_backprop=upstream,
+            strides=[1, 1, 1, 1],
+            padding="SAME",
+        )
+    # Parts of the batch one after the other, so that only one's copies are in memory
+    bytes_of_one = 4 * _COPIES * rows * columns * (channels + filters)
+    at_once = max(1, _MOST_BYTES // bytes_of_one)
+    total: Any = None
+    for first in range(0, count, at_once):
+        with tf.control_dependencies([] if total is None else [total]):
+            some = slice(first, first + at_once)
+            part = winograd.kernel_gradient(image[some], upstream[some], size)
+        total = part if total is None else total + part
+    return total
 
 
 def normalise_in_one() -> None:

@@ -419,10 +419,14 @@ def other_published(view: StageView) -> Table | None:
 
 def settings(arm: Arm) -> dict[str, str]:
     """{path: value} of the arm's configuration."""
-    return {
+    found = {
         path: _setting(value, SEPARATORS.get(path, ", "))
         for path, value in flat(arm.settings())
     }
+    weights = "net.init_weights_sha256"
+    if arm.pretrained and found.get(weights) != "none":
+        found[weights] = f"{found[weights][:12]} ({arm.pretrained})"
+    return found
 
 
 def settings_table(arm: Arm) -> Table:

@@ -41,7 +41,6 @@ def _open_keras(folder: Path, threads: int | None) -> Serve:
     backend.configure()
     import keras
 
-    backend.replace_convolution()
     model: Any = keras.models.load_model(folder / "model.keras")
 
     def serve(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

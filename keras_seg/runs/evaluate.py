@@ -58,7 +58,10 @@ class Network:
         preprocess: a key of `keras_seg.preprocess.PREPROCESS`.
         parameters: {"trainable", "all"}: numbers of scalars in the weights.
         gflop: of predicting one image (`keras_seg.nets.flops`).
+        is_portable: predict in the operations of exports, which may be slower.
     """
+
+    is_portable = False
 
     def __init__(
         self, config: Config, num_classes: int, size: tuple[int, int] | None = None
@@ -163,7 +166,8 @@ class Network:
 
     @cached_property
     def _infer(self) -> Callable[[Any], Any]:
-        return backend.beside_a_copy(forward(self.inference), self.inference.variables)
+        predict = forward(self.inference, self.is_portable)
+        return backend.beside_a_copy(predict, self.inference.variables)
 
     def on_device(self, batches: Iterable[tuple]) -> Iterator[tuple]:
         """Batches whose images are uint8, with images as `net` takes them, on JAX.
@@ -224,10 +228,15 @@ class Network:
         return min(seconds) * 1000
 
 
-def forward(model: Any) -> Callable[[Any], Any]:
+def forward(model: Any, is_portable: bool = False) -> Callable[[Any], Any]:
     """The model's prediction of a batch, compiled, with the weights of each call."""
     if backend.name() != "jax":
-        return model.predict_on_batch
+
+        def predict_in_the_fastest_way(x):
+            with backend.for_this_processor():
+                return model.predict_on_batch(x)
+
+        return model.predict_on_batch if is_portable else predict_in_the_fastest_way
     import jax  # pyright: ignore
 
     # Keras' own assigns every weight anew after each call, and waits for the result

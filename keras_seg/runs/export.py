@@ -148,6 +148,7 @@ def export(
         from keras_seg.runs import evaluate as evaluation
 
         network = evaluation.Network(config, prepared.labels.num_classes)
+        network.is_portable = True  # what the export is compared with
         checkpoint.assign(network.net.variables, arrays, "model")
         source = Source(network, network.direct_weights(prepared), prepared)
         with _converter_named(format, new):
@@ -292,8 +293,7 @@ def _write_saved_model(source: Source, folder: Path) -> None:
     def serve(image):
         x = _standardise(network.preprocess, image)
         x = tf.pad(x, [(0, 0), (0, rows), (0, columns), (0, 0)])
-        with backend.portable():
-            logits = network.inference(x, training=False)["logits"]
+        logits = network.inference(x, training=False)["logits"]
         logits = logits[:, :height, :width]
         if weights is not None:
             logits *= weights.astype("float32")
@@ -434,9 +434,7 @@ def _function(source: Source) -> tuple[Any, Any]:
         x = x[..., ::-1] if is_reversed else x
         x = (x - mean) / deviation
         x = tf.pad(x, [(0, 0), (0, rows), (0, columns), (0, 0)])
-        with backend.portable():
-            logits = model(x, training=False)["logits"]
-        logits = logits[:, :height, :width]
+        logits = model(x, training=False)["logits"][:, :height, :width]
         if weights is not None:
             logits *= weights.astype("float32")
         ids = tf.argmax(logits, axis=-1, output_type="int32")

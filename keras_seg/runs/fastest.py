@@ -154,6 +154,7 @@ def _step(run: Path) -> Any:
 def _machine(threads: int | None) -> str:
     """What the speed of engines depends on, besides the network."""
     parts = [backend.processor(), f"{threads or os.cpu_count()} threads"]
+    parts.append(f"arithmetic {backend.ARITHMETIC}")
     for engine in ENGINES.values():
         if engine.is_installed():
             name = engine.module.replace("_", "-")

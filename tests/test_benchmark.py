@@ -229,8 +229,12 @@ def test_both_train_and_predict_the_same(is_channels_last):
     logits = peer.infer(peer.image).detach().numpy().transpose(0, 2, 3, 1)
     expected = np.asarray(mine.infer(mine.batch[0])["logits"])
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
-    ids, _ = peer.serve(peer.pixels)
-    assert (ids.numpy() == expected.argmax(-1)).mean() > 0.99
+    served = peer.serve(peer.pixels)
+    mine_served = ours.serve(network, np.asarray(peer.pixels))
+    assert (served[0].numpy() == mine_served[0]).mean() > 0.99
+    probabilities = served[1].detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(mine_served[1].sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(mine_served[1], probabilities, rtol=0, atol=1e-4)
     assert mine.train(0) >= 0  # two steps, before those that count
     assert peer.train(1) > 0
     trained = {one.path: one for one in mine.net.trainable_weights}

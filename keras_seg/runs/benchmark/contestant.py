@@ -131,6 +131,12 @@ def _repeated(step: Callable[[], Any]) -> Turn:
     return turn
 
 
+def _pixels(config: Config) -> np.ndarray:
+    """A batch of images, uint8 RGB."""
+    shape = (config.data.batch, *config.data.size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
 def _keras(spec: Mapping[str, Any]) -> dict[str, Turn]:
     from keras_seg.runs.benchmark import ours
 
@@ -138,6 +144,15 @@ def _keras(spec: Mapping[str, Any]) -> dict[str, Turn]:
     one = ours.Ours(config, network, CLASSES)
     one.train(0)
     return {"train": one.train}
+
+
+def _keras_predictions(spec: Mapping[str, Any]) -> dict[str, Turn]:
+    from keras_seg.runs.benchmark import ours
+
+    config = from_dict(spec["config"])
+    network, _ = ours.built(config, CLASSES)
+    images = _pixels(config)
+    return {"predict": _repeated(lambda: ours.serve(network, images))}
 
 
 def _keras_scores(spec: Mapping[str, Any]) -> dict[str, Turn]:
@@ -191,8 +206,7 @@ def _engine(spec: Mapping[str, Any]) -> dict[str, Turn]:
 
     config = from_dict(spec["config"])
     serve = engines.check(spec["engine"]).open(Path(spec["folder"]), None)
-    shape = (config.data.batch, *config.data.size, 3)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    images = _pixels(config)
     return {"predict": _repeated(lambda: serve(images))}
 
 
@@ -223,6 +237,7 @@ def _exports(spec: Mapping[str, Any]) -> dict[str, Turn]:
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Turn]]] = MappingProxyType(
     {
         "keras": _keras,
+        "keras predictions": _keras_predictions,
         "keras scores": _keras_scores,
         "keras loader": _keras_loader,
         "torch": _torch,

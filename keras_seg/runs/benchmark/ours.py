@@ -22,6 +22,13 @@ def built(config: Config, num_classes: int, threads: int | None = None):
     return network, {one.path: np.array(one.value) for one in network.net.weights}
 
 
+def serve(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids and probabilities with the network of a run, as `predict` has it."""
+    logits = network.logits(images)
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return logits.argmax(-1), powers / powers.sum(-1, keepdims=True)
+
+
 class Ours:
     """A network as a run trains it: `model.fit` on a batch that stays the same.
 

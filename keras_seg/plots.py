@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -289,6 +290,19 @@ def line_legend(figure: Figure, entries: Iterable[tuple]) -> None:
         for _, colour, dash, *marker in entries
     ]
     _legend(figure, handles, [name for name, *_ in entries], handlelength=2.2)
+
+
+def point(colour: str, is_filled: bool) -> dict[str, Any]:
+    """How a point of a scatter plot is drawn."""
+    face = colour if is_filled else "none"
+    style = {"marker": "o", "linestyle": "", "markersize": 7, "markeredgewidth": 1.5}
+    return style | {"color": colour, "markerfacecolor": face}
+
+
+def point_legend(figure: Figure, entries: Mapping[str, tuple[str, bool]]) -> None:
+    """A legend below the axes from {name: what `point` takes}."""
+    handles = [Line2D([], [], **point(*style)) for style in entries.values()]
+    _legend(figure, handles, list(entries), handlelength=1.1)
 
 
 def patch_legend(figure: Figure, entries: Mapping[str, str]) -> None:

@@ -335,3 +335,23 @@ def test_a_stage_without_panels_is_drawn_as_one(tmp_path, count):
     assert grid.name == "grid-pictures"
     assert grid.header == ["image", "truth", *names]
     assert classes_in(grid) == shown
+
+
+def test_of_many_arms_the_points_of_those_drawn_have_colours():
+    names = [f"arm {number}" for number in range(12)]
+    places = {name: (float(k), 10.0 + k) for k, name in enumerate(names)}
+    named = [names[5], names[0], names[9]]
+    styles = plots.arm_colours([*named, *names], named[0], {})
+    styles[names[9]] = (styles[names[9]][0], "--")
+    figure = charts.scatter(places, "GFLOP", styles, named)
+    (axes,) = figure.axes
+    drawn = {float(line.get_xdata()[0]): line for line in axes.lines}
+    assert sorted(drawn) == [float(number) for number in range(12)]
+    colours = {x: line.get_color() for x, line in drawn.items()}
+    assert colours[5.0] == styles["arm 5"][0]
+    assert {colours[x] for x in (1.0, 2.0, 11.0)} == {plots.RULE}
+    assert drawn[9.0].get_markerfacecolor() == "none"
+    assert drawn[0.0].get_markerfacecolor() == styles["arm 0"][0]
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["arm 5", "arm 0", "arm 9", "9 other arms"]

@@ -221,7 +221,8 @@ def costs(view: StageView) -> list:
             if math.isfinite(sum(place))
         }
         if len({x for x, _ in known.values()}) > 1:
-            figure = scatter(known, axis, view.whole().styles)
+            whole = view.whole()
+            figure = scatter(known, axis, whole.styles, list(whole.drawn.values()))
             text = f"mIoU against {axis} of each arm"
             charts.append(Chart(f"{view.stage.name}-{key}", figure, text))
     return [Heading(3, "What a score costs"), Charts(charts)] if charts else []
@@ -229,13 +230,24 @@ def costs(view: StageView) -> list:
 
 @plots.styled
 def scatter(
-    places: Mapping[str, tuple[float, float]], axis: str, styles: Mapping[str, tuple]
+    places: Mapping[str, tuple[float, float]],
+    axis: str,
+    styles: Mapping[str, tuple],
+    named: Sequence[str],
 ) -> Figure:
-    """A named point for each arm: {arm: (its cost, its mIoU in percent)}."""
+    """A point for each arm: {arm: (its cost, its mIoU in percent)}.
+
+    Those in `named` are in their colour, hollow where their lines are dashed; the
+    others grey.
+    """
     figure = Figure(figsize=(5.5, 3.7))
     axes = figure.subplots()
-    for arm, (x, y) in places.items():
-        axes.plot([x], [y], "o", markersize=7, color=styles.get(arm, (MUTED,))[0])
+    shown = [arm for arm in named if arm in places][: plots.MOST_LABELS]
+    rest = [arm for arm in places if arm not in shown]
+    points = {arm: (RULE, True) for arm in rest}
+    points |= {arm: (styles[arm][0], styles[arm][1] == "-") for arm in shown}
+    for arm, style in points.items():
+        axes.plot(*([one] for one in places[arm]), **plots.point(*style))
     costs = [x for x, _ in places.values()]
     if max(costs) > 10 * min(costs) > 0:
         axes.set_xscale("log")
@@ -244,8 +256,9 @@ def scatter(
     axes.set_xlabel(axis)
     plots.set_title(axes, "mIoU (%)")
     axes.grid()
-    entries = {arm: styles.get(arm, (MUTED,))[0] for arm in places}
-    plots.patch_legend(figure, entries)
+    entries = {arm: points[arm] for arm in shown}
+    entries |= {f"{len(rest)} other arms": (RULE, True)} if rest else {}
+    plots.point_legend(figure, entries)
     return figure
 
 

@@ -15,9 +15,10 @@ for every pair of channels, and what is multiplied there is summed over the chan
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # `import keras_seg` imports no NumPy
+    import numpy as np
 
 RESULTS = 4  # of a tile
 # Small numbers, of either sign and with their reciprocals, round least
@@ -26,13 +27,15 @@ LARGEST = len(POINTS) + 2 - RESULTS  # kernel: 7 columns
 
 
 @functools.cache
-def transforms(columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def transforms(columns: int) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
     """The matrices of a kernel with so many columns, at most `LARGEST`.
 
     Returns:
         of_results [4, columns + 3], of_kernel [columns + 3, columns], of_image
         [columns + 3, columns + 3], float32.
     """
+    import numpy as np
+
     points = np.array(POINTS[: RESULTS + columns - 2])
     others = [np.delete(points, k) for k in range(len(points))]
     # Polynomials at the points, and their last coefficient, the value at infinity
@@ -144,7 +147,7 @@ def _weighted_sum(weights: Iterable[float], tensors: Sequence):
     return functools.reduce(lambda total, term: total + term, terms)
 
 
-def _tensordot(matrix: np.ndarray, tensor):
+def _tensordot(matrix: "np.ndarray", tensor):
     """The matrix times the first dimension."""
     import tensorflow as tf
 

@@ -1302,6 +1302,8 @@ def planning(request: Request) -> Iterator[str]:
             only = ""
             if needs and request.weights is None:
                 only = f" Only with --init-weights: {', '.join(needs)}."
+            elif needs and request.json:  # lines of settings do not tell
+                only = f" From weights: {', '.join(needs)}."
             yield f"{part.net} {stage.name}: {start}{only}{_trainings(request, arms)}"
             yield from (plans.json_lines if request.json else plans.lines)(arms)
 

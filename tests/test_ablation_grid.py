@@ -97,6 +97,8 @@ def test_what_training_starts_from_is_varied_like_a_setting(prepared, shapes):
     assert request.weights == "imagenet"
     assert studies.ask(request).pretrained == ""
     plan = list(studies.planning(dataclasses.replace(request, action="plan")))
+    in_json = studies.planning(dataclasses.replace(request, action="plan", json=True))
+    assert "From weights: init_weights_imagenet_mirror_0 (imagenet), " in next(in_json)
     (line,) = (line for line in plan if "init_weights_imagenet_mirror_0_5" in line)
     assert line.endswith(": augment.mirror=0.5 starts from imagenet")
     study, _ = studies.find(request)

@@ -81,7 +81,7 @@ def test_no_single_image_reaches_wide_kernels(prepared, monkeypatch):
     """oneDNN may take its reference loops for one image, never for two."""
     seen = []
 
-    def recorded(model):
+    def recorded(model, is_portable=False):
         def predict(x):
             seen.append(len(x[0] if isinstance(x, list) else x))
             return model.predict_on_batch(x)

@@ -12,8 +12,7 @@ from keras_seg.config import plain, settings
 def json_lines(arms: Sequence[Arm]) -> Iterator[str]:
     """Every setting of each arm, nested, as a line of JSON."""
     for arm in arms:
-        start = {"init_weights": arm.pretrained} if arm.pretrained else {}
-        yield f"  {arm.name}: {json.dumps(arm.settings() | start)}"
+        yield f"  {arm.name}: {json.dumps(arm.settings())}"
 
 
 def lines(arms: Sequence[Arm]) -> Iterator[str]:

@@ -209,7 +209,7 @@ def test_the_gradient_by_a_kernel_is_summed_over_parts_of_the_batch(
     monkeypatch, at_once
 ):
     replaced.replace_convolution(AVX2)
-    bytes_of_one = 4 * replaced._COPIES * 8 * 10 * (32 + 64)
+    bytes_of_one = replaced._bytes_of_copies(8 * 10, 32 + 64)
     monkeypatch.setattr(replaced, "_MOST_BYTES", at_once * bytes_of_one + 1)
     monkeypatch.setattr(replaced, "_FEWEST_PAIRS", 0)
     layer = keras.layers.Conv2D(64, 3, padding="same")
@@ -226,6 +226,32 @@ def test_the_gradient_by_a_kernel_is_summed_over_parts_of_the_batch(
         padding="SAME",
     )
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize(("most", "parts"), [(5, 1), (2.5, 2), (1, 2), (0.9, 0)])
+def test_a_large_kernel_meets_parts_of_the_batch(monkeypatch, most, parts):
+    """Of five images; never one alone, and none where one does not fit."""
+    seen, convolve = [], replaced.winograd.convolve
+
+    def recorded(image, kernel):
+        seen.append(image.shape[0])
+        return convolve(image, kernel)
+
+    monkeypatch.setattr(replaced.winograd, "convolve", recorded)
+    monkeypatch.setattr(replaced, "_LARGE", 8 * 10)
+    bytes_of_one = replaced._bytes_of_copies(8 * 10, 32 + 3)
+    monkeypatch.setattr(replaced, "_MOST_BYTES", most * bytes_of_one)
+    image = tf.random.stateless_normal((5, 8, 10, 32), (0, 0))
+    kernel = tf.random.stateless_normal((7, 7, 32, 3), (0, 1))
+    found = tf.function(replaced._convolve)(image, kernel)
+    assert len(seen) == parts
+    assert sum(seen) == (5 if parts else 0)
+    assert 1 not in seen
+    expected = tf.nn.conv2d(
+        *(tf.cast(x, "float64") for x in (image, kernel)), 1, "SAME"
+    )
+    error = np.abs(found - tf.cast(expected, "float32")).max()
+    assert error < 1e-4 * np.std(expected)
 
 
 def test_products_that_would_not_fit_into_memory_are_left_out(monkeypatch):

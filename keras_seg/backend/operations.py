@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -142,10 +143,31 @@ def _convolve(image, kernel):
     """The convolution with padding "same", in the faster way."""
     import tensorflow as tf
 
-    count, rows, columns, _ = image.shape  # one image alone: see `beside_a_copy`
-    if kernel.shape[0] > 3 and rows * columns >= _LARGE and count != 1:
+    count, rows, columns, channels = image.shape
+    size, _, _, filters = kernel.shape
+    bytes_of_one = _bytes_of_copies(rows * columns, channels + filters)
+    fits = rows * columns >= _LARGE and bytes_of_one <= _MOST_BYTES
+    if size == 3 or not fits or count == 1:  # of one alone: see `beside_a_copy`
+        return tf.nn.conv2d(image, kernel, 1, "SAME")
+    at_once = max(2, int(_MOST_BYTES // bytes_of_one))
+    if count is None or count < 2 * at_once:
         return winograd.convolve(image, kernel)
-    return tf.nn.conv2d(image, kernel, 1, "SAME")
+    results: list[Any] = []
+    for part in _parts(count, count // at_once):
+        with tf.control_dependencies(results[-1:]):
+            results.append(winograd.convolve(image[part], kernel))
+    return tf.concat(results, 0)
+
+
+def _bytes_of_copies(pixels: int, channels: int) -> int:
+    """What an image and its result take, transposed, cut into tiles and summed."""
+    return 4 * 4 * pixels * channels
+
+
+def _parts(count: int, number: int) -> Iterator[slice]:
+    """A batch in parts, one after the other, so that one's copies are in memory."""
+    bounds = [count * part // number for part in range(number + 1)]
+    yield from (slice(*pair) for pair in itertools.pairwise(bounds))
 
 
 # Where the ways below were faster: AVX2, one thread, kernels of 3x3 and 7x7
@@ -154,7 +176,6 @@ _MANY_CHANNELS = 256
 _FEW_PIXELS = 256  # of a batch
 _FEWEST_PAIRS = 32 * 64  # of channels, of the image and of the result
 _MOST_BYTES = 512 * 2**20  # for what is computed on the way
-_COPIES = 4  # of image and gradient, transposed, cut into tiles and summed
 
 
 def _image_gradient(upstream, kernel):
@@ -222,15 +243,13 @@ def _kernel_gradient(image, upstream, kernel):
             strides=[1, 1, 1, 1],
             padding="SAME",
         )
-    # Parts of the batch one after the other, so that only one's copies are in memory
-    bytes_of_one = 4 * _COPIES * rows * columns * (channels + filters)
-    at_once = max(1, _MOST_BYTES // bytes_of_one)
+    at_once = _MOST_BYTES // _bytes_of_copies(rows * columns, channels + filters)
+    number = -(-count // max(1, at_once))
     total: Any = None
-    for first in range(0, count, at_once):
+    for part in _parts(count, number):
         with tf.control_dependencies([] if total is None else [total]):
-            some = slice(first, first + at_once)
-            part = winograd.kernel_gradient(image[some], upstream[some], size)
-        total = part if total is None else total + part
+            each = winograd.kernel_gradient(image[part], upstream[part], size)
+        total = each if total is None else total + each
     return total
 
 

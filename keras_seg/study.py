@@ -534,8 +534,7 @@ def ask(request: Request, steps: int | None = None) -> grid.Question:
             "How long is each arm trained? Give --steps N, --epochs N or --budget TIME."
         )
     how: dict[str, Any] = {"one_at_a_time": request.one_at_a_time, "name": request.name}
-    if not any(varied.path == grid.START for varied in request.vary):
-        how["pretrained"] = request.init_weights or ""
+    how["pretrained"] = request.init_weights or ""
     return grid.Question(values, request.vary, epochs=request.epochs, **how)
 
 

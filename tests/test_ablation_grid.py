@@ -191,7 +191,7 @@ def test_epochs_are_equal_whatever_the_batch(prepared):
         (["loss.weights=w1,w9"], {}, "loss.weights is 'w9'"),
         (["seed=1,2"], {}, "--vary cannot take seed: --seeds"),
         (["init_weights=a,b"], {}, "compares none with one file of weights"),
-        (["init_weights=a"], {}, "--init-weights alone is of all arms"),
+        (["init_weights=a"], {}, "With --init-weights instead, all arms start from"),
         (["net.init_weights_sha256=a,b"], {}, "init_weights=none,FILE compares"),
         (["loss.l1=0,1", "loss.l1=2,3"], {}, "loss.l1 is given twice"),
         (["loss.l1=0"], {"one_at_a_time": True}, "All arms are alike"),

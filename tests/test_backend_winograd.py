@@ -15,10 +15,12 @@ SHAPES = [  # images, then filters and the kernel's size
 ]
 
 
-def assert_close(found, expected):
-    """In float32, with sums that cancel."""
+CLOSENESS = {3: 1e-5, 5: 3e-5, 7: 1e-4}  # of the spread: the sums cancel more and more
+
+
+def assert_close(found, expected, size):
     error = np.abs(np.asarray(found, "float64") - np.asarray(expected)).max()
-    assert error < 1e-4 * np.std(expected)
+    assert error < CLOSENESS[size] * np.std(expected)
 
 
 @pytest.mark.parametrize(("shape", "filters", "size"), SHAPES)
@@ -30,7 +32,7 @@ def test_convolution(shape, filters, size):
     single = (tf.constant(one, "float32") for one in (image, kernel))
     found = winograd.convolve(*single)
     assert found.shape == expected.shape
-    assert_close(found, expected)
+    assert_close(found, expected, size)
 
 
 @pytest.mark.parametrize(("shape", "filters", "size"), SHAPES)
@@ -49,7 +51,7 @@ def test_gradient_by_the_kernel(shape, filters, size):
     single = (tf.constant(one, "float32") for one in (image, upstream))
     found = winograd.kernel_gradient(*single, size)
     assert found.shape == kernel
-    assert_close(found, expected)
+    assert_close(found, expected, size)
 
 
 @pytest.mark.parametrize("columns", [3, 5, 7])

@@ -65,11 +65,11 @@ class Varied:
         object.__setattr__(self, "path", path)
         if path in NOT_VARIED:
             raise UsageError(f"--vary cannot take {path}: {NOT_VARIED[path]}.")
-        if path != START:
-            set_path({}, path, None)  # raises where there is no such setting
-        values = [plain(value) for value in self.values]
         if path == START:
             values = [NO_START if one is None else str(one) for one in self.values]
+        else:
+            set_path({}, path, None)  # raises where there is no such setting
+            values = [plain(value) for value in self.values]
         if path == "precision" and "auto" in values:
             raise UsageError(
                 "--vary precision=auto is one of the others; name float32 and "
@@ -84,8 +84,8 @@ class Varied:
         if path == START and (len(values) != 2 or NO_START not in values):
             raise UsageError(
                 f"--vary {path} compares {NO_START} with one file of weights, run or "
-                f"imagenet: {path}={NO_START},imagenet. --init-weights alone is of all "
-                "arms."
+                f"imagenet: {path}={NO_START},imagenet. With --init-weights instead, "
+                "all arms start from weights."
             )
 
 

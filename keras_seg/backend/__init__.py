@@ -180,7 +180,7 @@ def start(
         set_threads(threads or os.cpu_count() or 1)
         tf.config.experimental.enable_op_determinism()
         operations.add_in_order()
-        operations.replace_convolution(processor())
+        replace_convolution()
         operations.normalise_in_one()
         tf.get_logger().setLevel("ERROR")
     if name() == "jax":

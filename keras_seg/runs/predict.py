@@ -295,7 +295,7 @@ class Predictor:
         if not self.options.flip:
             return logits
         mirrored = _mirrored(network(_mirrored(images, widths)), widths)
-        found = _softmax(logits, -1) + _softmax(mirrored[..., self._flip_table], -1)
+        found = softmax(logits, -1) + softmax(mirrored[..., self._flip_table], -1)
         return _log(found / 2)
 
     def blocks(
@@ -380,10 +380,10 @@ class Predictor:
     ) -> np.ndarray:
         if len(parts) == 1:
             planes = parts[0].resized(picture, rows, columns)
-            return _softmax(planes, 0) if probabilities else planes
-        found = _softmax(parts[0].resized(picture, rows, columns), 0)
+            return softmax(planes, 0) if probabilities else planes
+        found = softmax(parts[0].resized(picture, rows, columns), 0)
         for part in parts[1:]:
-            found += _softmax(part.resized(picture, rows, columns), 0)
+            found += softmax(part.resized(picture, rows, columns), 0)
         found /= len(parts)
         return found
 
@@ -506,7 +506,7 @@ def _working_rows(image: np.ndarray, size: Size, first: int, end: int) -> np.nda
     return found
 
 
-def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
+def softmax(values: np.ndarray, axis: int) -> np.ndarray:
     """float32, over an axis."""
     powers = np.exp(values - values.max(axis, keepdims=True))
     powers /= powers.sum(axis, keepdims=True)

@@ -13,6 +13,7 @@ from keras_seg.data import pipeline
 from keras_seg.data.prepared import open_prepared
 from keras_seg.labels import Head
 from keras_seg.runs import evaluate, loop, optimizers
+from keras_seg.runs.predict import softmax
 
 
 def built(config: Config, num_classes: int, threads: int | None = None):
@@ -25,8 +26,7 @@ def built(config: Config, num_classes: int, threads: int | None = None):
 def serve(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Class ids and probabilities with the network of a run, as `predict` has it."""
     logits = network.logits(images)
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return logits.argmax(-1), powers / powers.sum(-1, keepdims=True)
+    return logits.argmax(-1), softmax(logits, -1)
 
 
 class Ours:

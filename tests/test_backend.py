@@ -339,6 +339,33 @@ def test_batch_norm_keeps_the_precision_of_its_policy(policy):
         np.testing.assert_allclose(result, normal, rtol=0, atol=1e-4)
 
 
+def test_batch_norm_reads_bfloat16_as_it_is():
+    rng = np.random.default_rng(0)
+    image = tf.cast(3 * rng.normal(size=(2, 3, 4, 5)) + 1, "bfloat16")
+    above = tf.cast(rng.normal(size=image.shape), "bfloat16")
+    layer = keras.layers.BatchNormalization(dtype="mixed_bfloat16", momentum=0.9)
+    layer.build(image.shape)
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        result = layer(image, training=True)
+    of_image = tape.gradient(result, image, above)
+    double, gradient = np.array(image, "float64"), np.array(above, "float64")
+    mean, variance = double.mean((0, 1, 2)), double.var((0, 1, 2)) + 1e-3
+    normal = (double - mean) / np.sqrt(variance)
+    # A bfloat16 number is within 2^-9 of what it stands for; none here exceeds 4
+    close = {"rtol": 0, "atol": 4 * 2**-8}
+    np.testing.assert_allclose(np.array(result, "float64"), normal, **close)
+    share = (gradient * normal).mean((0, 1, 2))
+    expected = gradient - gradient.mean((0, 1, 2)) - normal * share
+    expected /= np.sqrt(variance)
+    np.testing.assert_allclose(np.array(of_image, "float64"), expected, **close)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-4)  # float32
+    train = tf.function(lambda x: layer(x, training=True))
+    made = train.get_concrete_function(image).graph.get_operations()
+    (norm,) = (one for one in made if one.type == "FusedBatchNormV3")
+    assert norm.inputs[0].dtype == "bfloat16"
+
+
 def test_batch_norm_that_does_not_train_uses_its_moving_statistics():
     image = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float32")
     layer = keras.layers.BatchNormalization(epsilon=0.01)

@@ -7,6 +7,7 @@ import pytest
 from outlines import random_weights
 
 from keras_seg.nets import blocks
+from keras_seg.nets.layers import BilinearResize
 
 BIASED = {"use_bias": True, "initializer": "zeros"}
 
@@ -54,3 +55,27 @@ def test_deconv_refuses_what_cropping_cannot_give():
     image = keras.Input((4, 4, 3))
     with pytest.raises(ValueError, match="output_padding <= padding"):
         blocks.deconv(image, 4, 2, "layer", output_padding=1, **BIASED)
+
+
+@pytest.mark.parametrize("size", [(5, 9), (2, 3)])
+def test_a_bilinear_resize_in_bfloat16_is_the_rounded_one(size):
+    image = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    image = keras.ops.cast(image, "bfloat16")
+    layer = BilinearResize(*size, dtype="mixed_bfloat16")
+    single = keras.ops.cast(image, "float32")
+    exact = keras.ops.image.resize(single, size, interpolation="bilinear")
+    found = layer(image)
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    expected = keras.ops.cast(exact, "bfloat16")
+    np.testing.assert_array_equal(
+        keras.ops.cast(found, "float32"), keras.ops.cast(expected, "float32")
+    )
+
+
+def test_a_bilinear_resize_in_bfloat16_clips_nothing():
+    tf = pytest.importorskip("tensorflow")
+    layer = BilinearResize(5, 9, dtype="mixed_bfloat16")
+    image = tf.zeros((2, 3, 4, 5), "bfloat16")
+    graph = tf.function(layer).get_concrete_function(image).graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert kinds.isdisjoint({"Maximum", "Minimum", "ClipByValue"}), kinds

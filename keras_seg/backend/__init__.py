@@ -28,7 +28,7 @@ from keras_seg.errors import UsageError
 
 # Raise it with every change that alters the bits of a training: a run that began before
 # is then resumed only on request.
-ARITHMETIC = 3
+ARITHMETIC = 4
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel")
 

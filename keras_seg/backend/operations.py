@@ -273,7 +273,9 @@ def normalise_in_one() -> None:
             is_plain = False
         if not (training and self.trainable and is_plain):
             return native(self, inputs, training=training, mask=mask)
-        x = tf.cast(inputs, "float32")
+        x = tf.convert_to_tensor(inputs)
+        if x.dtype != tf.bfloat16:  # statistics of which are float32 as well
+            x = tf.cast(x, "float32")
         found = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=self.gamma.value,

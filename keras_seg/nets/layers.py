@@ -20,6 +20,8 @@ class BilinearResize(keras.layers.Layer):
 
     def call(self, x):
         size = (self.height, self.width)
+        # In float32: Keras clips what it casts to narrower types, at the resized size
+        x = ops.cast(x, "float32")
         resized = ops.image.resize(
             x, size, interpolation="bilinear", data_format="channels_last"
         )

@@ -7,7 +7,7 @@ import pytest
 from outlines import random_weights
 
 from keras_seg.nets import blocks
-from keras_seg.nets.layers import BilinearResize
+from keras_seg.nets.layers import BilinearResize, Crop
 
 BIASED = {"use_bias": True, "initializer": "zeros"}
 
@@ -79,3 +79,24 @@ def test_a_bilinear_resize_in_bfloat16_clips_nothing():
     graph = tf.function(layer).get_concrete_function(image).graph
     kinds = {operation.type for operation in graph.get_operations()}
     assert kinds.isdisjoint({"Maximum", "Minimum", "ClipByValue"}), kinds
+
+
+@pytest.mark.parametrize("cropping", [((1, 0), (0, 2)), ((0, 0), (0, 0)), ((2, 1), 1)])
+def test_a_crop_is_keras_with_another_gradient(cropping):
+    tf = pytest.importorskip("tensorflow")
+    (top, bottom), sides = cropping
+    left, right = (sides, sides) if isinstance(sides, int) else sides
+    layer = Crop(((top, bottom), (left, right)))
+    rng = np.random.default_rng(0)
+    image = tf.constant(rng.normal(size=(2, 5, 7, 3)).astype("float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        found = layer(image)
+    expected = image[:, top : 5 - bottom, left : 7 - right]
+    np.testing.assert_array_equal(found, expected)
+    above = rng.normal(size=found.shape).astype("float32")
+    whole = np.zeros(image.shape, "float32")
+    whole[:, top : 5 - bottom, left : 7 - right] = above
+    np.testing.assert_array_equal(tape.gradient(found, image, above), whole)
+    graph = tf.function(layer).get_concrete_function(image).graph
+    assert "StridedSlice" not in {one.type for one in graph.get_operations()}

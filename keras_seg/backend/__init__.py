@@ -39,6 +39,7 @@ SAVED_CLASSES: Mapping[str, str] = MappingProxyType(
         "AdaptiveAveragePooling": "keras_seg.nets.layers",
         "BilinearKernel": "keras_seg.nets.layers",
         "BilinearResize": "keras_seg.nets.layers",
+        "Crop": "keras_seg.nets.layers",
         "LocalResponseNormalization": "keras_seg.nets.layers",
         "MaxPoolingWithIndices": "keras_seg.nets.layers",
         "MaxUnpooling": "keras_seg.nets.layers",

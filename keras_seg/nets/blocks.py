@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from keras_seg.errors import UsageError
-from keras_seg.nets.layers import BilinearResize
+from keras_seg.nets.layers import BilinearResize, Crop
 
 Tensor = keras.KerasTensor
 Initializer = str | Mapping[str, object] | keras.initializers.Initializer
@@ -90,7 +90,7 @@ def deconv(
     )(x)
     if padding:
         crop = (padding, padding - output_padding)
-        x = layers.Cropping2D((crop, crop), name=f"{name}_crop")(x)
+        x = Crop((crop, crop), name=f"{name}_crop")(x)
     return x
 
 

@@ -21,6 +21,7 @@ import keras
 from keras import layers, ops
 
 from keras_seg.nets import blocks
+from keras_seg.nets.layers import crop
 
 INIT = "glorot_uniform"
 NORM = {"momentum": 0.9, "epsilon": 1e-5}
@@ -140,9 +141,7 @@ class StridedDilatedDeconv(layers.Layer):
         x = ops.reshape(x, (-1, rows, 1, columns, 1, self.filters))
         x = ops.pad(x, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 1), (0, 0)))
         x = ops.reshape(x, (-1, 2 * rows, 2 * columns, self.filters))
-        start = self.padding
-        x = x[:, start : start + height, start : start + width]
-        return x + self.bias
+        return crop(x, self.padding, self.padding, height, width) + self.bias
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape

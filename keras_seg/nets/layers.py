@@ -1,8 +1,28 @@
-"""Layers that Keras lacks: fixed-size resizing, adaptive pooling, unpooling, LRN."""
+"""Layers that Keras lacks: cropping, fixed-size resizing, pooling, unpooling, LRN."""
 
 import keras
 import numpy as np
 from keras import ops
+
+
+def crop(x, top: int, left: int, height: int, width: int):
+    """The part [B, height, width, C] of x whose first pixel is at (top, left).
+
+    The gradient of an index, x[:, top:], takes TensorFlow as long as a convolution.
+    """
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    batch = -1 if is_tensorflow else ops.shape(x)[0]  # -1: all there is
+    return ops.slice(x, (0, top, left, 0), (batch, height, width, x.shape[3]))
+
+
+@keras.saving.register_keras_serializable("keras_seg")
+class Crop(keras.layers.Cropping2D):
+    """Keras' layer for [B, H, W, C], by `crop`."""
+
+    def call(self, inputs):
+        (top, bottom), (left, right) = self.cropping
+        _, height, width, _ = inputs.shape
+        return crop(inputs, top, left, height - top - bottom, width - left - right)
 
 
 @keras.saving.register_keras_serializable("keras_seg")
@@ -146,7 +166,7 @@ class MaxUnpooling(keras.layers.Layer):
         x = ops.stack(rows, axis=2)  # [B, h, 2, w, 2, C]
         x = ops.reshape(x, (-1, 2 * height, 2 * width, channels))
         is_whole = (self.height, self.width) == (2 * height, 2 * width)
-        return x if is_whole else x[:, : self.height, : self.width]
+        return x if is_whole else crop(x, 0, 0, self.height, self.width)
 
     def compute_output_shape(self, input_shape):
         batch, _, _, channels = input_shape[0]

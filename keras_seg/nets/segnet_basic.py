@@ -15,11 +15,11 @@ norm 0.99, 1e-3, beta from 0.001; He normal kernels.
 from functools import partial
 
 import keras
-from keras import layers
 
 from keras_seg.nets import blocks
 from keras_seg.nets.layers import (
     BilinearKernel,
+    Crop,
     LocalResponseNormalization,
     MaxPoolingWithIndices,
     MaxUnpooling,
@@ -94,5 +94,5 @@ def _deconv(x, size, name):
     extra = [have - wanted for have, wanted in zip(x.shape[1:3], size)]
     if any(extra):
         cropping = tuple((0, pixels) for pixels in extra)
-        x = layers.Cropping2D(cropping, name=f"{name}_crop")(x)
+        x = Crop(cropping, name=f"{name}_crop")(x)
     return x

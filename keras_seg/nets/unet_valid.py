@@ -21,6 +21,7 @@ import keras
 from keras import layers, ops
 
 from keras_seg.nets import blocks
+from keras_seg.nets.layers import Crop
 
 INIT = "glorot_uniform"
 NORM = {"momentum": 0.9, "epsilon": 1e-5}
@@ -118,7 +119,7 @@ def _crop_to(x, size, name):
     for have, wanted in zip(x.shape[1:3], size):
         before = (have - wanted) // 2
         cropping.append((before, have - wanted - before))
-    return layers.Cropping2D(tuple(cropping), name=name)(x)
+    return Crop(tuple(cropping), name=name)(x)
 
 
 @keras.saving.register_keras_serializable("keras_seg")

@@ -119,7 +119,7 @@ def test_the_gradient_of_a_tap_that_sees_zeros_is_zero():
     np.testing.assert_allclose(gradient[1, 0], np.stack([seen, seen], 1), rtol=1e-5)
 
 
-AVX2, AVX512 = "AMD EPYC (avx avx2 fma)", "AMD EPYC (avx avx2 avx512f fma)"
+AVX2, ARM = "AMD EPYC (avx avx2 avx512f fma)", "arm64"
 NATIVE = {"Conv2DBackpropFilter", "Conv2DBackpropInput"}
 
 
@@ -269,7 +269,8 @@ def test_products_that_would_not_fit_into_memory_are_left_out(monkeypatch):
 @pytest.mark.parametrize(
     ("processor", "options", "training"),
     [
-        (AVX512, {}, True),
+        (ARM, {}, True),
+        (AVX2, {"dtype": "mixed_bfloat16"}, True),
         (AVX2, {}, False),
         (AVX2, {"strides": 2}, True),
         (AVX2, {"padding": "valid"}, True),

@@ -59,8 +59,8 @@ def replace_convolution(processor: str) -> None:
     * Dilated ones are one operation. Keras' way cuts the image into blocks and computes
       taps that see only zeros, too: nine instead of one where the dilation is as large
       as the image. oneDNN knows dilation, and such taps are left out of the kernel.
-    * On a processor with AVX2 and no AVX-512, large kernels take fewer products, in
-      training and `for_this_processor`, and so do most gradients by a kernel.
+    * On a processor with AVX2 large kernels take fewer products, in training and
+      `for_this_processor`, and so do most gradients by a kernel; in float32.
 
     Args:
         processor: as `backend.processor` names it.
@@ -70,8 +70,7 @@ def replace_convolution(processor: str) -> None:
     nn: Any = importlib.import_module("keras.src.backend.tensorflow.nn")
     calls: Any = importlib.import_module("keras.src.backend.common.global_state")
     native = getattr(nn.conv, "native", nn.conv)
-    on_avx2 = "avx2" in processor and "avx512" not in processor
-    on_avx2 = on_avx2 and not tf.config.list_physical_devices("GPU")
+    on_avx2 = "avx2" in processor and not tf.config.list_physical_devices("GPU")
 
     def conv(
         inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1

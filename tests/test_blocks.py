@@ -57,19 +57,24 @@ def test_deconv_refuses_what_cropping_cannot_give():
         blocks.deconv(image, 4, 2, "layer", output_padding=1, **BIASED)
 
 
-@pytest.mark.parametrize("size", [(5, 9), (2, 3)])
-def test_a_bilinear_resize_in_bfloat16_is_the_rounded_one(size):
+def test_a_bilinear_resize_in_bfloat16_is_the_rounded_one():
+    """3x4 to 5x8 pixels: weights by hand, of half-pixel centres."""
     image = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
-    image = keras.ops.cast(image, "bfloat16")
-    layer = BilinearResize(*size, dtype="mixed_bfloat16")
-    single = keras.ops.cast(image, "float32")
-    exact = keras.ops.image.resize(single, size, interpolation="bilinear")
-    found = layer(image)
+    image = np.array(keras.ops.cast(image, "bfloat16"), "float64")
+    rows = np.array(
+        [[1, 0, 0], [0.6, 0.4, 0], [0, 1, 0], [0, 0.4, 0.6], [0, 0, 1]]
+    )  # centres at (i + .5) 3/5 - .5: -.2, .4, 1, 1.6, 2.2
+    columns = np.zeros((8, 4))
+    for i in range(8):  # centres at (i + .5) / 2 - .5: -.25, .25, .75, ..., 3.25
+        near, far = i // 2, i // 2 + (1 if i % 2 else -1)
+        columns[i, near] += 0.75
+        columns[i, min(max(far, 0), 3)] += 0.25
+    expected = np.einsum("ij,bjkc,lk->bilc", rows, image, columns)
+    layer = BilinearResize(5, 8, dtype="mixed_bfloat16")
+    found = layer(keras.ops.cast(image, "bfloat16"))
     assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
-    expected = keras.ops.cast(exact, "bfloat16")
-    np.testing.assert_array_equal(
-        keras.ops.cast(found, "float32"), keras.ops.cast(expected, "float32")
-    )
+    found = np.array(keras.ops.cast(found, "float32"))
+    np.testing.assert_allclose(found, expected, rtol=2**-8, atol=1e-6)
 
 
 def test_a_bilinear_resize_in_bfloat16_clips_nothing():
@@ -98,5 +103,7 @@ def test_a_crop_is_keras_with_another_gradient(cropping):
     whole = np.zeros(image.shape, "float32")
     whole[:, top : 5 - bottom, left : 7 - right] = above
     np.testing.assert_array_equal(tape.gradient(found, image, above), whole)
+    with pytest.raises(ValueError, match="cropping"):
+        Crop(((3, 3), (0, 0)))(image)
     graph = tf.function(layer).get_concrete_function(image).graph
     assert "StridedSlice" not in {one.type for one in graph.get_operations()}

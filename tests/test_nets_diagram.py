@@ -56,7 +56,7 @@ def test_branches_of_icnet():
     """Fig. 3: three resolutions, joined by two fusions, three heads."""
     found = by_title(drawn("icnet"))
     heads = {title for title, block in found.items() if block.kind == "head"}
-    assert heads == {"sub4_out", "sub24_out", "sub12_sum_interp"}
+    assert heads == {"sub4_out", "sub24_out", "conv6_cls"}
     fusion, finer = found["cascade fusion"], found["cascade fusion, finer"]
     assert {block.title for block in fusion.sources} == {
         "conv5_4",

@@ -273,7 +273,7 @@ def normalise_in_one() -> None:
         if not (training and self.trainable and is_plain):
             return native(self, inputs, training=training, mask=mask)
         x = tf.convert_to_tensor(inputs)
-        if x.dtype != tf.bfloat16:  # statistics of which are float32 as well
+        if x.dtype != tf.bfloat16:  # its statistics are float32 anyway
             x = tf.cast(x, "float32")
         found = tf.raw_ops.FusedBatchNormV3(
             x=x,

@@ -9,9 +9,7 @@ Differs from the paper: bilinear resizes use half-pixel centres (that code align
 corners, so its heads are 19/39/79 at 320 and ours 20/40/80); the pyramid uses
 adaptive average pooling. As in that code, pyramid levels are summed, not concatenated,
 and the fusions' 3x3 convolution has dilation 2 (BODY prints 1: `cff_dilation`). Its
-fourth pyramid level divides by 4: `bins=(1, 2, 3, 4)`. The last 1x1 convolution comes
-before the last resize, not after it: the results are the same, at a quarter of the
-cost.
+fourth pyramid level divides by 4: `bins=(1, 2, 3, 4)`.
 Batch norm 0.95, 1e-5; Glorot uniform kernels. Layers have the names of that code, so
 that its published weights load by name (`keras_seg.nets.pretrained`).
 """
@@ -99,15 +97,15 @@ def build(
     x = _conv_bn_relu(x, 64 * fs, 3, "conv3_sub1", strides=2)  # [B, H/8, W/8, 64]
     high = _conv_bn(x, 128 * fs, 1, "conv3_sub1_proj")
     x = _add_relu([low, high], "sub12_sum")
-    x = blocks.head(x, num_classes, "conv6_cls", initializer=INIT)
-    # [B, H/8, W/8, num_classes]
+    sub12 = blocks.resize(  # as the head that follows: no casts of large images
+        x, height // 4, width // 4, "sub12_sum_interp", dtype="float32"
+    )
+    # [B, H/4, W/4, 128]
 
     return keras.Model(
         image,
         {
-            "logits": blocks.resize(
-                x, height // 4, width // 4, "sub12_sum_interp", dtype="float32"
-            ),
+            "logits": blocks.head(sub12, num_classes, "conv6_cls", initializer=INIT),
             "sub24_logits": blocks.head(
                 sub24, num_classes, "sub24_out", initializer=INIT
             ),

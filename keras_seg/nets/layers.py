@@ -10,19 +10,19 @@ def crop(x, top: int, left: int, height: int, width: int):
 
     The gradient of an index, x[:, top:], takes TensorFlow as long as a convolution.
     """
-    is_tensorflow = keras.backend.backend() == "tensorflow"
-    batch = -1 if is_tensorflow else ops.shape(x)[0]  # -1: all there is
-    return ops.slice(x, (0, top, left, 0), (batch, height, width, x.shape[3]))
+    if keras.backend.backend() == "tensorflow":  # -1 is the whole batch
+        return ops.slice(x, (0, top, left, 0), (-1, height, width, x.shape[3]))
+    return x[:, top : top + height, left : left + width]
 
 
 @keras.saving.register_keras_serializable("keras_seg")
 class Crop(keras.layers.Cropping2D):
-    """Keras' layer for [B, H, W, C], by `crop`."""
+    """`Cropping2D` of [B, H, W, C] whose gradient is one padding."""
 
     def call(self, inputs):
-        (top, bottom), (left, right) = self.cropping
-        _, height, width, _ = inputs.shape
-        return crop(inputs, top, left, height - top - bottom, width - left - right)
+        (top, _), (left, _) = self.cropping
+        _, height, width, _ = self.compute_output_shape(inputs.shape)
+        return crop(inputs, top, left, height, width)
 
 
 @keras.saving.register_keras_serializable("keras_seg")
@@ -103,7 +103,7 @@ class MaxPoolingWithIndices(keras.layers.Layer):
     Maps [B, H, W, C] to the maxima [B, ceil(H/2), ceil(W/2), C] and, in the same
     shape, int8 indices into the window: 0 top left, 1 top right, 2 bottom left,
     3 bottom right; the first wins a tie. An odd side is padded at the bottom or right,
-    as with "same". Slices and comparisons only, so that any backend can compile it.
+    as with "same". Splits and comparisons only, so that any backend can compile it.
     """
 
     def call(self, x):
@@ -111,7 +111,7 @@ class MaxPoolingWithIndices(keras.layers.Layer):
         if odd_rows or odd_columns:
             padding = ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0))
             x = ops.pad(x, padding, constant_values=-1e30)
-        candidates = _of_windows(x)
+        candidates = _window_pixels(x)
         maximum = candidates[0]
         for candidate in candidates[1:]:
             maximum = ops.maximum(maximum, candidate)
@@ -134,7 +134,7 @@ class MaxPoolingWithIndices(keras.layers.Layer):
         )
 
 
-def _of_windows(x):
+def _window_pixels(x):
     """The top left, top right, bottom left and bottom right of each 2x2 window.
 
     Whole rows and pairs of pixels are split: slices with a stride, and their gradient,

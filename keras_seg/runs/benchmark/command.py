@@ -291,8 +291,10 @@ def network(case: Case, args: Any, folder: Path) -> dict[str, Any]:
         for who in list(contestants.members):  # room for the engines
             if not who.startswith("PyTorch"):
                 contestants.members.pop(who).stop()
-        mine = {"kind": "keras predictions", "config": to_dict(case.config())}
-        contestants.add("keras_seg", mine)
+        for suffix, precision in precisions.items():
+            config = to_dict(case.config(precision))
+            mine = {"kind": "keras predictions", "config": config}
+            contestants.add(f"keras_seg{suffix}", mine)
         for engine, place in exported(case, contestants, folder).items():
             spec = {"kind": "engine", "engine": engine, "folder": str(place)}
             contestants.add(engine, spec | {"config": to_dict(case.config())})

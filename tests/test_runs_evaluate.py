@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import keras
 import miniature_net
 import numpy as np
 import oracles
 import pytest
 
-from keras_seg import class_weights, preprocess
+from keras_seg import backend, class_weights, preprocess
 from keras_seg.config import Config
 from keras_seg.data.prepared import open_prepared, read_label
 from keras_seg.runs import evaluate as evaluation
@@ -180,6 +181,37 @@ def test_a_size_that_does_not_fit_is_padded_and_cropped_back(prepared):
     np.testing.assert_array_equal(ids, logits.argmax(-1))
     scored = evaluation.Scorer(network, prepared).score(samples)
     assert_counts(scored, samples.ids, labels, ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("segnet_basic", "float32"), ("icnet", "float32"), ("icnet", "mixed_bfloat16")],
+)
+def test_fixed_weights_predict_as_the_network_did_when_they_were_fixed(name, precision):
+    config = Config(net={"name": name}, data={"size": (32, 64)}, steps=1)
+    with backend.dtype_policy_kept():
+        keras.config.set_dtype_policy(precision)
+        network = evaluation.Network(config, num_classes=5)
+    rng = np.random.default_rng(0)
+    for variable in network.inference.variables:  # moving variances stay positive
+        factor, more = 0.8 + 0.4 * rng.random((2, *variable.shape))
+        is_kernel = len(variable.shape) > 1
+        variable.assign(np.asarray(variable) * factor + (0 if is_kernel else more / 8))
+    images = rng.integers(0, 256, (3, 32, 64, 3), np.uint8)
+    inputs = preprocess.apply(network.preprocess, images)
+    expected = network.inference(inputs, training=False)["logits"]
+    expected = np.asarray(expected, np.float32)
+    network.fix_weights()
+    found = [network.logits(images), network.logits(images[1:2])]
+    for variable in network.inference.variables:
+        variable.assign(0 * np.asarray(variable))
+    found.append(network.logits(images[:2]))
+    tolerance = 1e-4 if precision == "float32" else 1e-2
+    tolerance *= np.abs(expected).max()
+    for logits, part in zip(found, (slice(None), slice(1, 2), slice(2))):
+        assert logits.dtype == np.float32
+        is_close = np.abs(logits - expected[part]) < tolerance
+        assert is_close.mean() > 0.98  # where two pixels tie, either wins a maximum
 
 
 def test_samples_are_evenly_spaced_over_the_split():

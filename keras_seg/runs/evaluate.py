@@ -38,6 +38,7 @@ TIMED_IMAGES = 20
 # Of predictions that are kept for the report, before compression
 KEPT_IMAGES, KEPT_BYTES = 256, 16 << 20
 SAMPLE_IMAGES = 4  # kept with their predictions
+MOST_BYTES_OF_CONSTANTS = 1 << 30  # in a graph, which can hold 2 GB
 
 ops: Any = keras.ops  # Keras tensors have no static types
 
@@ -169,6 +170,15 @@ class Network:
         predict = forward(self.inference, self.is_portable)
         return backend.beside_a_copy(predict, self.inference.variables)
 
+    def fix_weights(self) -> None:
+        """Predict with the present weights from now on, whatever becomes of them.
+
+        On TensorFlow they are constants of the compiled prediction: it has no more to
+        cast them and to join batch norm to them, which for one image takes as long as
+        the rest. The logits differ in the last digits.
+        """
+        self._infer = fixed(self.inference)
+
     def on_device(self, batches: Iterable[tuple]) -> Iterator[tuple]:
         """Batches whose images are uint8, with images as `net` takes them, on JAX.
 
@@ -252,6 +262,27 @@ def forward(model: Any, is_portable: bool = False) -> Callable[[Any], Any]:
         return predict([[one.value for one in part] for part in parts], x)
 
     return predict_with_present_weights
+
+
+def fixed(model: Any) -> Callable[[Any], Any]:
+    """The model's prediction of a batch, compiled, with the weights it has now."""
+    if backend.name() != "tensorflow":
+        return forward(model)
+    import tensorflow as tf
+
+    weights = [(one, one.numpy()) for one in model.variables]
+    if sum(array.nbytes for _, array in weights) > MOST_BYTES_OF_CONSTANTS:
+        return backend.beside_a_copy(forward(model), model.variables)
+
+    image = tf.TensorSpec(model.input_shape, "float32")
+
+    @tf.function(autograph=False)
+    def predict(x):
+        constants = [(one, tf.constant(array)) for one, array in weights]
+        with keras.StatelessScope(constants), backend.for_this_processor():
+            return model(x, training=False)
+
+    return predict.get_concrete_function(image)
 
 
 def label_levels(config: Config, num_classes: int) -> list[tuple[int, ...] | None]:

@@ -658,6 +658,7 @@ def _load_run(folder: Path, data: Path | None, is_own_size: bool = True) -> Memb
         weights = None
         if is_weighted and prepared is not None:
             weights = network.direct_weights(prepared)
+        network.fix_weights()
         return lambda images: network.logits(images, weights)
 
     if is_own_size:  # what is wrong with the run is said by `load`

@@ -151,6 +151,7 @@ def _keras_predictions(spec: Mapping[str, Any]) -> dict[str, Turn]:
 
     config = from_dict(spec["config"])
     network, _ = ours.built(config, CLASSES)
+    network.fix_weights()
     images = _pixels(config)
     return {"predict": _repeated(lambda: ours.serve(network, images))}
 

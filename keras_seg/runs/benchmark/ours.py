@@ -13,7 +13,8 @@ from keras_seg.data import pipeline
 from keras_seg.data.prepared import open_prepared
 from keras_seg.labels import Head
 from keras_seg.runs import evaluate, loop, optimizers
-from keras_seg.runs.predict import softmax
+
+ops: Any = keras.ops  # Keras tensors have no static types
 
 
 def built(config: Config, num_classes: int, threads: int | None = None):
@@ -24,9 +25,9 @@ def built(config: Config, num_classes: int, threads: int | None = None):
 
 
 def serve(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids and probabilities with the network of a run, as `predict` has it."""
+    """Class ids and probabilities with the network of a run."""
     logits = network.logits(images)
-    return logits.argmax(-1), softmax(logits, -1)
+    return np.asarray(ops.argmax(logits, -1)), np.asarray(ops.softmax(logits, -1))
 
 
 class Ours:

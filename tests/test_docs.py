@@ -25,7 +25,7 @@ SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("datasets/*.md")]
 )
-PAGES.append(ROOT / "ablations" / "results" / "README.md")
+PAGES += sorted((ROOT / "ablations" / "results").rglob("*.md"))
 DOCUMENTS = ("BODY", "CLOTH", "CITY", "ATTN", "VOC07")
 # References that no reader can follow, and phrases that are no English
 FORBIDDEN = "|".join(

@@ -4,9 +4,10 @@ python tools/publish.py RUNS/body_parts/icnet ablations/results/icnet-synthetic_
 python tools/publish.py --no-photographs CAMVID/body_parts/icnet TO
 
 Of the folder of a network's stages: report.md, the tables, and the figures that the
-report shows, with 64 colours each. TO is replaced as a whole. With --no-photographs,
-pictures that show images of the data set are left out, and the report says so where
-they were: most licences do not allow passing them on.
+report shows, with 64 colours each; not the runs, which the report then does not list.
+TO is replaced as a whole. With --no-photographs, pictures that show images of the data
+set are left out, and the report says so where they were: most licences do not allow
+passing them on.
 """
 
 import argparse
@@ -27,6 +28,11 @@ PUBLISHED = {"report.md", "figures", "tables"}
 PHOTOGRAPH = re.compile("-(pictures|sheet|extremes|disputed)(-|$)")
 FIGURE = re.compile(r"^!\[.*\]\(figures/(?P<name>[^)]*)\)$", re.MULTILINE)
 LEFT_OUT = "(Left out here: images of the data set.)"
+# Lines "* [file](file): what it is" of a report's list of files
+FILES = re.compile(
+    r"(?:^\* \[[^\]]*\]\((?!figures/|tables/)[^)#]*\).*\n)+", re.MULTILINE
+)
+NO_FILES = "* The folders of the runs are not published.\n"
 
 
 def main(argv: list[str]) -> int:
@@ -54,7 +60,7 @@ def publish(report: Path, folder: Path, photographs: bool) -> None:
         raise UsageError(f"{folder} is no published report; name another folder.")
     if report.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise UsageError(f"{folder} is in {report}; name a folder elsewhere.")
-    text = (report / "report.md").read_text("utf-8")
+    text = FILES.sub(NO_FILES, (report / "report.md").read_text("utf-8"))
     figures = [found["name"] for found in FIGURE.finditer(text)]
     if not photographs:
         shown = [name for name in figures if not is_photograph(name)]

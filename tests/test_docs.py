@@ -116,7 +116,9 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    text = page.read_text()
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    for target in targets + re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE):
         if not target.startswith(("http://", "https://")):
             file, _, anchor = target.partition("#")
             place = page.parent / file if file else page

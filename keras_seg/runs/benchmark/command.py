@@ -103,6 +103,7 @@ def main(argv: list[str], prog: str = "keras-seg benchmark") -> int:
         part["seconds"] = round(time.monotonic() - began)
         part["date"] = datetime.date.today().isoformat()
         part["command"] = shlex.join(["keras-seg", "benchmark", *argv])
+        part["arithmetic"] = backend.ARITHMETIC
         found["parts"][name] = part
         storage.write_json(place, found)
         storage.write_file(args.out, report.markdown(found))

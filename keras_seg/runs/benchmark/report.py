@@ -15,10 +15,15 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += [f"* {key}: {value}" for key, value in found["machine"].items()]
     lines += [
         "",
-        "Medians over the rounds, with the least and the most. The contestants took",
-        "turns; a ratio is the median of the rounds' own. The network of a step, its",
-        "batch and its optimizer are the same; keras_seg counts the mIoU as well, as a",
-        "run does. Predictions go from uint8 images to class ids and probabilities.",
+        "Median, minimum and maximum over the rounds, in which the contestants",
+        "alternate. A ratio is computed within each round; its median is given, and",
+        "above 1 keras_seg is faster. The network of a step, its batch and its",
+        "optimizer are the same; keras_seg counts the mIoU as well, as a run does.",
+        "Predictions go from uint8 images to class ids and probabilities: `keras_seg`",
+        "is the run's own network, `keras` to `litert` are its exports. GiB is peak",
+        "memory. The number of the arithmetic grows with every change that alters the",
+        "bits of a training, as most that make it faster do",
+        "(`keras_seg.backend.ARITHMETIC`).",
     ]
     for name, part in found["parts"].items():
         lines += ["", f"## {title(name, part)}", ""]
@@ -32,7 +37,8 @@ def markdown(found: Mapping[str, Any]) -> str:
             if part.get(what):
                 lines += [*table(unit, part[what]), ""]
         lines += [f"* {sentence}" for sentence in part["notes"]]
-        lines += [f"* {part['date']}, {part['seconds']} s: `{part['command']}`"]
+        when = f"{part['date']}, arithmetic {part['arithmetic']}, {part['seconds']} s"
+        lines += [f"* {when}: `{part['command']}`"]
     return "\n".join(lines) + "\n"
 
 

@@ -84,6 +84,44 @@ def test_the_rate_is_that_of_each_length():
         assert float(rate(step)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_run_is_extended_before_its_end_and_stopped_there(shapes, long, tmp_path):
+    run, longer = tmp_path / "run", replace(OPTIONS, extend=True)
+    with at_step(3, ask_to_stop), pytest.raises(InterruptedRunError):
+        train(SHORT, shapes, run, OPTIONS)
+    wanted = CONFIG.changed(steps=11)
+    for step in (5, 9):
+        with at_step(step, ask_to_stop), pytest.raises(InterruptedRunError):
+            train(wanted, shapes, run, longer)
+    train(wanted, shapes, run, longer)
+    assert_same_run(run, long)
+
+
+def test_followers_are_extended_with_their_leader(shapes, tmp_path):
+    loss = {"weights": "w1", "strategy": "direct"}
+    lead = CONFIG.changed(loss=loss)
+    with_weights = lead.changed(loss={"direct_at_inference": True})
+
+    def options(follower, **more):
+        return replace(OPTIONS, followers=[follower], **more)
+
+    def parts(steps, step, **more):
+        follower = with_weights.changed(steps=steps), tmp_path / "follower"
+        with at_step(step, ask_to_stop), pytest.raises(InterruptedRunError):
+            config = lead.changed(steps=steps)
+            train(config, shapes, tmp_path / "leader", options(follower, **more))
+
+    parts(6, 3)
+    parts(11, 5, extend=True)
+    parts(11, 9, extend=True)
+    last = with_weights.changed(steps=11), tmp_path / "follower"
+    train(lead.changed(steps=11), shapes, tmp_path / "leader", options(last))
+    long = {"steps": 11, "extended": (6,)}
+    whole = with_weights.changed(**long), tmp_path / "whole follower"
+    train(lead.changed(**long), shapes, tmp_path / "whole", options(whole))
+    assert_same_run(tmp_path / "leader", tmp_path / "whole")
+    assert_same_run(tmp_path / "follower", tmp_path / "whole follower")
+
+
 @pytest.mark.slow
 def test_an_unfinished_run_is_extended_only_where_asked(shapes, long, tmp_path):
     run = tmp_path / "run"

@@ -317,6 +317,44 @@ def test_the_data_are_told_before_they_are_trained_on(
     assert "10 images" not in told[1]
 
 
+@pytest.mark.parametrize(("samples", "step"), [(None, 2), (4, 4)])
+def test_labels_that_vanish_at_the_size_of_the_run_are_named(samples, step, tmp_path):
+    """Of every third row the resize keeps none that is labelled in val."""
+    rng, whole = np.random.default_rng(0), np.full((24, 40), 255, np.uint8)
+    labels = miniatures.LabelSpec(("ground", "thing"), ((0, 0, 0), (9, 9, 9)))
+    few = whole.copy()
+    few[2::3] = 1
+    data = []
+    for number in range(10):
+        image = rng.integers(0, 256, (24, 40, 3), np.uint8)
+        split, label = ("val", few) if number > 3 else ("train", whole * 0)
+        data.append(miniatures.NewSample(split, f"{number}", image, label))
+    folder = miniatures.publish(tmp_path / "data", "few", labels, data).folder
+    config = CONFIG.changed(
+        data={"size": (8, 20)}, steps=4, validation={"every": 2, "samples": samples}
+    )
+    with pytest.raises(
+        DataError, match="No labelled pixel .* 8 x 20 .*larger data.siz"
+    ):
+        train(config, folder, tmp_path / "run", OPTIONS)
+    assert max(checkpoint.steps(tmp_path / "run" / "checkpoints"), default=0) <= step
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_no_older_weights_take_the_place_of_damaged_best_ones(shapes, tmp_path):
+    run = tmp_path / "run"
+    train(SMALL.changed(steps=4), shapes, run, OPTIONS)
+    (run / "metrics.json").unlink()  # as if it was killed before
+    best = checkpoint.place(run / "best", 4)
+    shutil.copytree(best, checkpoint.place(run / "best", 2))
+    content = bytearray((best / "arrays.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (best / "arrays.npz").write_bytes(content)
+    with pytest.raises(StorageError, match="step-00000004 is damaged.*--restart"):
+        train(SMALL.changed(steps=4), shapes, run, OPTIONS)
+    assert checkpoint.steps(run / "best") == [2, 4]
+
+
 HOURGLASS = {
     "name": "hourglass",
     **{"stacks": 2, "depth": 1, "features": 8, "stem": 4, "stem_stride": 2},

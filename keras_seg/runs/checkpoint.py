@@ -44,7 +44,7 @@ def save(
         StorageError: the disk is full or not writable. Older checkpoints are intact
             and nothing temporary is left.
     """
-    final = folder / f"step-{step:08d}"
+    final = place(folder, step)
     size = sum(array.nbytes for array in arrays.values())
     with storage.new_folder(final, size) as new:
         named: dict[str, Any] = _named(arrays)
@@ -63,10 +63,15 @@ def save(
     return final
 
 
+def place(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
+
+
 def keep_only(folder: Path, wanted: Iterable[int]) -> None:
     """Remove the checkpoints of all steps but `wanted`."""
     for step in set(steps(folder)) - set(wanted):
-        storage.remove_folder(folder / f"step-{step:08d}")
+        storage.remove_folder(place(folder, step))
 
 
 def drop_after(folder: Path, step: int) -> None:
@@ -106,7 +111,7 @@ def load_newest(folder: Path) -> tuple[int, dict[str, np.ndarray], dict] | None:
     """
     found = steps(folder)
     for step in reversed(found):
-        checkpoint = folder / f"step-{step:08d}"
+        checkpoint = place(folder, step)
         try:
             return step, *load(checkpoint)
         except ValueError as error:

@@ -548,7 +548,11 @@ def evaluate(
 
 
 def record(network: Network, prepared: Prepared, scored: Scored) -> dict[str, Any]:
-    """What metrics.json and evaluation/<split>.json have in common, in JSON values."""
+    """What metrics.json and evaluation/<split>.json have in common, in JSON values.
+
+    DataError where no pixel was scored.
+    """
+    check_any(network, prepared, scored)
     return {
         "images": len(scored.counts.ids),
         "classes": list(prepared.labels.names),
@@ -557,6 +561,17 @@ def record(network: Network, prepared: Prepared, scored: Scored) -> dict[str, An
         "parameters": network.parameters,
         "gflop": network.gflop,
     }
+
+
+def check_any(network: Network, prepared: Prepared, scored: Scored) -> None:
+    """DataError where no pixel was scored: few are labelled, and none was left."""
+    if not scored.counts.truth.any():
+        height, width = network.config.data.size
+        raise DataError(
+            f"No labelled pixel of {prepared.folder} is left to score at {height} x "
+            f"{width} pixels (of {', '.join(scored.counts.ids[:3])}): few are labelled. "
+            "Choose a larger data.size."
+        )
 
 
 def merged(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

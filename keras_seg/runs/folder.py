@@ -216,14 +216,23 @@ def check_same(
     wanted: Mapping[str, Any],
     place: Path,
     way_out: str = "Name another --out, or use --restart to train anew.",
+    also: Iterable[Mapping[str, Any]] = (),
 ) -> None:
     """Check that the identity found in `place`, in any format, is this one.
+
+    Args:
+        found, wanted: the identities.
+        place: where the first was found.
+        way_out: ends the message where it is another.
+        also: identities that will do as well.
 
     Raises:
         UsageError: it is another; the first setting that differs is named.
         StorageError: it is damaged.
     """
     found = current_identity(found, place, way_out)
+    if found in map(_as_json, also):
+        return
     for key, (old, new) in differences(found, _as_json(wanted)):
         raise UsageError(
             f"{key.removeprefix('config.')} is {new!r}, but {old!r} in {place}. "

@@ -270,7 +270,8 @@ class Run:
             identity, fingerprint = dict(meta["identity"]), dict(meta["fingerprint"])
             state, mid_window = read_state(meta["state"]), bool(meta["mid_window"])
             followers = dict(meta.get("followers", {}))
-        folder.check_same(identity, self._identity_at(step), place)
+        wanted, *longer = self._identities(step)
+        folder.check_same(identity, wanted, place, also=longer)
         self.state = state
         self._check_fingerprint(fingerprint)
         self._take_up_best()
@@ -293,14 +294,20 @@ class Run:
         known = folder.validation_steps(self.out)
         folder.keep_validations(self.out, [k for k in known if k <= self.updates])
 
-    def _identity_at(self, step: int) -> dict[str, Any]:
-        """The identity that the run had at a step: before it was extended, another."""
+    def _identities(self, step: int) -> list[dict[str, Any]]:
+        """Those that the run can have had at a step: before it was extended, another.
+
+        The first is that of the shortest run with such a step, whose bits it has.
+        """
         lengths = (*self.config.extended, self.config.steps)
-        position = next(k for k, end in enumerate(self.ends) if step <= end)
-        config = self.config.changed(
-            steps=lengths[position], extended=lengths[:position]
-        )
-        return folder.identity(config, self.prepared)
+        return [
+            folder.identity(
+                self.config.changed(steps=length, extended=lengths[:position]),
+                self.prepared,
+            )
+            for position, (length, end) in enumerate(zip(lengths, self.ends))
+            if step <= end
+        ]
 
     def _check_fingerprint(self, found: Mapping[str, Any]) -> None:
         for key, (old, new) in folder.differences(found, backend.fingerprint()):
@@ -406,7 +413,10 @@ class Run:
         """Score the present weights on the images of validation."""
         if self.scored is not self.network:
             self._bring(self.weights())
-        return self.scorer.score(self.val_samples, self.workers)
+        scored = self.scorer.score(self.val_samples, self.workers)
+        if len(self.val_samples) == len(self.prepared.samples("val")):
+            evaluate.check_any(self.scored, self.prepared, scored)
+        return scored
 
     def weights(self) -> dict[str, np.ndarray]:
         """What is validated, kept as the best and exported: the averages, if any."""
@@ -487,7 +497,7 @@ class Run:
             "followers": {each.key: asdict(each.state) for each in self.followers},
             "mid_window": inside_window,
             "fingerprint": backend.fingerprint(),
-            "identity": self.identity,
+            "identity": self._identities(self.state.step)[0],
         }
         place = self.out / "checkpoints"
         checkpoint.save(place, self.state.step, arrays, meta, KEPT_CHECKPOINTS)
@@ -524,7 +534,9 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Score the best weights on all of val, write the records."""
-        arrays, _ = folder.load_best(self.out)
+        best = checkpoint.place(self.out / "best", self.state.best_step)
+        with storage.damage_named(best, "It is no checkpoint.", storage.RESTART):
+            arrays, _ = checkpoint.load(best)
         checkpoint.assign(self.net.variables, arrays, "model")
         if self.scored is not self.network:
             self._bring(arrays)
@@ -596,7 +608,7 @@ class Follower(Run):
         self.__dict__.update(leader.__dict__)
         self.config, self.out = config, out
         self.identity = folder.identity(config, leader.prepared)
-        self.key = storage.json_sha256(self.identity)
+        self.key = storage.json_sha256(self._identities(0)[0])  # stays when extended
         self.state, self.saved_best, self.followers = State(), (), []
         self.saved_validations = ()
         self.options = replace(leader.options, title=f"{out.parent.name}: ")

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ def train(
                 command_line.note(f"{options.title}{out} is finished; nothing to do.")
                 return finished
         with ExitStack() as stack:
+            followers = [
+                (each.changed(extended=config.extended), place)
+                for each, place in options.followers
+            ]
+            options = replace(options, followers=followers)
             for place in (out, *_join(options, prepared, stack)):
                 recorded = folder.failure_recorded(place, but=(UsageError,))
                 stack.enter_context(recorded)
@@ -95,7 +101,9 @@ def _join(options: Options, prepared: Prepared, stack: ExitStack) -> Iterator[Pa
         stack.enter_context(storage.lock(out))
         for place in (out, out / "best"):
             storage.sweep(place)
-        if not options.restart:
+        old = folder.shorter(config, prepared, out)
+        is_extended = old is not None and old.steps in config.extended
+        if not options.restart and not is_extended:
             folder.check_identity(out, folder.identity(config, prepared))
         yield out
 
@@ -117,8 +125,27 @@ def _as_extended(
     folder.check_no_foreign_files(out)
     config = folder.as_extended(config, prepared, out)
     old = folder.shorter(config, prepared, out)
-    if old is None or config.extended:
+    if old is None:
         return config, False
+    lengths = (*old.extended, old.steps)
+    if config.extended[: len(lengths)] not in ((), lengths):
+        return config, False
+    check_extendable(config, old, out, options.extend)
+    command_line.note(
+        f"{options.title}extending {out} from {old.steps} to {config.steps} steps: "
+        f"after step {old.steps} the learning rate is that of a run of {config.steps}."
+    )
+    return config.changed(extended=config.extended or lengths), True
+
+
+def check_extendable(config: Config, old: Config, out: Path, extend: bool) -> None:
+    """UsageError where the run in `out` cannot be trained on.
+
+    Args:
+        config, old: what is wanted, and what is there: the same with fewer steps.
+        out: the run folder.
+        extend: whether it may be unfinished.
+    """
     scores = folder.read_metrics(out)
     anew = "train anew with --restart, or start another run from its best weights, "
     anew += f"--init-weights {out}"
@@ -134,17 +161,12 @@ def _as_extended(
             f"steps is {config.steps}, but {out} was trained for {old.steps} and its "
             f"last state was not kept, so it cannot be extended: {anew}."
         )
-    if not is_at_end and not options.extend:
+    if not is_at_end and not extend:
         raise UsageError(
             f"steps is {config.steps}, but {old.steps} in {out}, which has not "
             "finished. With --extend it is trained to that end and on; without it, "
             "name another --out, or use --restart."
         )
-    command_line.note(
-        f"{options.title}extending {out} from {old.steps} to {config.steps} steps: "
-        f"after step {old.steps} the learning rate is that of a run of {config.steps}."
-    )
-    return config.changed(extended=(*old.extended, old.steps)), True
 
 
 def _checked_data(config: Config, data: Path, options: Options) -> Prepared:

@@ -106,8 +106,8 @@ def test_followers_are_extended_with_their_leader(shapes, tmp_path):
 
     def parts(steps, step, **more):
         follower = with_weights.changed(steps=steps), tmp_path / "follower"
+        config = lead.changed(steps=steps)
         with at_step(step, ask_to_stop), pytest.raises(InterruptedRunError):
-            config = lead.changed(steps=steps)
             train(config, shapes, tmp_path / "leader", options(follower, **more))
 
     parts(6, 3)

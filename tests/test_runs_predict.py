@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import cv2
 import evaluate as evaluate_command
 import miniature_net
+import miniatures
 import numpy as np
 import predict as command
 import pytest
@@ -15,11 +16,11 @@ from PIL import Image, ImageOps
 from random_runs import build, expected_logits, keep_as_run
 
 import keras_seg
-from keras_seg import backend, command_line
+from keras_seg import backend, class_weights, command_line, storage
 from keras_seg.config import Config
 from keras_seg.data.folder import prepare as prepare_folder
 from keras_seg.data.images import resize_image
-from keras_seg.data.prepared import read_image, read_label
+from keras_seg.data.prepared import open_prepared, read_image, read_label
 from keras_seg.data.writer import NewSample, Options, write_prepared
 from keras_seg.errors import DataError, UsageError
 from keras_seg.labels import LabelSpec
@@ -28,6 +29,7 @@ from keras_seg.runs import folder as run_folder
 from keras_seg.runs import pictures as drawing
 from keras_seg.runs.export import export
 from keras_seg.runs.predict_files import predict_files
+from keras_seg.runs.train import evaluate
 
 with miniature_net.known():
     CONFIG = Config(
@@ -232,6 +234,32 @@ def test_a_moved_run_predicts_without_its_data_whatever_was_built_before(
     np.testing.assert_array_equal(moved.predict(pictures[0]), first)
     assert moved.labels.names == ("ground", "left", "right", "absent")
     assert len(set(moved.labels.palette)) == 4
+
+
+def test_other_data_are_scored_with_the_class_weights_of_the_run(
+    run, shapes, tmp_path, capsys
+):
+    copied = shutil.copytree(run, tmp_path / "run")
+    counts = (("train", 1), ("val", 2), ("test", 5))
+    other = open_prepared(miniatures.shapes(tmp_path / "other", counts))
+    weighed = [
+        class_weights.inverse_frequency(data.counts("train").pixels)
+        for data in (open_prepared(shapes), other)
+    ]
+    images = np.stack([read_image(one.image) for one in other.samples("test")])
+    truth = np.stack([read_label(one.label) for one in other.samples("test")])
+    logits = expected_logits(run, images)
+    confusions = []
+    for weights in weighed:
+        found = (logits / weighed[0] * weights).argmax(-1)
+        pairs = truth[truth < 255] * 4 + found[truth < 255]
+        confusions.append(np.bincount(pairs, minlength=16).reshape(4, 4).tolist())
+    assert confusions[0] != confusions[1]
+    result = evaluate(copied, other.folder, "test", 2)
+    assert result["confusion"] == confusions[0]
+    storage.write_json(copied / "environment.json", {"data": str(tmp_path / "gone")})
+    with pytest.raises(UsageError, match="class weights of its data.*put.*back"):
+        evaluate(copied, other.folder, "test", 2)
 
 
 def test_the_background_stays_as_it_is_in_an_overlay(pictures):

@@ -60,9 +60,11 @@ class Network:
         parameters: {"trainable", "all"}: numbers of scalars in the weights.
         gflop: of predicting one image (`keras_seg.nets.flops`).
         is_portable: predict in the operations of exports, which may be slower.
+        trained_on: the data in which class weights count; None: those that are given.
     """
 
     is_portable = False
+    trained_on: Prepared | None = None
 
     def __init__(
         self, config: Config, num_classes: int, size: tuple[int, int] | None = None
@@ -127,12 +129,12 @@ class Network:
         loss = self.config.loss
         if loss.strategy != "direct" or not loss.direct_at_inference:
             return None
-        return training_weights(self.config, prepared)
+        return training_weights(self.config, self.trained_on or prepared)
 
     def compile_arguments(self, prepared: Prepared) -> dict[str, Any]:
         """Losses, their weights and the mIoU (`losses.compile_arguments`)."""
         settings = self.config.loss
-        weights = training_weights(self.config, prepared)
+        weights = training_weights(self.config, self.trained_on or prepared)
         joints = {"heatmaps": settings.joint_weight}
         return losses.compile_arguments(
             self.net,
@@ -569,8 +571,8 @@ def check_any(network: Network, prepared: Prepared, scored: Scored) -> None:
         height, width = network.config.data.size
         raise DataError(
             f"No labelled pixel of {prepared.folder} is left to score at {height} x "
-            f"{width} pixels (of {', '.join(scored.counts.ids[:3])}): few are labelled. "
-            "Choose a larger data.size."
+            f"{width} pixels (of {', '.join(scored.counts.ids[:3])}): few are "
+            "labelled. Choose a larger data.size."
         )
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from keras_seg import backend, storage
 from keras_seg.config import Config, from_dict, to_dict
 from keras_seg.data import folds
-from keras_seg.data.prepared import Prepared
+from keras_seg.data.prepared import Prepared, open_prepared
 from keras_seg.errors import KerasSegError, LockedError, StorageError, UsageError
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint
@@ -97,6 +97,16 @@ def as_trained(prepared: Prepared, identity: Mapping[str, Any]) -> Prepared:
         return prepared
     settings = from_dict(identity["config"]).data
     return folds.divide(prepared, settings.folds, settings.fold)
+
+
+def own_data(run: Path, identity: Mapping[str, Any]) -> Prepared | None:
+    """The data of a run as it had them; None where they are no longer there."""
+    try:
+        prepared = open_prepared(read_environment(run).get("data", ""))
+    except KerasSegError:
+        return None
+    is_same = prepared.manifest_hash == identity["data"]["manifest"]
+    return as_trained(prepared, identity) if is_same else None
 
 
 def as_extended(config: Config, prepared: Prepared, run: Path) -> Config:

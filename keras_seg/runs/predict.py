@@ -21,7 +21,7 @@ from keras_seg.config import from_dict
 from keras_seg.data import voc
 from keras_seg.data.images import MAX_PIXELS, fitted, on_canvas, resize_image
 from keras_seg.data.prepared import Prepared, open_prepared
-from keras_seg.errors import KerasSegError, UsageError, memory_failure_named
+from keras_seg.errors import UsageError, memory_failure_named
 from keras_seg.labels import LabelSpec
 from keras_seg.runs import checkpoint, engines, export, fastest
 from keras_seg.runs import folder as run_folder
@@ -672,18 +672,12 @@ def _load_run(folder: Path, data: Path | None, is_own_size: bool = True) -> Memb
 
 def _prepared(folder: Path, data: Path | None, identity: dict) -> Prepared | None:
     """The run's prepared folder, for its colours; None where it is gone."""
-    place = data or run_folder.read_environment(folder).get("data", "")
-    try:
-        prepared = open_prepared(place)
-    except KerasSegError:
-        if data is not None:
-            raise
-        return None
-    if prepared.manifest_hash == identity["data"]["manifest"]:
-        return run_folder.as_trained(prepared, identity)
-    if data is not None:
+    if data is None:
+        return run_folder.own_data(folder, identity)
+    prepared = open_prepared(data)
+    if prepared.manifest_hash != identity["data"]["manifest"]:
         raise UsageError(f"{data} does not hold the data that {folder} was trained on.")
-    return None
+    return run_folder.as_trained(prepared, identity)
 
 
 def _load_export(folder: Path, engine: str | None, threads: int | None) -> Member:

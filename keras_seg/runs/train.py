@@ -339,7 +339,8 @@ def evaluate(
         What that file holds (`keras_seg.runs.evaluate.evaluate`).
 
     Raises:
-        UsageError: no such run, or data with other classes.
+        UsageError: no such run, data with other classes, or a run whose predictions
+            take class weights of its own data, which are gone.
         DataError: no such split, or damaged data.
         OutOfMemoryError: the network and a batch do not fit.
     """
@@ -356,11 +357,13 @@ def evaluate(
             f"{data} has the classes {', '.join(prepared.labels.names)}, but the run "
             f"was trained on {', '.join(identity['data']['classes'])}."
         )
+    counted = _data_of_class_weights(run, identity, prepared)
     backend.start(config.seed, threads, config.precision)
     from keras_seg.runs import evaluate as evaluation
 
     with memory_failure_named():
         network = evaluation.Network(config, prepared.labels.num_classes)
+        network.trained_on = counted
         checkpoint.assign(network.net.variables, arrays, "model")
         result, counts = evaluation.evaluate(network, prepared, split, full_size)
         (run / "evaluation").mkdir(exist_ok=True)
@@ -369,10 +372,37 @@ def evaluate(
             evaluation.save_samples(network, prepared, samples, place(run, split))
     trained = folder.read_metrics(run) or {}
     result |= {key: trained.get(key) for key in ("step", "steps")}
+    if counted is None:
+        result["loss"] = None
     result["manifest"] = prepared.manifest_hash
     folder.write_per_image(folder.per_image_file(run, split, full_size), counts)
     storage.write_json(folder.evaluation_file(run, split, full_size), result)
     return result
+
+
+def _data_of_class_weights(
+    run: Path, identity: dict[str, Any], scored: Prepared
+) -> Prepared | None:
+    """The data in which the class weights of a run count: its own.
+
+    None where they are gone and the scores but for the loss do not need them.
+    """
+    settings = from_dict(identity["config"]).loss
+    is_own = scored.manifest_hash == identity["data"]["manifest"]
+    if is_own or settings.weights not in class_weights.WEIGHTINGS:
+        return scored
+    own = scored if settings.weights == "none" else folder.own_data(run, identity)
+    if own is None and settings.strategy == "direct" and settings.direct_at_inference:
+        raise UsageError(
+            f"The run in {run} multiplies its logits by class weights of its data, "
+            "which are not where they were: put its prepared folder back."
+        )
+    if own is None:
+        command_line.note(
+            f"warning: no loss: {run} weights its classes by its own data, which are "
+            "not where they were."
+        )
+    return own
 
 
 def main(argv: list[str]) -> int:

@@ -15,14 +15,14 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_seg.errors import UsageError
 
 # What a value must satisfy: a test, and the words that follow "must be"
-Rule = tuple[typing.Callable[[Any], bool], str]
+Rule = tuple[Callable[[Any], bool], str]
 AT_LEAST_ONE: Rule = (lambda value: value >= 1, "at least 1")
 POSITIVE: Rule = (lambda value: value > 0, "above 0")
 BELOW_ONE: Rule = (lambda value: value < 1, "below 1")
@@ -497,6 +497,94 @@ class Config(Part):
             changes[name] = value
         return dataclasses.replace(self, **changes)
 
+
+def _is_on(*paths: str) -> Callable[[Config], bool]:
+    def is_on(config: Config) -> bool:
+        parts = (path.split(".") for path in paths)
+        return any(getattr(getattr(config, part), name) for part, name in parts)
+
+    return is_on
+
+
+def _is_one(path: str, *values: str) -> Callable[[Config], bool]:
+    part, name = path.split(".")
+    return lambda config: getattr(getattr(config, part), name) in values
+
+
+def _has_loss(name: str) -> Callable[[Config], bool]:
+    return lambda config: name in (config.loss.name, config.loss.plus)
+
+
+def _has_weights(config: Config) -> bool:
+    return config.loss.weights != "none"
+
+
+_SGD = ("the optimizer sgd", _is_one("optimizer.name", "sgd"))
+_ADAPTIVE = (
+    "rmsprop, adam and adamw",
+    _is_one("optimizer.name", "rmsprop", "adam", "adamw"),
+)
+_STEPS = (
+    "the schedules step and exponential",
+    _is_one("optimizer.schedule", "step", "exponential"),
+)
+_WEIGHTS = ("class weights (loss.weights)", _has_weights)
+_VOC07 = ("loss.weights=voc07", _is_one("loss.weights", "voc07"))
+_OHEM, _TVERSKY = (
+    ("the loss ohem", _has_loss("ohem")),
+    ("tversky", _has_loss("tversky")),
+)
+_COLOURS = _is_on(
+    "augment.brightness", "augment.contrast", "augment.saturation", "augment.hue"
+)
+
+# {setting: (what reads it, whether a configuration has that)}; all others are read
+READ_BY: Mapping[str, tuple[str, Callable[[Config], bool]]] = types.MappingProxyType(
+    {
+        "augment.swap_lr": (
+            "mirrored images (augment.mirror)",
+            _is_on("augment.mirror"),
+        ),
+        "augment.rotate_probability": ("augment.rotate", _is_on("augment.rotate")),
+        "augment.jitter_probability": (
+            "brightness, contrast, saturation and hue",
+            _COLOURS,
+        ),
+        "augment.blur_probability": ("augment.blur", _is_on("augment.blur")),
+        "loss.plus_weight": ("a second loss (loss.plus)", _is_on("loss.plus")),
+        "loss.strategy": _WEIGHTS,
+        "loss.normalise": _WEIGHTS,
+        "loss.occurrences": _VOC07,
+        "loss.background_weight": _VOC07,
+        "loss.direct_at_inference": (
+            "loss.strategy=direct",
+            _is_one("loss.strategy", "direct"),
+        ),
+        "loss.hard_below": _OHEM,
+        "loss.hard_share": _OHEM,
+        "loss.false_positives": _TVERSKY,
+        "loss.false_negatives": _TVERSKY,
+        "loss.penalise": ("loss.l1 and loss.l2", _is_on("loss.l1", "loss.l2")),
+        "optimizer.momentum": _SGD,
+        "optimizer.rho": ("rmsprop", _is_one("optimizer.name", "rmsprop")),
+        "optimizer.epsilon": _ADAPTIVE,
+        "optimizer.poly_power": (
+            "the schedule poly",
+            _is_one("optimizer.schedule", "poly"),
+        ),
+        "optimizer.lr_min": (
+            "the schedule cosine",
+            _is_one("optimizer.schedule", "cosine"),
+        ),
+        "optimizer.decay_every": _STEPS,
+        "optimizer.decay_rate": _STEPS,
+        "optimizer.decay_on": (
+            "optimizer.weight_decay",
+            _is_on("optimizer.weight_decay"),
+        ),
+        "optimizer.bn_mode": ("optimizer.bn_start", _is_on("optimizer.bn_start")),
+    }
+)
 
 # Where the settings of format 1, which had no parts, are now
 FORMAT_1: Mapping[str, str] = types.MappingProxyType(

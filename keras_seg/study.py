@@ -1231,6 +1231,7 @@ def header(
 
 
 def _epochs(config, images: int) -> float:
+    images = min(images, config.data.samples or images)
     return config.steps * config.optimizer.accumulate * config.data.batch / images
 
 

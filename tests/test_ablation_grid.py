@@ -181,6 +181,62 @@ def test_epochs_are_equal_whatever_the_batch(prepared):
     assert [arm.config.steps for arm in found] == [5, 15]
 
 
+def test_epochs_are_of_the_images_that_are_trained_on(prepared):
+    """4 and 10 images, by 2: an epoch is 2 and 5 steps."""
+    values = {"net": {"name": "icnet"}, "data": {"batch": 2}}
+    found = arms(prepared, "data.samples=4,10", values=values, epochs=3)
+    assert [arm.config.steps for arm in found] == [6, 15]
+    assert [studies._epochs(arm.config, 10) for arm in found] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("adam", 1e-3)),
+        ({"weight_decay": 1e-4}, ("adam", 1e-3)),
+        ({"lr": 0.003}, ("adam", 0.003)),
+        ({"name": "sgd"}, ("sgd", 0.01)),
+    ],
+)
+def test_adam_is_the_optimizer_unless_another_is_named(given, expected, prepared):
+    values = ICNET | {"optimizer": given}
+    for arm in arms(prepared, "loss.weights=none,w1", values=values):
+        assert (arm.config.optimizer.name, arm.config.optimizer.lr) == expected
+
+
+@pytest.mark.parametrize("name", [{}, {"name": "unet_bn"}])
+def test_networks_have_the_width_and_the_preprocessing_of_the_base(name, prepared):
+    """An option of one network is not one of the others."""
+    net = {"filter_scale": 2, "preprocess": "unit", **name}
+    texts = ['net={"name":"segnet_basic","use_bias":true},icnet,unet_bn']
+    found = arms(prepared, *texts, values={"net": net, "steps": 40})
+    names = ["segnet_basic", "icnet", "unet_bn"]
+    assert [arm.config.net.name for arm in found] == names
+    assert {arm.config.net.filter_scale for arm in found} == {2}
+    assert {arm.config.net.preprocess for arm in found} == {"unit"}
+    assert [dict(arm.config.net.knobs) for arm in found] == [{"use_bias": True}, {}, {}]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimizer.momentum=0.9,0.99", "it is of the optimizer sgd, which no arm"),
+        ("optimizer.decay_on=kernels,all", "it is of optimizer.weight_decay"),
+        ("loss.hard_share=0.1,0.2", "it is of the loss ohem"),
+        ("loss.direct_at_inference=false,true", "it is of loss.strategy=direct"),
+        ("augment.swap_lr=false,true", "it is of mirrored images"),
+    ],
+)
+def test_what_no_arm_reads_is_not_varied(text, words, prepared):
+    with pytest.raises(UsageError, match=f"{text.partition('=')[0]} changes .*{words}"):
+        arms(prepared, text)
+
+
+def test_what_one_arm_reads_may_be_varied(prepared):
+    texts = ("optimizer.name=adam,sgd", "optimizer.momentum=0.9,0.99")
+    assert len(arms(prepared, *texts)) == 4
+
+
 @pytest.mark.parametrize(
     ("texts", "how", "words"),
     [

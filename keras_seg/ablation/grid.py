@@ -17,6 +17,7 @@ from typing import Any
 from keras_seg.ablation import protocol
 from keras_seg.ablation.protocol import Arm, DataFacts, Plan, Stage, Study
 from keras_seg.config import (
+    READ_BY,
     Config,
     from_dict,
     parse_value,
@@ -33,7 +34,7 @@ STAGE = "question"
 PIXELS = 192 * 256  # of an image, where no size is given
 STRIDE = 32  # that every network takes
 # The study camvid's for networks without a recipe of their own
-RECIPE: Mapping[str, Any] = {"optimizer.name": "adam", "optimizer.lr": 1e-3}
+RECIPE: Mapping[str, Any] = {"name": "adam", "lr": 1e-3}  # of the optimizer
 VALIDATIONS = 10  # of a run, where `validation.every` is not given
 NOT_VARIED = {
     "seed": "--seeds K runs the seeds 0 to K - 1",
@@ -52,7 +53,7 @@ class Varied:
     """A setting and the values it takes.
 
     Attributes:
-        path: of the setting; "net" replaces the network with all its options,
+        path: of the setting; "net" replaces the network with all options of its own,
             `START` is what training starts from.
         values: plain JSON values, at least one.
     """
@@ -190,15 +191,17 @@ def make_base(question: Question, prepared: Prepared) -> Config:
     """The configuration that the arms change; its defaults fit the data."""
     values = json.loads(json.dumps(question.values))
     nets = [varied for varied in question.varied if varied.path == "net"]
-    if nets and "net" not in values:
-        set_path(values, "net", nets[0].values[0])
-    if "net" not in values:
+    net = values.get("net", {})
+    net = values["net"] = {"name": net} if isinstance(net, str) else net
+    if nets and "name" not in net:
+        values["net"] = {**net, **_network(nets[0].values[0])}
+    if "name" not in values["net"]:
         raise UsageError(
             "--net is missing: which network? keras-seg summary lists them."
         )
-    if not values.get("optimizer"):
-        for path, value in RECIPE.items():
-            set_path(values, path, value)
+    optimizer = values.setdefault("optimizer", {})
+    if "name" not in optimizer:  # a learning rate is one of an optimizer
+        values["optimizer"] = {**RECIPE, **optimizer}
     data = facts(prepared)
     if "size" not in values.get("data", {}):
         set_path(values, "data.size", list(data.size(PIXELS, STRIDE)))
@@ -215,9 +218,28 @@ def make_base(question: Question, prepared: Prepared) -> Config:
     return base
 
 
+def _network(value: Any) -> dict[str, Any]:
+    """A network that is a value of --vary, as a part of a configuration."""
+    return dict(value) if isinstance(value, Mapping) else {"name": value}
+
+
+def _with_network(config: Config, value: Any) -> Config:
+    """The configuration with another network; its options are its own.
+
+    What every network has, its width and what is done to its images, stays.
+    """
+    net = _network(value)
+    if net.get("name") == config.net.name:
+        return protocol.with_settings(config, {f"net.{k}": v for k, v in net.items()})
+    kept = {name: getattr(config.net, name) for name in ("filter_scale", "preprocess")}
+    return protocol.with_settings(config, {"net": kept | net})
+
+
 def _steps(config: Config, data: DataFacts, question: Question) -> int:
-    images = config.data.batch * config.optimizer.accumulate
-    return data.steps(question.epochs or 1, images)
+    batch = config.data.batch * config.optimizer.accumulate
+    images = min(data.train_images, config.data.samples or data.train_images)
+    data = dataclasses.replace(data, train_images=images)
+    return data.steps(question.epochs or 1, batch)
 
 
 def make_arms(question: Question, base: Config, prepared: Prepared) -> list[Arm]:
@@ -231,7 +253,10 @@ def make_arms(question: Question, base: Config, prepared: Prepared) -> list[Arm]
         changes = dict(chosen)
         start = changes.pop(START, question.pretrained)
         pretrained = "" if start == NO_START else start
-        config = protocol.with_settings(base, changes)
+        config = base
+        if "net" in changes:
+            config = _with_network(base, changes.pop("net"))
+        config = protocol.with_settings(config, changes)
         if question.epochs is not None and base.steps > protocol.SMOKE["steps"]:
             steps = _steps(config, facts(prepared), question)
             config = config.changed(steps=steps)
@@ -241,6 +266,12 @@ def make_arms(question: Question, base: Config, prepared: Prepared) -> list[Arm]
         title = ", ".join(parts) or "base"
         name = _unique(title, [arm.name for arm in arms])
         arms.append(Arm(name, title, config, pretrained=pretrained))
+    for path in named:
+        words, is_read = READ_BY.get(path, ("", lambda config: True))
+        if not any(is_read(arm.config) for arm in arms):
+            raise UsageError(
+                f"--vary {path} changes nothing: it is of {words}, which no arm has."
+            )
     if len(arms) < 2:
         raise UsageError(
             "All arms are alike: the base has the values of --vary already. Name "

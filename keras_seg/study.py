@@ -544,6 +544,7 @@ def fit_budget(
     """How many steps fit into the budget, and the seconds that they should take."""
     execution = make_execution(request, study, part.net, prepared)
     (stage,) = part.stages
+    validation = ask(request, steps=1).values.get("validation", {})
     with execution.locked():
         return estimate.budget_steps(
             request.budget or math.inf,
@@ -553,9 +554,10 @@ def fit_budget(
             execution.folder,
             trainings=seeds(request, study) * (request.folds or 1),
             validations=grid.VALIDATIONS,
+            every=validation.get("every"),
             threads=execution.threads,
             launch=execution.launch,
-            anew=request.restart,
+            anew=request.restart and request.shard is None,
         )
 
 

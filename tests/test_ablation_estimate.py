@@ -2,6 +2,9 @@
 
 import json
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -89,7 +92,7 @@ def steps_within(budget, timing, prepared, arms, **more):
         validations=10,
         threads=None,
         launch=timing,
-        **more,
+        **{"every": None, **more},
     )
 
 
@@ -119,6 +122,42 @@ def test_all_arms_get_the_steps_that_fit(arms, shapes, tmp_path, monkeypatch):
     scales = [config["net"]["filter_scale"] for config in timing.timed]
     assert scales == [1, 1, 1, 2]
     assert [file.name for file in tmp_path.iterdir()] == [estimate.RECORD]
+
+
+def test_validations_after_so_many_steps_take_their_time(
+    arms, shapes, tmp_path, monkeypatch
+):
+    """Four runs of 4 + 8 s, and a second for each validation, the last score included.
+
+    44 steps: 22 s, 9 validations and a score, 4 x (12 + 22 + 10) = 176 of the 180 s;
+    with 45 to 49 steps there are as many, and 50 take 188 s.
+    """
+    monkeypatch.setattr(estimate.time, "monotonic", lambda: 0.0)
+    timing, prepared = Timing(tmp_path), open_prepared(shapes)
+    steps, seconds = steps_within(200.0, timing, prepared, arms, every=5)
+    assert 40 <= steps <= 46
+    assert 4 * (12 + steps / 2 + math.ceil(steps / 5) + 1) <= seconds <= 180
+    assert steps_within(200.0, timing, prepared, arms, every=7)[0] > steps
+
+
+def test_shards_that_begin_together_have_the_same_steps(arms, shapes, tmp_path, capsys):
+    prepared, begun = open_prepared(shapes), threading.Event()
+
+    class Slow(Timing):
+        def wait(self):
+            begun.set()
+            while "waiting for the process" not in capsys.readouterr().err:
+                time.sleep(0.01)
+            return super().wait()
+
+    first = Slow(tmp_path)
+    second = Timing(tmp_path, {"step": 5.0, "validation": 1.0, "start": 4.0})
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(steps_within, 200.0, first, prepared, arms)
+        assert begun.wait(60)
+        found = steps_within(200.0, second, prepared, arms)
+        assert found == future.result()
+    assert second.timed == []
 
 
 def test_a_budget_that_is_too_short_is_refused(arms, shapes, tmp_path):

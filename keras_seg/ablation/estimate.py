@@ -9,7 +9,8 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from keras_seg import storage
 from keras_seg.command_line import duration, note
 from keras_seg.config import Config, to_dict
 from keras_seg.data.prepared import Prepared
-from keras_seg.errors import KerasSegError, UsageError
+from keras_seg.errors import KerasSegError, LockedError, UsageError
 from keras_seg.runs.executors import Process
 from keras_seg.runs.speed import STEPS as TIMED_STEPS
 
@@ -101,6 +102,7 @@ def budget_steps(
     *,
     trainings: int,
     validations: int,
+    every: int | None,
     threads: int | None,
     launch: Callable[[Sequence[str]], Process],
     anew: bool = False,
@@ -112,9 +114,11 @@ def budget_steps(
         base: of the arms; its length does not matter.
         arms: their configurations.
         prepared: the data.
-        folder: of the question, locked; its RECORD is read, or written.
+        folder: of the question, locked; its RECORD is read, or written. Of processes
+            that share it one measures, and the others wait for what it finds.
         trainings: of each arm, for all seeds and folds.
-        validations: of each training.
+        validations: of each training, unless it says `every`.
+        every: steps between validations, where they do not depend on the steps.
         threads, launch: as of an arm.
         anew: measure although there is a record.
 
@@ -127,39 +131,64 @@ def budget_steps(
     """
     file = folder / RECORD
     asked = {"budget": budget, "data": prepared.manifest_hash, "base": _undated(base)}
-    if file.is_file() and not anew:
-        record = storage.read_json(file)
-        if record.get("asked") == asked:
-            note(f"--budget: {record['steps']} steps, as found when it began.")
-            return record["steps"], record["seconds"]
-    began = time.monotonic()
-    kinds = {_kind(arm): arm for arm in arms}
-    speeds = {}
-    for number, (kind, arm) in enumerate(kinds.items(), 1):
-        note(f"--budget: timing {number} of {len(kinds)}: {arm.net.name}")
-        speeds[kind] = _timed(arm, prepared, folder, threads, launch)
-    spent = time.monotonic() - began
-    runs = [speeds[_kind(arm)] for arm in arms] * trainings
-    fixed = sum(
-        run["start"] + (validations + 1) * run["validation"] + FINISH_SECONDS
-        for run in runs
-    )
-    each = sum(run["step"] for run in runs)
-    room = (1 - RESERVE) * budget - spent - fixed
-    steps = _rounded(room / each)
-    if steps < 1:
-        least = (spent + fixed + validations * each) / (1 - RESERVE)
-        raise UsageError(
-            f"--budget {duration(budget)} is too short: {len(runs)} runs need about "
-            f"{duration(least)} to begin, to score and for {validations} steps. Give "
-            "more time, fewer arms, seeds or folds, or a smaller --size."
-        )
-    seconds = spent + fixed + steps * each
-    times = {kind: {k: round(v, 4) for k, v in s.items()} for kind, s in speeds.items()}
-    record = {"asked": asked, "steps": steps, "seconds": seconds, "timed": times}
-    storage.write_json(file, record)
-    note(f"--budget: {steps} steps for each of {len(runs)} runs.")
-    return steps, seconds
+    if every is not None:
+        asked["every"] = every
+    with _one_at_a_time(folder / "timing"):
+        if file.is_file() and not anew:
+            record = storage.read_json(file)
+            if record.get("asked") == asked:
+                note(f"--budget: {record['steps']} steps, as found when it began.")
+                return record["steps"], record["seconds"]
+        began = time.monotonic()
+        kinds = {_kind(arm): arm for arm in arms}
+        speeds = {}
+        for number, (kind, arm) in enumerate(kinds.items(), 1):
+            note(f"--budget: timing {number} of {len(kinds)}: {arm.net.name}")
+            speeds[kind] = _timed(arm, prepared, folder, threads, launch)
+        spent = time.monotonic() - began
+        runs = [speeds[_kind(arm)] for arm in arms] * trainings
+        scoring = sum(run["validation"] for run in runs)
+        fixed = sum(run["start"] + FINISH_SECONDS for run in runs) + scoring
+        each = sum(run["step"] for run in runs)
+        if every is None:
+            fixed += validations * scoring
+        else:  # of a last stretch, too, however short it is
+            fixed += scoring
+            each += scoring / every
+        room = (1 - RESERVE) * budget - spent - fixed
+        steps = _rounded(room / each)
+        if steps < 1:
+            least = (spent + fixed + validations * each) / (1 - RESERVE)
+            raise UsageError(
+                f"--budget {duration(budget)} is too short: {len(runs)} runs need "
+                f"about {duration(least)} to begin, to score and for {validations} "
+                "steps. Give more time, fewer arms, seeds or folds, or a smaller "
+                "--size."
+            )
+        seconds = spent + fixed + steps * each
+        times = {
+            kind: {k: round(v, 4) for k, v in s.items()} for kind, s in speeds.items()
+        }
+        record = {"asked": asked, "steps": steps, "seconds": seconds, "timed": times}
+        storage.write_json(file, record)
+        note(f"--budget: {steps} steps for each of {len(runs)} runs.")
+        return steps, seconds
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for whichever process holds the folder, then hold it; it is not kept."""
+    with ExitStack() as stack:
+        is_waiting = False
+        while True:
+            with suppress(LockedError):
+                stack.enter_context(storage.lock(folder, is_passing=True))
+                break
+            if not is_waiting:
+                note("--budget: waiting for the process that times the arms")
+            is_waiting = True
+            time.sleep(1)
+        yield
 
 
 def _undated(config: Config) -> dict[str, Any]:

@@ -133,6 +133,61 @@ def run(where, *stages, **changes):
     return [next(r for r in last if r.stage == stage) for stage in stages]
 
 
+def keep_states(folder):
+    """Of all runs there, as of questions of one's own."""
+    for file in folder.glob("*/*/seed*/config.json"):
+        steps = run_folder.read_identity(file.parent)["config"]["steps"]
+        (file.parent / "checkpoints" / f"step-{steps:08d}").mkdir(exist_ok=True)
+
+
+def lengths(folder):
+    """{stage/arm/seed: (steps, what it was extended by)}."""
+    found = {}
+    for file in sorted(folder.glob("*/*/seed*/config.json")):
+        config = run_folder.read_identity(file.parent)["config"]
+        path = str(file.parent.relative_to(folder))
+        found[path] = config["steps"], config["extended"]
+    return found
+
+
+def test_arms_that_are_new_in_an_extended_stage_take_its_course(where):
+    kept = replace(where, keeps_state=True)
+    run(kept, WIDTH)
+    keep_states(where.folder)
+    long = BASE.changed(steps=30)
+    run(replace(kept, extend=True), WIDTH, base=long)
+    assert lengths(where.folder) == {
+        "width/doubled/seed0": (30, [10]),
+        "width/normal/seed0": (30, [10]),
+    }
+    (result,) = run(replace(kept, seeds=2), WIDTH, base=long)
+    found = lengths(where.folder)
+    assert found["width/doubled/seed1"] == (30, [10])
+    assert {one.arm.config.extended for one in result.results} == {(10,)}
+    run(kept, WIDTH, FINAL, base=long)  # twice as long as the base, each time
+    assert lengths(where.folder)["final/long/seed0"] == (60, [20])
+
+
+def test_arms_that_are_trained_anew_after_an_extension_are_as_fresh_ones(where):
+    kept = replace(where, keeps_state=True)
+    run(kept, WIDTH)
+    keep_states(where.folder)
+    long = BASE.changed(steps=30)
+    run(replace(kept, extend=True), WIDTH, base=long)
+    run(replace(kept, restart=True), WIDTH, base=long)
+    assert set(map(str, lengths(where.folder).values())) == {"(30, [])"}
+
+
+def test_a_stage_that_cannot_be_extended_is_left_as_it_is(where):
+    run(where, WIDTH, WEIGHTING)
+    before = {path: path.stat().st_mtime_ns for path in where.folder.rglob("*")}
+    longer = replace(where, extend=True)
+    with pytest.raises(UsageError, match="last state was not kept"):
+        run(longer, WIDTH, base=BASE.changed(steps=30))
+    assert {p: p.stat().st_mtime_ns for p in where.folder.rglob("*")} == before
+    run(where, WIDTH, WEIGHTING)
+
+
 def test_each_stage_starts_from_the_winner_before_it(where):
     results = run(where, WIDTH, WEIGHTING, FINAL)
     assert [result.winner for result in results] == ["doubled", "w1", "long"]

@@ -71,9 +71,7 @@ def run_stages(
             folder runs of other data or stages of another base; nothing was touched.
         DataError: an arm found the data damaged; the others would too.
     """
-    if not execution.restart:
-        _check_data(execution)
-    _check_base(plan, asked, base, execution)
+    execution = _settled(plan, asked, base, execution, winners)
     own = ("figures", "tables", *(stage.name for stage in plan.stages))
     storage.sweep(execution.folder, *(execution.folder / name for name in own))
     results: dict[str, StageResult] = {}
@@ -129,9 +127,7 @@ def run_shard(
     Raises:
         As `run_stages`.
     """
-    if not execution.restart:
-        _check_data(execution)
-    _check_base(plan, [stage], base, execution)
+    execution = _settled(plan, [stage], base, execution, winners)
     config, start = stage_start(plan, stage, base, execution, winners)
     tasks = _missing(stage, config, execution)
     for _ in _train(stage, tasks, execution):
@@ -252,22 +248,28 @@ def _check_data(execution: Execution) -> None:
             )
 
 
-def _check_base(
-    plan: Plan, asked: Sequence[Stage], base: Config, execution: Execution
-) -> None:
-    """Leave the base in base.json, or check that the stages there have the same.
+def _settled(
+    plan: Plan,
+    asked: Sequence[Stage],
+    base: Config,
+    execution: Execution,
+    winners: Sequence[str],
+) -> Execution:
+    """Check what is in the folder, and leave the base in base.json.
 
     What stands beside each other in a report has the same size, scale and settings.
 
+    Returns:
+        The execution, with what the base there was extended by.
+
     Raises:
-        UsageError: a stage there has another base, and is not trained anew.
+        UsageError: the runs there are of other data; a stage there has another base,
+            and is not trained anew; or an arm cannot be extended. Nothing was touched.
     """
+    if not execution.restart:
+        _check_data(execution)
     file = execution.folder / "base.json"
     wanted = run_folder.identity(base, execution.prepared)
-    if execution.extend and file.is_file():
-        _check_longer(file, wanted)
-        storage.write_json(file, wanted)
-        return
     anew = asked if execution.restart else ()
     runs = "*/seed*/config.json"
     kept = [
@@ -276,9 +278,19 @@ def _check_base(
         if stage not in anew and any((execution.folder / stage.name).glob(runs))
     ]
     way_out = "Name another --out: the stages in a folder start from one base."
-    if kept and file.is_file():
+    if file.is_file() and (kept or execution.extend):
         found = storage.read_json(file, "Delete it: the same command writes it anew.")
-        run_folder.check_same(found, wanted, file, way_out)
+        found = run_folder.current_identity(found, file)
+        before = from_dict(found["config"])
+        extended = before.extended
+        if execution.extend:
+            _check_longer(found, wanted, file)
+            if kept and base.steps > before.steps:
+                extended = (*extended, before.steps)
+        wanted["config"]["extended"] = list(extended)
+        if not execution.extend:
+            run_folder.check_same(found, wanted, file, way_out)
+        execution = dataclasses.replace(execution, extended=extended)
     elif kept:  # by a version that wrote no base.json
         for stage in (stage for stage in kept if not plan.before(stage)):
             arm = stage.arms(base)[0]
@@ -287,7 +299,13 @@ def _check_base(
                 expected = run_folder.identity(arm.config, execution.prepared)
                 found = storage.read_json(path)
                 run_folder.check_same(found, expected, path, way_out)
+    if execution.extend:
+        for stage in asked:
+            config, _ = stage_start(plan, stage, base, execution, winners)
+            for task in _tasks(stage, _runnable(stage, config, execution), execution):
+                task.check_extendable()
     storage.write_json(file, wanted)
+    return execution
 
 
 def read_base(folder: Path) -> Config | None:
@@ -299,10 +317,13 @@ def read_base(folder: Path) -> Config | None:
     return from_dict(found["config"])
 
 
-def _check_longer(file: Path, wanted: Mapping[str, Any]) -> None:
+def _check_longer(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], file: Path
+) -> None:
     """UsageError unless the base differs from that in the file in more steps alone."""
-    found = run_folder.current_identity(storage.read_json(file), file)
     for key, (old, new) in run_folder.differences(found, wanted):
+        if key == "config.extended":
+            continue
         if key != "config.steps" or new < old:
             what = key.removeprefix("config.")
             raise UsageError(
@@ -315,6 +336,7 @@ def _with_durations(winner: Config, own: Config) -> Config:
     """A winner's settings, but how long a run is as in the stage's own."""
     return winner.changed(
         steps=own.steps,
+        extended=own.extended,
         validation={"every": own.validation.every},
         optimizer={
             "bn_start": own.optimizer.bn_start,
@@ -328,13 +350,23 @@ def _runnable(stage: Stage, config: Config, execution: Execution | None) -> list
 
     An arm with pretrained weights takes the hash of their file into its configuration;
     without a file it is left out, unless it was run before. Where the data know no
-    left and right, an arm that exchanges them would repeat another one.
+    left and right, an arm that exchanges them would repeat another one. Where the
+    stages in the folder were extended, every arm was, or is as if it had been.
     """
     arms = list(stage.arms(config))
     if execution is None:
         return arms
     found = []
+    shorter = [stage.arms(config.changed(steps=n)) for n in execution.extended]
     for arm in arms:
+        lengths = {
+            old.config.steps
+            for before in shorter
+            for old in before
+            if old.name == arm.name and old.config.steps < arm.config.steps
+        }
+        extended = arm.config.changed(extended=tuple(sorted(lengths)))
+        arm = dataclasses.replace(arm, config=extended)
         if arm.config.augment.swap_lr and not execution.prepared.labels.flip_pairs:
             continue
         if arm.pretrained:
@@ -417,7 +449,7 @@ def _share(tasks: Sequence[Task], anew: bool) -> list[Task]:
     """
     groups: dict[str, list[Task]] = {}
     for task in tasks:
-        groups.setdefault(training_key(task.config), []).append(task)
+        groups.setdefault(training_key(task.wanted), []).append(task)
     leaders = []
     for group in groups.values():
         begun = [] if anew else [task for task in group if task.has_begun]

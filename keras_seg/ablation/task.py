@@ -48,6 +48,8 @@ class Execution:
         allow_inexact: as of `keras_seg.runs.options.Options`.
         restart: train the arms of the stages that are asked for anew.
         extend: train arms that are there with fewer steps on.
+        extended: steps of the base before what is in the folder was extended: arms that
+            are new there take the same course.
         keeps_state: keep the last state of each run, which `extend` needs.
         init_weights: file for the arms that start from pretrained weights, or
             "imagenet"; without one those that were not run yet are left out.
@@ -66,6 +68,7 @@ class Execution:
     allow_inexact: bool = False
     restart: bool = False
     extend: bool = False
+    extended: tuple[int, ...] = ()
     keeps_state: bool = False
     init_weights: Path | str | None = None
     tensorboard: bool = False
@@ -164,9 +167,18 @@ class Task:
 
     @property
     def config(self) -> Config:
-        """What is trained, with what the run there was extended by."""
-        config = self.arm.config.changed(seed=self.seed, data={"fold": self.fold})
+        """What the run is, with what the one that is there was extended by."""
+        config = self._fresh
         return run_folder.as_extended(config, self.execution.prepared, self.run)
+
+    @property
+    def wanted(self) -> Config:
+        """What is trained: with `restart`, whatever is there."""
+        return self._fresh if self.execution.restart else self.config
+
+    @property
+    def _fresh(self) -> Config:
+        return self.arm.config.changed(seed=self.seed, data={"fold": self.fold})
 
     @property
     def evaluates(self) -> bool:
@@ -196,6 +208,12 @@ class Task:
             if run_folder.shorter(self.config, data, self.run) is not None:
                 return
         run_folder.check_identity(self.run, self.identity)
+
+    def check_extendable(self) -> None:
+        """UsageError where the run there is shorter and cannot be trained on."""
+        old = run_folder.shorter(self.config, self.execution.prepared, self.run)
+        if old is not None:
+            training.check_extendable(self.config, old, self.run, extend=True)
 
     @property
     def has_begun(self) -> bool:
@@ -306,7 +324,7 @@ class Task:
         files = {task: task.run / "wanted.json" for task in (self, *self.followers)}
         for task, file in files.items():
             task.run.mkdir(parents=True, exist_ok=True)
-            storage.write_json(file, to_dict(task.config))
+            storage.write_json(file, to_dict(task.wanted))
         command = self._command(files[self], title)
         patience = time.monotonic() + LOCKED_PATIENCE
         while True:
@@ -369,11 +387,11 @@ class Task:
             extend=execution.extend,
             tensorboard=execution.tensorboard,
             title=title,
-            followers=[(task.config, task.run) for task in self.followers],
+            followers=[(task.wanted, task.run) for task in self.followers],
         )
         data, threads = execution.prepared.folder, execution.threads
         try:
-            training.train(self.config, data, self.run, options)
+            training.train(self.wanted, data, self.run, options)
             for task in (self, *self.followers):
                 if self.evaluates and run_folder.read_metrics(task.run) is not None:
                     run, split = task.run, stage.split

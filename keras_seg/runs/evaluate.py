@@ -276,15 +276,13 @@ def fixed(model: Any) -> Callable[[Any], Any]:
     if sum(array.nbytes for _, array in weights) > MOST_BYTES_OF_CONSTANTS:
         return backend.beside_a_copy(forward(model), model.variables)
 
-    image = tf.TensorSpec(model.input_shape, "float32")
-
-    @tf.function(autograph=False)
     def predict(x):
         constants = [(one, tf.constant(array)) for one, array in weights]
         with keras.StatelessScope(constants), backend.for_this_processor():
             return model(x, training=False)
 
-    return predict.get_concrete_function(image)
+    compiled: Any = tf.function(predict, autograph=False)
+    return compiled.get_concrete_function(tf.TensorSpec(model.input_shape, "float32"))
 
 
 def label_levels(config: Config, num_classes: int) -> list[tuple[int, ...] | None]:

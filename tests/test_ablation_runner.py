@@ -77,7 +77,13 @@ class Trainer:
     def __call__(self, config, data, run, options):
         self.trained.append(run)
         run.mkdir(parents=True, exist_ok=True)
-        identity = run_folder.identity(config, open_prepared(data))
+        prepared = open_prepared(data)
+        if not options.restart:
+            config, extends = training._as_extended(config, prepared, run, options)
+            if not extends:
+                wanted = run_folder.identity(config, prepared)
+                run_folder.check_identity(run, wanted)
+        identity = run_folder.identity(config, prepared)
         storage.write_json(run / "config.json", identity)
         if run.parent.name in self.failures:
             raise self.failures[run.parent.name]
@@ -164,8 +170,53 @@ def test_arms_that_are_new_in_an_extended_stage_take_its_course(where):
     found = lengths(where.folder)
     assert found["width/doubled/seed1"] == (30, [10])
     assert {one.arm.config.extended for one in result.results} == {(10,)}
-    run(kept, WIDTH, FINAL, base=long)  # twice as long as the base, each time
-    assert lengths(where.folder)["final/long/seed0"] == (60, [20])
+    keep_states(where.folder)
+    longest = BASE.changed(steps=90)
+    run(replace(kept, extend=True, seeds=3), WIDTH, base=longest)
+    assert set(map(str, lengths(where.folder).values())) == {"(90, [10, 30])"}
+
+
+def test_stages_are_extended_together(where):
+    kept = replace(where, keeps_state=True)
+    run(kept, WIDTH, WEIGHTING)
+    keep_states(where.folder)
+    before, long = lengths(where.folder), BASE.changed(steps=30)
+    for asked, words in (
+        ((WIDTH,), "--extend is of all stages .* weighting is there, too"),
+        ((WEIGHTING,), "width is there, too"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run(replace(kept, extend=True), *asked, base=long)
+    assert lengths(where.folder) == before
+    shutil.rmtree(where.folder / "weighting/w2/seed0/checkpoints/step-00000010")
+    with pytest.raises(UsageError, match="weighting/w2/.* last state was not kept"):
+        run(replace(kept, extend=True), WIDTH, WEIGHTING, base=long)
+    assert lengths(where.folder) == before
+    run(kept, WIDTH, WEIGHTING)
+    (where.folder / "weighting/w2/seed0/checkpoints/step-00000010").mkdir()
+    run(replace(kept, extend=True), WIDTH, WEIGHTING, base=long)
+    assert set(map(str, lengths(where.folder).values())) == {"(30, [10])"}
+
+
+def test_arms_of_their_own_lengths_are_extended_each_from_its_own(where):
+    def made(base):
+        more = base.changed(steps=base.steps * 3)
+        return [Arm("short", "S", base), Arm("long", "L", more)]
+
+    stage = Stage("alone", "Which?", "test", made)
+    plan = Plan(lambda data: BASE, (stage,))
+    kept = replace(where, keeps_state=True)
+    run(kept, stage, plan=plan)
+    keep_states(where.folder)
+    base = BASE.changed(steps=20)
+    run(replace(kept, extend=True), stage, plan=plan, base=base)
+    run(replace(kept, seeds=2), stage, plan=plan, base=base)
+    assert lengths(where.folder) == {
+        "alone/long/seed0": (60, [30]),
+        "alone/long/seed1": (60, [30]),
+        "alone/short/seed0": (20, [10]),
+        "alone/short/seed1": (20, [10]),
+    }
 
 
 def test_arms_that_are_trained_anew_after_an_extension_are_as_fresh_ones(where):
@@ -183,7 +234,7 @@ def test_a_stage_that_cannot_be_extended_is_left_as_it_is(where):
     before = {path: path.stat().st_mtime_ns for path in where.folder.rglob("*")}
     longer = replace(where, extend=True)
     with pytest.raises(UsageError, match="last state was not kept"):
-        run(longer, WIDTH, base=BASE.changed(steps=30))
+        run(longer, WIDTH, WEIGHTING, base=BASE.changed(steps=30))
     assert {p: p.stat().st_mtime_ns for p in where.folder.rglob("*")} == before
     run(where, WIDTH, WEIGHTING)
 

@@ -756,10 +756,10 @@ def test_an_extended_question_is_validated_as_often_as_before(shapes, tmp_path):
     _, part, where = base("--steps 20")
     assert part.base.validation.every == 2
     where.folder.mkdir(parents=True)
-    runner._settled(part.plan, part.stages, part.base, where, ())
+    runner._settle(part.plan, part.stages, part.base, where, ())
     _, longer, where = base("--steps 40 --extend")
     assert longer.base == part.base.changed(steps=40)
-    runner._settled(longer.plan, longer.stages, longer.base, where, ())
+    runner._settle(longer.plan, longer.stages, longer.base, where, ())
     assert runner.read_base(where.folder).steps == 40
     for more, words_of in (
         ("--steps 20 --extend", "steps is 20, but 40"),
@@ -770,7 +770,7 @@ def test_an_extended_question_is_validated_as_often_as_before(shapes, tmp_path):
     ):
         _, other, where = base(more)
         with pytest.raises(UsageError, match=words_of):
-            runner._settled(other.plan, other.stages, other.base, where, ())
+            runner._settle(other.plan, other.stages, other.base, where, ())
     _, named, _ = base("--steps 60 --extend --set validation.every=5")
     assert named.base.validation.every == 5
 

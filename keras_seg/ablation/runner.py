@@ -71,7 +71,7 @@ def run_stages(
             folder runs of other data or stages of another base; nothing was touched.
         DataError: an arm found the data damaged; the others would too.
     """
-    execution = _settled(plan, asked, base, execution, winners)
+    _settle(plan, asked, base, execution, winners)
     own = ("figures", "tables", *(stage.name for stage in plan.stages))
     storage.sweep(execution.folder, *(execution.folder / name for name in own))
     results: dict[str, StageResult] = {}
@@ -127,7 +127,7 @@ def run_shard(
     Raises:
         As `run_stages`.
     """
-    execution = _settled(plan, [stage], base, execution, winners)
+    _settle(plan, [stage], base, execution, winners)
     config, start = stage_start(plan, stage, base, execution, winners)
     tasks = _missing(stage, config, execution)
     for _ in _train(stage, tasks, execution):
@@ -248,19 +248,16 @@ def _check_data(execution: Execution) -> None:
             )
 
 
-def _settled(
+def _settle(
     plan: Plan,
     asked: Sequence[Stage],
     base: Config,
     execution: Execution,
     winners: Sequence[str],
-) -> Execution:
+) -> None:
     """Check what is in the folder, and leave the base in base.json.
 
     What stands beside each other in a report has the same size, scale and settings.
-
-    Returns:
-        The execution, with what the base there was extended by.
 
     Raises:
         UsageError: the runs there are of other data; a stage there has another base,
@@ -278,19 +275,12 @@ def _settled(
         if stage not in anew and any((execution.folder / stage.name).glob(runs))
     ]
     way_out = "Name another --out: the stages in a folder start from one base."
-    if file.is_file() and (kept or execution.extend):
+    if execution.extend and file.is_file():
+        _check_longer(file, wanted)
+        _check_extendable(plan, asked, kept, base, execution, winners)
+    elif kept and file.is_file():
         found = storage.read_json(file, "Delete it: the same command writes it anew.")
-        found = run_folder.current_identity(found, file)
-        before = from_dict(found["config"])
-        extended = before.extended
-        if execution.extend:
-            _check_longer(found, wanted, file)
-            if kept and base.steps > before.steps:
-                extended = (*extended, before.steps)
-        wanted["config"]["extended"] = list(extended)
-        if not execution.extend:
-            run_folder.check_same(found, wanted, file, way_out)
-        execution = dataclasses.replace(execution, extended=extended)
+        run_folder.check_same(found, wanted, file, way_out)
     elif kept:  # by a version that wrote no base.json
         for stage in (stage for stage in kept if not plan.before(stage)):
             arm = stage.arms(base)[0]
@@ -299,13 +289,35 @@ def _settled(
                 expected = run_folder.identity(arm.config, execution.prepared)
                 found = storage.read_json(path)
                 run_folder.check_same(found, expected, path, way_out)
-    if execution.extend:
-        for stage in asked:
-            config, _ = stage_start(plan, stage, base, execution, winners)
-            for task in _tasks(stage, _runnable(stage, config, execution), execution):
-                task.check_extendable()
     storage.write_json(file, wanted)
-    return execution
+
+
+def _check_extendable(
+    plan: Plan,
+    asked: Sequence[Stage],
+    kept: Sequence[Stage],
+    base: Config,
+    execution: Execution,
+    winners: Sequence[str],
+) -> None:
+    """UsageError unless all that is in the folder can be trained on to `base.steps`."""
+    before = read_base(execution.folder) or base
+    if base.steps == before.steps:
+        return
+    left = [stage.name for stage in kept if stage not in asked]
+    if left:
+        raise UsageError(
+            f"--extend is of all stages in {execution.folder}, which have one length, "
+            f"and {', '.join(left)} {'is' if len(left) == 1 else 'are'} there, too: "
+            "extend them together, or name another --out."
+        )
+    short = dataclasses.replace(execution, extend=False)
+    for stage in asked:
+        # From the winner that the stage before it has now
+        config, _ = stage_start(plan, stage, before, short, winners)
+        config = config.changed(steps=base.steps)
+        for task in _tasks(stage, _runnable(stage, config, execution), execution):
+            task.check_extendable()
 
 
 def read_base(folder: Path) -> Config | None:
@@ -317,13 +329,10 @@ def read_base(folder: Path) -> Config | None:
     return from_dict(found["config"])
 
 
-def _check_longer(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], file: Path
-) -> None:
+def _check_longer(file: Path, wanted: Mapping[str, Any]) -> None:
     """UsageError unless the base differs from that in the file in more steps alone."""
+    found = run_folder.current_identity(storage.read_json(file), file)
     for key, (old, new) in run_folder.differences(found, wanted):
-        if key == "config.extended":
-            continue
         if key != "config.steps" or new < old:
             what = key.removeprefix("config.")
             raise UsageError(
@@ -336,7 +345,6 @@ def _with_durations(winner: Config, own: Config) -> Config:
     """A winner's settings, but how long a run is as in the stage's own."""
     return winner.changed(
         steps=own.steps,
-        extended=own.extended,
         validation={"every": own.validation.every},
         optimizer={
             "bn_start": own.optimizer.bn_start,
@@ -350,23 +358,13 @@ def _runnable(stage: Stage, config: Config, execution: Execution | None) -> list
 
     An arm with pretrained weights takes the hash of their file into its configuration;
     without a file it is left out, unless it was run before. Where the data know no
-    left and right, an arm that exchanges them would repeat another one. Where the
-    stages in the folder were extended, every arm was, or is as if it had been.
+    left and right, an arm that exchanges them would repeat another one.
     """
     arms = list(stage.arms(config))
     if execution is None:
         return arms
     found = []
-    shorter = [stage.arms(config.changed(steps=n)) for n in execution.extended]
     for arm in arms:
-        lengths = {
-            old.config.steps
-            for before in shorter
-            for old in before
-            if old.name == arm.name and old.config.steps < arm.config.steps
-        }
-        extended = arm.config.changed(extended=tuple(sorted(lengths)))
-        arm = dataclasses.replace(arm, config=extended)
         if arm.config.augment.swap_lr and not execution.prepared.labels.flip_pairs:
             continue
         if arm.pretrained:

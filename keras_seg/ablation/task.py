@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from keras_seg import storage
 from keras_seg.ablation.protocol import STATES, Arm, ArmResult, Stage
 from keras_seg.command_line import note
-from keras_seg.config import Config, to_dict
+from keras_seg.config import Config, from_dict, to_dict
 from keras_seg.data.prepared import Prepared
 from keras_seg.errors import (
     INTERRUPTED_EXIT_CODES,
@@ -48,8 +48,6 @@ class Execution:
         allow_inexact: as of `keras_seg.runs.options.Options`.
         restart: train the arms of the stages that are asked for anew.
         extend: train arms that are there with fewer steps on.
-        extended: steps of the base before what is in the folder was extended: arms that
-            are new there take the same course.
         keeps_state: keep the last state of each run, which `extend` needs.
         init_weights: file for the arms that start from pretrained weights, or
             "imagenet"; without one those that were not run yet are left out.
@@ -68,7 +66,6 @@ class Execution:
     allow_inexact: bool = False
     restart: bool = False
     extend: bool = False
-    extended: tuple[int, ...] = ()
     keeps_state: bool = False
     init_weights: Path | str | None = None
     tensorboard: bool = False
@@ -167,13 +164,30 @@ class Task:
 
     @property
     def config(self) -> Config:
-        """What the run is, with what the one that is there was extended by."""
-        config = self._fresh
-        return run_folder.as_extended(config, self.execution.prepared, self.run)
+        """What the run is, with what it was extended by.
+
+        One that is not there yet takes the course of the arm's others, or else of an
+        arm of its length.
+        """
+        config, folder = self._fresh, self.execution.folder
+        places = [self.run]
+        if not (self.run / "config.json").is_file():
+            of_the_arm = sorted(self.run.parent.glob("seed*"))
+            places = [*of_the_arm, *sorted(folder.glob("*/*/seed*"))]
+        for place in places:
+            if not (place / "config.json").is_file():
+                continue
+            found = from_dict(run_folder.read_identity(place)["config"])
+            if found.steps == config.steps:
+                return config.changed(extended=found.extended)
+            is_same_arm = place.parent == self.run.parent
+            if self.execution.extend and is_same_arm and found.steps < config.steps:
+                return config.changed(extended=(*found.extended, found.steps))
+        return config
 
     @property
     def wanted(self) -> Config:
-        """What is trained: with `restart`, whatever is there."""
+        """What is trained: with `restart` as if nothing was there."""
         return self._fresh if self.execution.restart else self.config
 
     @property
@@ -210,7 +224,8 @@ class Task:
         run_folder.check_identity(self.run, self.identity)
 
     def check_extendable(self) -> None:
-        """UsageError where the run there is shorter and cannot be trained on."""
+        """UsageError where there is another run, or one that cannot be trained on."""
+        self.check_identity()
         old = run_folder.shorter(self.config, self.execution.prepared, self.run)
         if old is not None:
             training.check_extendable(self.config, old, self.run, extend=True)
@@ -231,6 +246,10 @@ class Task:
         """What the output folder holds of the run."""
         done = self.find_done()
         history = run_folder.read_history(done or self.run)
+        arm = self.arm
+        if self.config.extended:
+            config = arm.config.changed(extended=self.config.extended)
+            arm = replace(arm, config=config)
         if done is not None:
             validation = run_folder.read_metrics(done) or {}
             metrics = self._evaluation(done) if self.evaluates else validation
@@ -241,7 +260,7 @@ class Task:
                     f"{storage.RESTART}"
                 )
             return ArmResult(
-                self.arm,
+                arm,
                 self.seed,
                 done,
                 "done",
@@ -251,7 +270,7 @@ class Task:
                 val_miou=validation["summary"]["miou"],
             )
         state, reason = self.execution.journal.end(self.name)
-        return ArmResult(self.arm, self.seed, self.run, state, reason, history=history)
+        return ArmResult(arm, self.seed, self.run, state, reason, history=history)
 
     def train(self, title: str) -> None:
         """Train the arm, in a process of its own unless `Execution.isolate` is false.

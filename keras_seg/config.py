@@ -557,8 +557,12 @@ READ_BY: Mapping[str, tuple[str, Callable[[Config], bool]]] = types.MappingProxy
         "loss.occurrences": _VOC07,
         "loss.background_weight": _VOC07,
         "loss.direct_at_inference": (
-            "loss.strategy=direct",
-            _is_one("loss.strategy", "direct"),
+            "loss.strategy=direct with class weights",
+            lambda config: _has_weights(config) and config.loss.strategy == "direct",
+        ),
+        "loss.joint_weight": (
+            "networks with joints (net.joints of the hourglass)",
+            lambda config: bool(config.net.knobs.get("joints")),
         ),
         "loss.hard_below": _OHEM,
         "loss.hard_share": _OHEM,

@@ -36,6 +36,12 @@ class DataError(KerasSegError, ValueError):
     exit_code = 3
 
 
+class NothingToScoreError(KerasSegError):
+    """No labelled pixel is left at the size of a run; at another size there may be."""
+
+    exit_code = 2
+
+
 class DivergedError(KerasSegError):
     """A loss or a weight is no longer finite."""
 

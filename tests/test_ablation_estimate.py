@@ -146,7 +146,9 @@ def test_shards_that_begin_together_have_the_same_steps(arms, shapes, tmp_path, 
     class Slow(Timing):
         def wait(self):
             begun.set()
+            end = time.monotonic() + 60
             while "waiting for the process" not in capsys.readouterr().err:
+                assert time.monotonic() < end
                 time.sleep(0.01)
             return super().wait()
 
@@ -156,7 +158,7 @@ def test_shards_that_begin_together_have_the_same_steps(arms, shapes, tmp_path, 
         future = pool.submit(steps_within, 200.0, first, prepared, arms)
         assert begun.wait(60)
         found = steps_within(200.0, second, prepared, arms)
-        assert found == future.result()
+        assert found == future.result(60)
     assert second.timed == []
 
 

@@ -220,16 +220,36 @@ def test_networks_have_the_width_and_the_preprocessing_of_the_base(name, prepare
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("optimizer.momentum=0.9,0.99", "it is of the optimizer sgd, which no arm"),
-        ("optimizer.decay_on=kernels,all", "it is of optimizer.weight_decay"),
-        ("loss.hard_share=0.1,0.2", "it is of the loss ohem"),
-        ("loss.direct_at_inference=false,true", "it is of loss.strategy=direct"),
-        ("augment.swap_lr=false,true", "it is of mirrored images"),
+        ("optimizer.momentum=0.9,0.99", "read by the optimizer sgd only"),
+        ("optimizer.decay_on=kernels,all", "read by optimizer.weight_decay only"),
+        ("loss.hard_share=0.1,0.2", "read by the loss ohem"),
+        ("loss.direct_at_inference=false,true", "by loss.strategy=direct with class"),
+        ("loss.joint_weight=1,2", "read by networks with joints"),
+        ("augment.swap_lr=false,true", "read by mirrored images"),
     ],
 )
 def test_what_no_arm_reads_is_not_varied(text, words, prepared):
     with pytest.raises(UsageError, match=f"{text.partition('=')[0]} changes .*{words}"):
         arms(prepared, text)
+
+
+def test_options_of_a_network_are_of_that_arm_alone(prepared):
+    texts = [
+        'net={"name":"hourglass","stacks":2},{"name":"hourglass","depth":2},hourglass',
+        'net={"name":"icnet","filter_scale":2},icnet,unet_bn',
+    ]
+    values = {"steps": 40, "data": {"size": [64, 64]}}
+    found = [arms(prepared, text, values=values) for text in texts]
+    assert [dict(arm.config.net.knobs) for arm in found[0]] == [
+        {"stacks": 2},
+        {"depth": 2},
+        {},
+    ]
+    assert [(arm.config.net.name, arm.config.net.filter_scale) for arm in found[1]] == [
+        ("icnet", 2),
+        ("icnet", 1),
+        ("unet_bn", 1),
+    ]
 
 
 def test_what_one_arm_reads_may_be_varied(prepared):

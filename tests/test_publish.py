@@ -24,6 +24,8 @@ Some of the validation images.
 
 * [tables/weighting.csv](tables/weighting.csv)
 {files}
+
+* [a page](https://example.org/page): elsewhere
 """
 RUNS = """\
 * [weighting/w\\_1/seed0/best](weighting/w_1/seed0/best): its weights

@@ -25,6 +25,7 @@ from keras_seg.errors import (
     DivergedError,
     InterruptedRunError,
     LockedError,
+    NothingToScoreError,
     StorageError,
     UsageError,
 )
@@ -334,7 +335,7 @@ def test_labels_that_vanish_at_the_size_of_the_run_are_named(samples, step, tmp_
         data={"size": (8, 20)}, steps=4, validation={"every": 2, "samples": samples}
     )
     with pytest.raises(
-        DataError, match="No labelled pixel .* 8 x 20 .*larger data.siz"
+        NothingToScoreError, match="of 4, 5, 6 in .* 8 x 20 .*larger data.size"
     ):
         train(config, folder, tmp_path / "run", OPTIONS)
     assert max(checkpoint.steps(tmp_path / "run" / "checkpoints"), default=0) <= step

@@ -30,7 +30,7 @@ FIGURE = re.compile(r"^!\[.*\]\(figures/(?P<name>[^)]*)\)$", re.MULTILINE)
 LEFT_OUT = "(Left out here: images of the data set.)"
 # Lines "* [file](file): what it is" of a report's list of files
 FILES = re.compile(
-    r"(?:^\* \[[^\]]*\]\((?!figures/|tables/)[^)#]*\).*\n)+", re.MULTILINE
+    r"(?:^\* \[[^\]]*\]\((?!figures/|tables/|[a-z]+:)[^)#]*\).*\n)+", re.MULTILINE
 )
 NO_FILES = "* The folders of the runs are not published.\n"
 

@@ -131,12 +131,13 @@ def budget_steps(
     """
     file = folder / RECORD
     asked = {"budget": budget, "data": prepared.manifest_hash, "base": _undated(base)}
+    undated = dict(asked)  # as versions asked that did not count by `every`
     if every is not None:
         asked["every"] = every
     with _one_at_a_time(folder / "timing"):
         if file.is_file() and not anew:
             record = storage.read_json(file)
-            if record.get("asked") == asked:
+            if record.get("asked") in (asked, undated):
                 note(f"--budget: {record['steps']} steps, as found when it began.")
                 return record["steps"], record["seconds"]
         began = time.monotonic()

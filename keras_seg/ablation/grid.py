@@ -53,7 +53,7 @@ class Varied:
     """A setting and the values it takes.
 
     Attributes:
-        path: of the setting; "net" replaces the network with all options of its own,
+        path: of the setting; "net" is another network, with its own options,
             `START` is what training starts from.
         values: plain JSON values, at least one.
     """
@@ -194,7 +194,7 @@ def make_base(question: Question, prepared: Prepared) -> Config:
     net = values.get("net", {})
     net = values["net"] = {"name": net} if isinstance(net, str) else net
     if nets and "name" not in net:
-        values["net"] = {**net, **_network(nets[0].values[0])}
+        values["net"] = {**net, "name": _network(nets[0].values[0]).get("name")}
     if "name" not in values["net"]:
         raise UsageError(
             "--net is missing: which network? keras-seg summary lists them."
@@ -224,9 +224,10 @@ def _network(value: Any) -> dict[str, Any]:
 
 
 def _with_network(config: Config, value: Any) -> Config:
-    """The configuration with another network; its options are its own.
+    """The configuration with another network, and with the options that it gives.
 
-    What every network has, its width and what is done to its images, stays.
+    What every network has, its width and what is done to its images, is the base's
+    unless it gives it; options of its own are, where it is the base's network.
     """
     net = _network(value)
     if net.get("name") == config.net.name:
@@ -270,7 +271,8 @@ def make_arms(question: Question, base: Config, prepared: Prepared) -> list[Arm]
         words, is_read = READ_BY.get(path, ("", lambda config: True))
         if not any(is_read(arm.config) for arm in arms):
             raise UsageError(
-                f"--vary {path} changes nothing: it is of {words}, which no arm has."
+                f"--vary {path} changes nothing: it is read by {words} only, and no "
+                "arm has that."
             )
     if len(arms) < 2:
         raise UsageError(

@@ -28,7 +28,7 @@ from keras_seg.config import Config
 from keras_seg.data.images import fitted, on_canvas
 from keras_seg.data.pipeline import Feed, Samples
 from keras_seg.data.prepared import Prepared, Sample, read_label
-from keras_seg.errors import DataError
+from keras_seg.errors import DataError, NothingToScoreError
 from keras_seg.labels import IGNORE_ID
 from keras_seg.nets import flops
 from keras_seg.runs import folder
@@ -272,9 +272,10 @@ def fixed(model: Any) -> Callable[[Any], Any]:
         return forward(model)
     import tensorflow as tf
 
-    weights = [(one, one.numpy()) for one in model.variables]
-    if sum(array.nbytes for _, array in weights) > MOST_BYTES_OF_CONSTANTS:
+    if sum(one.numpy().nbytes for one in model.variables) > MOST_BYTES_OF_CONSTANTS:
         return backend.beside_a_copy(forward(model), model.variables)
+
+    weights = [(one, one.numpy()) for one in model.variables]
 
     def predict(x):
         constants = [(one, tf.constant(array)) for one, array in weights]
@@ -282,7 +283,10 @@ def fixed(model: Any) -> Callable[[Any], Any]:
             return model(x, training=False)
 
     compiled: Any = tf.function(predict, autograph=False)
-    return compiled.get_concrete_function(tf.TensorSpec(model.input_shape, "float32"))
+    image = tf.TensorSpec(model.input_shape, "float32")
+    traced = compiled.get_concrete_function(image)
+    weights.clear()  # the graph has them
+    return traced
 
 
 def label_levels(config: Config, num_classes: int) -> list[tuple[int, ...] | None]:
@@ -544,15 +548,12 @@ def evaluate(
         scorer = Scorer(network, prepared, files)
         scored = scorer.score(samples, on_batch=progress.advance)
     result = {"split": split, "full_size": full_size}
+    check_any(network, prepared, scored, full_size)
     return result | record(network, prepared, scored), scored.counts
 
 
 def record(network: Network, prepared: Prepared, scored: Scored) -> dict[str, Any]:
-    """What metrics.json and evaluation/<split>.json have in common, in JSON values.
-
-    DataError where no pixel was scored.
-    """
-    check_any(network, prepared, scored)
+    """What metrics.json and evaluation/<split>.json have in common, in JSON values."""
     return {
         "images": len(scored.counts.ids),
         "classes": list(prepared.labels.names),
@@ -563,14 +564,17 @@ def record(network: Network, prepared: Prepared, scored: Scored) -> dict[str, An
     }
 
 
-def check_any(network: Network, prepared: Prepared, scored: Scored) -> None:
-    """DataError where no pixel was scored: few are labelled, and none was left."""
+def check_any(
+    network: Network, prepared: Prepared, scored: Scored, full_size: bool = False
+) -> None:
+    """NothingToScoreError where no pixel was scored."""
     if not scored.counts.truth.any():
         height, width = network.config.data.size
-        raise DataError(
-            f"No labelled pixel of {prepared.folder} is left to score at {height} x "
-            f"{width} pixels (of {', '.join(scored.counts.ids[:3])}): few are "
-            "labelled. Choose a larger data.size."
+        size = "the labels' own size" if full_size else f"{height} x {width} pixels"
+        raise NothingToScoreError(
+            f"No pixel of a scored class is left of {', '.join(scored.counts.ids[:3])} "
+            f"in {prepared.folder} at {size}. "
+            + ("Score other images." if full_size else "Choose a larger data.size.")
         )
 
 

@@ -101,8 +101,9 @@ def as_trained(prepared: Prepared, identity: Mapping[str, Any]) -> Prepared:
 
 def own_data(run: Path, identity: Mapping[str, Any]) -> Prepared | None:
     """The data of a run as it had them; None where they are no longer there."""
+    place = read_environment(run).get("data", "")
     try:
-        prepared = open_prepared(read_environment(run).get("data", ""))
+        prepared = open_prepared(place)
     except KerasSegError:
         return None
     is_same = prepared.manifest_hash == identity["data"]["manifest"]

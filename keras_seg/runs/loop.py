@@ -534,14 +534,15 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Score the best weights on all of val, write the records."""
-        best = checkpoint.place(self.out / "best", self.state.best_step)
-        with storage.damage_named(best, "It is no checkpoint.", storage.RESTART):
-            arrays, _ = checkpoint.load(best)
+        kept = checkpoint.place(self.out / "best", self.state.best_step)
+        with storage.damage_named(kept, "It is no checkpoint."):
+            arrays, _ = checkpoint.load(kept)
         checkpoint.assign(self.net.variables, arrays, "model")
         if self.scored is not self.network:
             self._bring(arrays)
         samples = self.scored.samples(self.prepared, "val")
         best = self.scorer.score(samples, self.workers)
+        evaluate.check_any(self.scored, self.prepared, best)
         result: dict[str, Any] = {
             "step": self.state.best_step,
             "steps": self.config.steps,

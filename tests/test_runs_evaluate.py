@@ -184,11 +184,17 @@ def test_a_size_that_does_not_fit_is_padded_and_cropped_back(prepared):
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"),
-    [("segnet_basic", "float32"), ("icnet", "float32"), ("icnet", "mixed_bfloat16")],
+    ("net", "precision"),
+    [
+        # Without indices: where two pixels nearly tie, either wins a maximum
+        ({"name": "segnet_basic", "upsample": "deconv"}, "float32"),
+        ({"name": "icnet"}, "float32"),
+        ({"name": "icnet"}, "mixed_bfloat16"),
+    ],
 )
-def test_fixed_weights_predict_as_the_network_did_when_they_were_fixed(name, precision):
-    config = Config(net={"name": name}, data={"size": (32, 64)}, steps=1)
+def test_fixed_weights_predict_as_the_network_did_when_they_were_fixed(net, precision):
+    keras.utils.set_random_seed(0)
+    config = Config(net=net, data={"size": (32, 64)}, steps=1)
     with backend.dtype_policy_kept():
         keras.config.set_dtype_policy(precision)
         network = evaluation.Network(config, num_classes=5)
@@ -210,8 +216,7 @@ def test_fixed_weights_predict_as_the_network_did_when_they_were_fixed(name, pre
     tolerance *= np.abs(expected).max()
     for logits, part in zip(found, (slice(None), slice(1, 2), slice(2))):
         assert logits.dtype == np.float32
-        is_close = np.abs(logits - expected[part]) < tolerance
-        assert is_close.mean() > 0.98  # where two pixels tie, either wins a maximum
+        assert np.abs(logits - expected[part]).max() < tolerance
 
 
 def test_samples_are_evenly_spaced_over_the_split():

@@ -156,12 +156,18 @@ def lengths(folder):
     return found
 
 
-def test_arms_that_are_new_in_an_extended_stage_take_its_course(where):
+def extended(where, long):
+    """The stage WIDTH, trained and then extended to another base."""
     kept = replace(where, keeps_state=True)
     run(kept, WIDTH)
     keep_states(where.folder)
-    long = BASE.changed(steps=30)
     run(replace(kept, extend=True), WIDTH, base=long)
+    return kept
+
+
+def test_arms_that_are_new_in_an_extended_stage_take_its_course(where):
+    long = BASE.changed(steps=30)
+    kept = extended(where, long)
     assert lengths(where.folder) == {
         "width/doubled/seed0": (30, [10]),
         "width/normal/seed0": (30, [10]),
@@ -220,11 +226,8 @@ def test_arms_of_their_own_lengths_are_extended_each_from_its_own(where):
 
 
 def test_arms_that_are_trained_anew_after_an_extension_are_as_fresh_ones(where):
-    kept = replace(where, keeps_state=True)
-    run(kept, WIDTH)
-    keep_states(where.folder)
     long = BASE.changed(steps=30)
-    run(replace(kept, extend=True), WIDTH, base=long)
+    kept = extended(where, long)
     run(replace(kept, restart=True), WIDTH, base=long)
     assert set(map(str, lengths(where.folder).values())) == {"(30, [])"}
 

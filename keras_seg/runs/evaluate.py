@@ -272,10 +272,9 @@ def fixed(model: Any) -> Callable[[Any], Any]:
         return forward(model)
     import tensorflow as tf
 
-    if sum(one.numpy().nbytes for one in model.variables) > MOST_BYTES_OF_CONSTANTS:
-        return backend.beside_a_copy(forward(model), model.variables)
-
     weights = [(one, one.numpy()) for one in model.variables]
+    if sum(array.nbytes for _, array in weights) > MOST_BYTES_OF_CONSTANTS:
+        return backend.beside_a_copy(forward(model), model.variables)
 
     def predict(x):
         constants = [(one, tf.constant(array)) for one, array in weights]

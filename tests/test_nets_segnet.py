@@ -33,11 +33,12 @@ def positions(indices, size):
     return (2 * rows + indices // 2) * size[1] + 2 * columns + indices % 2
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_indices_and_unpooling_equal_tensorflows_argmax(size, ties):
+def test_indices_and_unpooling_equal_tensorflows_argmax(size, ties, training):
     values = maps(size, ties)
-    pooled, indices = MaxPoolingWithIndices()(values)
+    pooled, indices = MaxPoolingWithIndices()(values, training=training)
     unpooled = MaxUnpooling(*size)([pooled, indices])
 
     expected, argmax = tf.nn.max_pool_with_argmax(values, 2, 2, "SAME")
@@ -57,14 +58,15 @@ def test_indices_and_unpooling_equal_tensorflows_argmax(size, ties):
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_indices_unpooling_and_gradient_equal_torchs(size, ties):
+def test_indices_unpooling_and_gradient_equal_torchs(size, ties, training):
     torch = pytest.importorskip("torch")
     values = maps(size, ties)
     variable = tf.Variable(values)
     with tf.GradientTape() as tape:
-        pooled, indices = MaxPoolingWithIndices()(variable)
+        pooled, indices = MaxPoolingWithIndices()(variable, training=training)
         unpooled = MaxUnpooling(*size)([pooled * 2, indices])
         loss = tf.reduce_sum(unpooled**2)
     gradient = tape.gradient(loss, variable)

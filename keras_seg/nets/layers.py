@@ -106,7 +106,7 @@ class MaxPoolingWithIndices(keras.layers.Layer):
     as with "same". Splits and comparisons only, so that any backend can compile it.
     """
 
-    def call(self, x):
+    def call(self, x, training=False):
         odd_rows, odd_columns = x.shape[1] % 2, x.shape[2] % 2
         if odd_rows or odd_columns:
             padding = ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0))
@@ -115,17 +115,23 @@ class MaxPoolingWithIndices(keras.layers.Layer):
         maximum = candidates[0]
         for candidate in candidates[1:]:
             maximum = ops.maximum(maximum, candidate)
-        maximum = ops.stop_gradient(maximum)
-        # From last to first, so that the first maximum wins a tie.
-        index = ops.cast(ops.full_like(maximum, 3), "int8")
-        pooled = candidates[3]
+        # From last to first, so that the first maximum wins a tie. TensorFlow selects
+        # int8 ten times as slowly as floats.
+        is_maximum = [ops.equal(candidate, maximum) for candidate in candidates]
+        index = ops.full_like(maximum, 3)
         for i in (2, 1, 0):
-            is_maximum = ops.equal(candidates[i], maximum)
-            index = ops.where(is_maximum, ops.cast(i, "int8"), index)
-            pooled = ops.where(is_maximum, candidates[i], pooled)
+            index = ops.where(is_maximum[i], ops.cast(i, index.dtype), index)
+        index = ops.cast(index, "int8")
+        if not training:
+            return maximum, index
+        pooled = candidates[
+            3
+        ]  # equal; JAX shares a maximum's gradient among equal ones
+        for i in (2, 1, 0):
+            pooled = ops.where(is_maximum[i], candidates[i], pooled)
         return pooled, index
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x, training=False):
         batch, height, width, channels = x.shape
         shape = (batch, -(-height // 2), -(-width // 2), channels)
         return (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_seg import backend
-from keras_seg.backend import operations as replaced
+from keras_seg.backend import convolution
 
 tf = pytest.importorskip("tensorflow")
 if backend.name() != "tensorflow":
@@ -162,7 +162,7 @@ BY_IMAGE, BY_KERNEL = {"Conv2DBackpropInput"}, {"Conv2DBackpropFilter"}
 def test_gradients_of_convolutions_are_products_on_avx2(
     shape, kernel_size, filters, native
 ):
-    replaced.replace_convolution(AVX512 if kernel_size == 7 else AVX2)
+    convolution.replace(AVX512 if kernel_size == 7 else AVX2)
     image = tf.random.stateless_normal(shape, (0, 0))
     above = tf.random.stateless_normal((*shape[:3], filters), (0, 1))
     layer, double = (
@@ -182,8 +182,106 @@ def test_gradients_of_convolutions_are_products_on_avx2(
         np.testing.assert_allclose(one, other, rtol=0, atol=closeness)
 
 
+@pytest.mark.parametrize(
+    ("processor", "dtype", "shape", "dilation", "filters", "native"),
+    [
+        (AVX512, "float32", (3, 9, 7, 128), 2, 128, BY_IMAGE),
+        (AVX512, "float32", (2, 5, 4, 128), 4, 128, BY_IMAGE),  # taps that see nothing
+        (AVX512, "float32", (1, 4, 3, 128), (3, 1), 128, BY_IMAGE),
+        (AVX512, "float32", (3, 9, 7, 128), 2, 127, NATIVE),  # fewer pairs of channels
+        (AVX512, "float32", (1, 13, 20, 128), 2, 128, NATIVE),  # more pixels
+        (AVX512, "float32", (1, 13, 20, 512), 2, 256, BY_IMAGE),  # with many pairs
+        (AVX512, "float32", (1, 32, 33, 512), 2, 256, NATIVE),
+        (AVX2, "float32", (1, 13, 20, 32), 2, 33, BY_IMAGE),
+        (AVX2, "float32", (1, 13, 20, 31), 2, 33, NATIVE),
+        (AVX2, "float32", (1, 65, 64, 32), 2, 32, NATIVE),
+        (AVX512, "mixed_bfloat16", (3, 9, 7, 65), 1, 63, NATIVE),
+        (AVX512, "mixed_bfloat16", (3, 9, 7, 65), 1, 64, BY_IMAGE),
+        (AVX512, "mixed_bfloat16", (3, 9, 7, 65), 2, 64, BY_IMAGE),
+        (AVX512, "mixed_bfloat16", (1, 4, 5, 65), 4, 64, BY_IMAGE),
+        (
+            AVX512,
+            "mixed_bfloat16",
+            (1, 4, 5, 64),
+            2,
+            65,
+            BY_IMAGE,
+        ),  # fewer than filters
+        (AVX512, "mixed_bfloat16", (2, 16, 17, 65), 1, 64, NATIVE),
+        ("arm64", "float32", (3, 9, 7, 128), 2, 128, NATIVE),
+    ],
+)
+def test_gradients_by_kernels_of_small_images_are_products_for_each_tap(
+    processor, dtype, shape, dilation, filters, native
+):
+    convolution.replace(processor)
+    image = tf.random.stateless_normal(shape, (0, 0))
+    above = tf.random.stateless_normal((*shape[:3], filters), (0, 1))
+    layer = keras.layers.Conv2D(
+        filters, 3, padding="same", dilation_rate=dilation, dtype=dtype
+    )
+    layer.build(shape)
+    found, kinds = gradients_of(layer, image, above)
+    assert kinds == native
+    by_image, by_kernel = np.zeros(shape), np.zeros(layer.kernel.shape)
+    image, above, kernel = (
+        np.float64(one) for one in (image, above, layer.kernel.value)
+    )
+    down, right = layer.dilation_rate
+    for y, x, row, column in np.ndindex(*shape[1:3], 3, 3):
+        seen = y + down * (row - 1), x + right * (column - 1)
+        if 0 <= seen[0] < shape[1] and 0 <= seen[1] < shape[2]:
+            by_image[:, *seen] += above[:, y, x] @ kernel[row, column].T
+            by_kernel[row, column] += image[:, *seen].T @ above[:, y, x]
+    expected = by_image, by_kernel
+    closeness = 1e-2 if dtype == "mixed_bfloat16" else 1e-5
+    for one, other in zip(found, expected, strict=True):
+        one, size = tf.cast(one, "float64"), np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=closeness * size)
+
+
+@pytest.mark.parametrize(
+    ("processor", "dtype", "shape", "filters", "is_product"),
+    [
+        (AVX512, "float32", (3, 5, 7, 33), 600, True),
+        (AVX512, "float32", (2, 100, 101, 5), 3, True),
+        (AVX2, "float32", (3, 5, 7, 128), 128, True),
+        (AVX2, "float32", (3, 5, 7, 128), 129, False),  # more pairs of channels
+        (AVX512, "mixed_bfloat16", (4, 64, 64, 5), 3, True),
+        (AVX512, "mixed_bfloat16", (4, 64, 65, 5), 3, False),  # more pixels
+        (AVX512, "float64", (3, 5, 7, 3), 2, False),
+        ("arm64", "float32", (3, 5, 7, 3), 2, False),
+    ],
+)
+def test_kernels_of_one_pixel_are_products_in_training(
+    processor, dtype, shape, filters, is_product
+):
+    convolution.replace(processor)
+    layer = keras.layers.Conv2D(filters, 1, padding="same", dtype=dtype)
+    image = tf.cast(tf.random.stateless_normal(shape, (0, 0)), layer.compute_dtype)
+    layer.build(shape)
+    train = lambda image: layer(image, training=True)  # noqa: E731
+    kinds = operations(train, image)
+    assert ("Conv2D" not in kinds) == is_product
+    assert "Conv2D" in operations(lambda image: layer(image, training=False), image)
+    above = tf.random.stateless_normal((*shape[:3], filters), (0, 1))
+    found, _ = gradients_of(layer, image, above)
+    kernel = tf.cast(layer.kernel.value, "float64")[0, 0]
+    pixels, above = (tf.cast(one, "float64") for one in (image, above))
+    expected = (
+        tf.einsum("nhwk,ck->nhwc", above, kernel),
+        tf.einsum("nhwc,nhwk->ck", pixels, above)[None, None],
+    )
+    results = [(train(image), tf.einsum("nhwc,ck->nhwk", pixels, kernel))]
+    results += zip(found, expected, strict=True)
+    closeness = 2e-2 if dtype == "mixed_bfloat16" else 1e-5
+    for one, other in results:
+        one, size = tf.cast(one, "float64"), np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=closeness * size)
+
+
 def test_large_kernels_take_fewer_products_where_predictions_stay_here():
-    replaced.replace_convolution(AVX2)
+    convolution.replace(AVX2)
     layer = keras.layers.Conv2D(33, 7, padding="same")
     image = tf.random.stateless_normal((2, 64, 66, 32), (0, 0))
     layer.build(image.shape)
@@ -209,10 +307,10 @@ def test_large_kernels_take_fewer_products_where_predictions_stay_here():
 def test_the_gradient_by_a_kernel_is_summed_over_parts_of_the_batch(
     monkeypatch, at_once
 ):
-    replaced.replace_convolution(AVX2)
-    bytes_of_one = replaced._bytes_of_copies(8 * 10, 32 + 64)
-    monkeypatch.setattr(replaced, "_MOST_BYTES", at_once * bytes_of_one + 1)
-    monkeypatch.setattr(replaced, "_FEWEST_PAIRS", 0)
+    convolution.replace(AVX2)
+    bytes_of_one = convolution._bytes_of_copies(8 * 10, 32 + 64)
+    monkeypatch.setattr(convolution, "_MOST_BYTES", at_once * bytes_of_one + 1)
+    monkeypatch.setattr(convolution, "_FEWEST_PAIRS", 0)
     layer = keras.layers.Conv2D(64, 3, padding="same")
     image = tf.random.stateless_normal((5, 8, 10, 32), (0, 0))
     above = tf.random.stateless_normal((5, 8, 10, 64), (0, 1))
@@ -232,19 +330,19 @@ def test_the_gradient_by_a_kernel_is_summed_over_parts_of_the_batch(
 @pytest.mark.parametrize(("most", "parts"), [(5, 1), (2.5, 2), (1, 2), (0.9, 0)])
 def test_a_large_kernel_meets_parts_of_the_batch(monkeypatch, most, parts):
     """Of five images; never one alone, and none where one does not fit."""
-    seen, convolve = [], replaced.winograd.convolve
+    seen, convolve = [], convolution.winograd.convolve
 
     def recorded(image, kernel):
         seen.append(image.shape[0])
         return convolve(image, kernel)
 
-    monkeypatch.setattr(replaced.winograd, "convolve", recorded)
-    monkeypatch.setattr(replaced, "_LARGE", 8 * 10)
-    bytes_of_one = replaced._bytes_of_copies(8 * 10, 32 + 3)
-    monkeypatch.setattr(replaced, "_MOST_BYTES", most * bytes_of_one)
+    monkeypatch.setattr(convolution.winograd, "convolve", recorded)
+    monkeypatch.setattr(convolution, "_LARGE", 8 * 10)
+    bytes_of_one = convolution._bytes_of_copies(8 * 10, 32 + 3)
+    monkeypatch.setattr(convolution, "_MOST_BYTES", most * bytes_of_one)
     image = tf.random.stateless_normal((5, 8, 10, 32), (0, 0))
     kernel = tf.random.stateless_normal((7, 7, 32, 3), (0, 1))
-    found = tf.function(replaced._convolve)(image, kernel)
+    found = tf.function(convolution._convolve)(image, kernel)
     assert len(seen) == parts
     assert sum(seen) == (5 if parts else 0)
     assert 1 not in seen
@@ -256,13 +354,13 @@ def test_a_large_kernel_meets_parts_of_the_batch(monkeypatch, most, parts):
 
 
 def test_products_that_would_not_fit_into_memory_are_left_out(monkeypatch):
-    replaced.replace_convolution(AVX2)
+    convolution.replace(AVX2)
     layer = keras.layers.Conv2D(8, 3, padding="same")
     image = tf.random.stateless_normal((3, 5, 7, 256), (0, 0))
     above = tf.random.stateless_normal(layer(image).shape, (0, 1))
     bytes_of_taps = 2 * 4 * 3 * 5 * 7 * 9 * 256
     for most, native in ((bytes_of_taps, set()), (bytes_of_taps - 1, BY_IMAGE)):
-        monkeypatch.setattr(replaced, "_MOST_BYTES", most)
+        monkeypatch.setattr(convolution, "_MOST_BYTES", most)
         assert gradients_of(layer, image, above)[1] == native
 
 
@@ -280,7 +378,7 @@ def test_products_that_would_not_fit_into_memory_are_left_out(monkeypatch):
     ],
 )
 def test_other_gradients_are_tensorflows(processor, options, training):
-    replaced.replace_convolution(processor)
+    convolution.replace(processor)
     layer = keras.layers.Conv2D(
         **{"filters": 3, "kernel_size": 3, "padding": "same"} | options
     )
@@ -373,6 +471,34 @@ def test_batch_norm_reads_bfloat16_as_it_is():
     made = train.get_concrete_function(image).graph.get_operations()
     (norm,) = (one for one in made if one.type == "FusedBatchNormV3")
     assert norm.inputs[0].dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True)])
+def test_batch_norm_with_constant_weights_stays_in_bfloat16(scale, center):
+    rng = np.random.default_rng(0)
+    layer = keras.layers.BatchNormalization(
+        epsilon=0.01, scale=scale, center=center, dtype="mixed_bfloat16"
+    )
+    layer.build((2, 3, 4, 5))
+    for one in layer.weights:
+        one.assign(rng.uniform(0.5, 1.5, one.shape))
+    image = tf.cast(rng.normal(size=(2, 3, 4, 5)), "bfloat16")
+
+    def predict(image):
+        with backend.for_this_processor(constant_weights=True):
+            return layer(image, training=False)
+
+    expected = layer(image, training=False)
+    assert expected.dtype == "bfloat16"
+    found = predict(image)
+    assert found.dtype == "bfloat16"
+    spread = np.std(tf.cast(expected, "float32"))
+    error = np.abs(tf.cast(found, "float32") - tf.cast(expected, "float32"))
+    assert error.max() < 0.02 * spread
+    graph = tf.function(predict).get_concrete_function(image).graph
+    casts = [one for one in graph.get_operations() if one.type == "Cast"]
+    # Keras' own takes the image to float32 and back
+    assert any(one.inputs[0].shape.rank == 4 for one in casts) == (not scale)
 
 
 def test_batch_norm_that_does_not_train_uses_its_moving_statistics():

@@ -20,15 +20,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from keras_seg.backend import operations
-from keras_seg.backend.operations import for_this_processor as for_this_processor
+from keras_seg.backend import convolution, operations
+from keras_seg.backend.convolution import for_this_processor as for_this_processor
 from keras_seg.command_line import install_hint, note
 from keras_seg.config import LOSSES
 from keras_seg.errors import UsageError
 
 # Raise it with every change that alters the bits of a training: a run that began before
 # is then resumed only on request.
-ARITHMETIC = 4
+ARITHMETIC = 5
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel")
 
@@ -97,9 +97,9 @@ def configure() -> None:
 
 
 def replace_convolution() -> None:
-    """`operations.replace_convolution`, which `start` includes, on TensorFlow."""
+    """`convolution.replace`, which `start` includes, on TensorFlow."""
     if name() == "tensorflow":
-        operations.replace_convolution(processor())
+        convolution.replace(processor())
 
 
 def name() -> str:

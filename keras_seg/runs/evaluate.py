@@ -278,7 +278,8 @@ def fixed(model: Any) -> Callable[[Any], Any]:
 
     def predict(x):
         constants = [(one, tf.constant(array)) for one, array in weights]
-        with keras.StatelessScope(constants), backend.for_this_processor():
+        here = backend.for_this_processor(constant_weights=True)
+        with keras.StatelessScope(constants), here:
             return model(x, training=False)
 
     compiled: Any = tf.function(predict, autograph=False)

@@ -314,13 +314,13 @@ def confusions(
     label = ops.cast(label, "int32")
     is_known = ops.logical_and(label >= 0, label < num_classes)
     invalid, ignored = num_classes**2, num_classes**2 + 1
-    cell = ops.where(is_known, label * num_classes + _argmax(logits), invalid)
+    cell = ops.where(is_known, label * num_classes + class_ids(logits), invalid)
     cell = ops.where(ops.equal(label, ignore_id), ignored, cell)
     cell = ops.reshape(cell, (-1, size[0] * size[1]))
     return _occurrences(cell, ignored + 1)[:, :ignored]
 
 
-def _argmax(logits):
+def class_ids(logits):
     """int32 [B, h, w]: the class of the largest logit, the lowest id of equal ones.
 
     Keras' argmax takes five times as long with TensorFlow on a CPU; JAX sorts for its

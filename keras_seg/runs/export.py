@@ -282,6 +282,8 @@ def _check_replaceable(out: Path, identity: Mapping[str, Any]) -> None:
 def _write_saved_model(source: Source, folder: Path) -> None:
     import tensorflow as tf
 
+    from keras_seg.metrics import class_ids
+
     # A module that holds the weights and nothing else: Keras' own export stores every
     # weight twice, and those of the heads that only training needs.
     network, weights = source.network, source.weights
@@ -298,7 +300,7 @@ def _write_saved_model(source: Source, folder: Path) -> None:
         if weights is not None:
             logits *= weights.astype("float32")
         return {
-            "class_ids": tf.cast(tf.argmax(logits, axis=-1), "uint8"),
+            "class_ids": tf.cast(class_ids(logits), "uint8"),
             "probabilities": tf.nn.softmax(logits),
         }
 
@@ -430,17 +432,23 @@ def _function(source: Source) -> tuple[Any, Any]:
     is_reversed, mean, deviation = STANDARDS[network.preprocess]
 
     def serve(image):
-        x = tf.cast(image, "float32")
-        x = x[..., ::-1] if is_reversed else x
-        x = (x - mean) / deviation
+        # As indices: ONNX Runtime walks a reversed slice value by value
+        x = tf.gather(image, [2, 1, 0], axis=-1) if is_reversed else image
+        x = (tf.cast(x, "float32") - mean) / deviation
         x = tf.pad(x, [(0, 0), (0, rows), (0, columns), (0, 0)])
-        logits = model(x, training=False)["logits"][:, :height, :width]
+        logits = model(x, training=False)["logits"]
+        if rows or columns:
+            logits = logits[:, :height, :width]
         if weights is not None:
             logits *= weights.astype("float32")
-        ids = tf.argmax(logits, axis=-1, output_type="int32")
+        # As a matrix: otherwise tf2onnx puts the classes before the pixels, and ONNX
+        # Runtime's softmax then takes twenty times as long
+        shape = tf.shape(logits)
+        pixels = tf.reshape(logits, [-1, logits.shape[-1]])
+        ids = tf.cast(tf.argmax(pixels, axis=-1, output_type="int32"), "uint8")
         return {
-            "class_ids": tf.cast(ids, "uint8"),
-            "probabilities": tf.nn.softmax(logits),
+            "class_ids": tf.reshape(ids, shape[:-1]),
+            "probabilities": tf.reshape(tf.nn.softmax(pixels), shape),
         }
 
     image = tf.TensorSpec((None, height, width, 3), "uint8", name="image")

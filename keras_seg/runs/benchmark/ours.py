@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seg import backend, losses, nets, preprocess
+from keras_seg import backend, losses, metrics, nets, preprocess
 from keras_seg.config import Config
 from keras_seg.data import pipeline
 from keras_seg.data.prepared import open_prepared
@@ -21,13 +21,41 @@ def built(config: Config, num_classes: int, threads: int | None = None):
     """The network of a run, and its weights by path."""
     backend.start(0, threads, config.precision)
     network = evaluate.Network(config, num_classes)
+    if backend.name() == "tensorflow":  # JAX would compile every operation by itself
+        _settle(network, config)
     return network, {one.path: np.array(one.value) for one in network.net.weights}
+
+
+def _settle(network: Any, config: Config) -> None:
+    """Give batch norm weights and statistics as after a training.
+
+    With those of the beginning predictions are not like later ones: a bias of 0 costs
+    nothing, and logits grow until their exponentials are too small for fast arithmetic.
+    """
+    rng = np.random.default_rng(0)
+    norms = [
+        layer
+        for layer in network.net._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    for layer in norms:
+        for weight, center, spread in ((layer.gamma, 1, 0.2), (layer.beta, 0, 0.2)):
+            if weight is not None:
+                weight.assign(rng.normal(center, spread, weight.shape))
+    images = rng.integers(0, 256, (2, *config.data.size, 3), np.uint8)
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0  # the statistics of this batch
+    network.net(preprocess.apply(network.preprocess, images), training=True)
+    for layer, momentum in zip(norms, momenta):
+        layer.momentum = momentum
 
 
 def serve(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Class ids and probabilities with the network of a run."""
     logits = network.logits(images)
-    return np.asarray(ops.argmax(logits, -1)), np.asarray(ops.softmax(logits, -1))
+    ids = metrics.class_ids(logits)
+    return np.asarray(ids).astype("uint8"), np.asarray(ops.softmax(logits, -1))
 
 
 class Ours:

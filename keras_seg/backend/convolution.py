@@ -191,12 +191,14 @@ def _has_taps_multiplied(image, kernel, rates, on_avx512: bool) -> bool:
     pairs = channels * kernel.shape[3]
     if tuple(kernel.shape[:2]) != (3, 3) or image.dtype != kernel.dtype:
         return False
-    if image.dtype == "float32" and max(rates) == 1:  # otherwise fewer products
+    if image.dtype == "bfloat16":
+        bounds = _BY_TAPS
+    elif image.dtype != "float32":
+        return False
+    elif max(rates) == 1:  # for larger ones fewer products are faster
         return count * rows * columns <= _FEW_PIXELS and channels >= _MANY_CHANNELS
-    bounds = {
-        "bfloat16": _BY_TAPS,
-        "float32": _BY_TAPS_AVX512 if on_avx512 else _BY_TAPS_AVX2,
-    }.get(image.dtype.name, ())
+    else:
+        bounds = _BY_TAPS_AVX512 if on_avx512 else _BY_TAPS_AVX2
     return any(rows * columns <= most and pairs >= least for most, least in bounds)
 
 

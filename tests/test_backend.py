@@ -188,6 +188,7 @@ def test_gradients_of_convolutions_are_products_on_avx2(
         (AVX512, "float32", (3, 9, 7, 128), 2, 128, BY_IMAGE),
         (AVX512, "float32", (2, 5, 4, 128), 4, 128, BY_IMAGE),  # taps that see nothing
         (AVX512, "float32", (1, 4, 3, 128), (3, 1), 128, BY_IMAGE),
+        (AVX512, "float32", (8, 5, 4, 128), (5, 1), 128, BY_IMAGE),  # no rows above
         (AVX512, "float32", (3, 9, 7, 128), 2, 127, NATIVE),  # fewer pairs of channels
         (AVX512, "float32", (1, 13, 20, 128), 2, 128, NATIVE),  # more pixels
         (AVX512, "float32", (1, 13, 20, 512), 2, 256, BY_IMAGE),  # with many pairs
@@ -207,7 +208,9 @@ def test_gradients_of_convolutions_are_products_on_avx2(
             65,
             BY_IMAGE,
         ),  # fewer than filters
+        (AVX512, "mixed_bfloat16", (8, 4, 5, 65), (1, 5), 64, BY_IMAGE),
         (AVX512, "mixed_bfloat16", (2, 16, 17, 65), 1, 64, NATIVE),
+        (AVX512, "mixed_bfloat16", (1, 16, 17, 257), 1, 512, BY_IMAGE),  # many pairs
         ("arm64", "float32", (3, 9, 7, 128), 2, 128, NATIVE),
     ],
 )
@@ -353,6 +356,41 @@ def test_a_large_kernel_meets_parts_of_the_batch(monkeypatch, most, parts):
     assert error < 1e-4 * np.std(expected)
 
 
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({"kernel_size": 1}, "float32"),
+        ({"kernel_size": 3}, "mixed_bfloat16"),
+        ({"kernel_size": 3, "dilation_rate": 2}, "float32"),
+    ],
+)
+def test_a_batch_of_any_size_keeps_tensorflows_convolution(options, dtype):
+    convolution.replace(AVX512)
+    layer = keras.layers.Conv2D(128, padding="same", dtype=dtype, **options)
+    layer.build((None, 7, 9, 128))
+
+    def gradient(image):
+        with tf.GradientTape() as tape:
+            result = layer(image, training=True)
+        return tape.gradient(result, layer.kernel.value)
+
+    any_number = tf.TensorSpec((None, 7, 9, 128), layer.compute_dtype)
+    kinds = operations(gradient, any_number)
+    assert {"Conv2D", "Conv2DBackpropFilter"} <= kinds
+    assert "MatMul" not in kinds
+
+
+def test_taps_that_would_not_fit_into_memory_are_not_multiplied(monkeypatch):
+    convolution.replace(AVX512)
+    layer = keras.layers.Conv2D(64, 3, padding="same", dtype="mixed_bfloat16")
+    image = tf.random.stateless_normal((3, 9, 7, 65), (0, 0))
+    above = tf.random.stateless_normal(layer(image).shape, (0, 1))
+    bytes_of_parts = 9 * 2 * 3 * 9 * 7 * (65 + 64)
+    for most, native in ((bytes_of_parts, BY_IMAGE), (bytes_of_parts - 1, NATIVE)):
+        monkeypatch.setattr(convolution, "_MOST_BYTES", most)
+        assert gradients_of(layer, image, above)[1] == native
+
+
 def test_products_that_would_not_fit_into_memory_are_left_out(monkeypatch):
     convolution.replace(AVX2)
     layer = keras.layers.Conv2D(8, 3, padding="same")
@@ -482,7 +520,9 @@ def test_batch_norm_with_constant_weights_stays_in_bfloat16(scale, center):
     layer.build((2, 3, 4, 5))
     for one in layer.weights:
         one.assign(rng.uniform(0.5, 1.5, one.shape))
-    image = tf.cast(rng.normal(size=(2, 3, 4, 5)), "bfloat16")
+    layer.moving_mean.assign(rng.normal(0, 3, 5))
+    image = rng.normal(size=(2, 3, 4, 5)) + np.asarray(layer.moving_mean)
+    image = tf.cast(image, "bfloat16")
 
     def predict(image):
         with backend.for_this_processor(constant_weights=True):
@@ -494,7 +534,7 @@ def test_batch_norm_with_constant_weights_stays_in_bfloat16(scale, center):
     assert found.dtype == "bfloat16"
     spread = np.std(tf.cast(expected, "float32"))
     error = np.abs(tf.cast(found, "float32") - tf.cast(expected, "float32"))
-    assert error.max() < 0.02 * spread
+    assert error.max() < 0.03 * spread
     graph = tf.function(predict).get_concrete_function(image).graph
     casts = [one for one in graph.get_operations() if one.type == "Cast"]
     # Keras' own takes the image to float32 and back

@@ -218,7 +218,8 @@ def test_both_train_and_predict_the_same(is_channels_last):
     pytest.importorskip("torch")
     from keras_seg.runs.benchmark import ours, theirs
 
-    network, weights = ours.built(MINIATURE, 5, 2)
+    network, _ = ours.built(MINIATURE, 5, 2)
+    weights = ours.settle(network)  # no weight is 0 or 1
     mine = ours.Ours(MINIATURE, network, 5)
     way = theirs.Way(False, is_channels_last)
     peer = theirs.Theirs(MINIATURE, weights, 5, way, network.preprocess)

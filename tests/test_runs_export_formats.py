@@ -188,6 +188,18 @@ def test_an_export_keeps_tensorflows_convolutions(run, monkeypatch):
     assert used
 
 
+def test_a_loaded_run_has_the_faster_operations_wherever_it_is_loaded(run, monkeypatch):
+    """Not only where something has trained before."""
+    replaced = []
+    for module, name in (
+        (backend.convolution, "replace"),
+        (backend.operations, "normalise_in_one"),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, name=name: replaced.append(name))
+    keras_seg.load(run)
+    assert replaced == ["replace", "normalise_in_one"]
+
+
 def test_the_softmax_of_onnx_runs_over_pixels_one_after_the_other(run):
     """Where the classes come before the pixels, ONNX Runtime is 20 times as slow."""
     skip_unless_made("onnx")

@@ -44,6 +44,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from keras_seg import backend, command_line, storage  # noqa: E402
+from keras_seg.errors import UsageError  # noqa: E402
 from keras_seg.runs.benchmark import patches  # noqa: E402
 
 CLASSES = 25
@@ -68,7 +69,10 @@ def main(argv: list[str]) -> int:
     report = storage.read_json(place) if place.is_file() else {}
     for name in ("machine", "sections"):
         report.setdefault(name, {})
-    report |= {"command": shlex.join(argv), "is_rehearsal": args.small}
+    if report.setdefault("is_rehearsal", args.small) != args.small:
+        other = "another size (--small)"
+        raise UsageError(f"{args.out} has sections of {other}. Name another --out.")
+    report["command"] = shlex.join(argv)
     lock = threading.Lock()
 
     def run(name: str) -> None:
@@ -528,10 +532,10 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 # The report
 
 REHEARSAL = """\
-**A rehearsal**: networks at 64x64 px, batches of 2, turns of two steps; `runs` and
-`settings` train a small hourglass in ICNet's place. It shows that all sections run, and
-that runs are equal to the bit. The speeds are those of a few milliseconds each and say
-nothing about a GPU."""
+**A rehearsal** without a GPU: networks at 64x64 px (logits at 64x96), batches of 2,
+turns of two steps; `runs` and `settings` train a small hourglass in ICNet's place. It
+shows whether every section runs, and whether runs are equal to the bit. Its speeds are
+of a few milliseconds each and say nothing about a GPU."""
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -96,10 +96,11 @@ def configure() -> None:
             importlib.import_module("tensorflow")
 
 
-def replace_convolution() -> None:
-    """`convolution.replace`, which `start` includes, on TensorFlow."""
+def replace_operations() -> None:
+    """Give Keras' layers on TensorFlow faster operations, which `start` includes."""
     if name() == "tensorflow":
         convolution.replace(processor())
+        operations.normalise_in_one()
 
 
 def name() -> str:
@@ -181,8 +182,7 @@ def start(
         set_threads(threads or os.cpu_count() or 1)
         tf.config.experimental.enable_op_determinism()
         operations.add_in_order()
-        replace_convolution()
-        operations.normalise_in_one()
+        replace_operations()
         tf.get_logger().setLevel("ERROR")
     if name() == "jax":
         operations.pool_without_scatter()

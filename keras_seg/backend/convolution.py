@@ -48,9 +48,9 @@ def replace(processor: str) -> None:
       taps that see only zeros, too: nine instead of one where the dilation is as large
       as the image. oneDNN knows dilation, and such taps are left out of the kernel.
     * On a processor with AVX2 large kernels take fewer products, in training and
-      `for_this_processor`, and so do most gradients by a kernel; in float32. In
-      training on small images the gradient by a 3x3 kernel is a product for each tap,
-      and a kernel of 1x1 is a product with each pixel.
+      `for_this_processor`, and so do most gradients by a kernel; in float32.
+    * In training there, the gradient by a 3x3 kernel of a small image is a product for
+      each tap, and a kernel of 1x1 is a product, within the bounds below.
 
     Args:
         processor: as `backend.processor` names it.
@@ -95,17 +95,18 @@ def replace(processor: str) -> None:
     nn.conv = conv
 
 
-# Where the ways below were faster, on one thread: with AVX2, kernels of 3x3 and 7x7
+# Where the ways below were faster, on one thread. Fewer products, with AVX2:
 _LARGE, _SMALL = 64 * 64, 16 * 16  # pixels: at least; at most, with
 _MANY_CHANNELS = 256
 _FEW_PIXELS = 256  # of a batch
 _FEWEST_PAIRS = 32 * 64  # of channels, of the image and of the result
 _MOST_BYTES = 512 * 2**20  # for what is computed on the way
-# A product for each tap: at most as many pixels, and at least as many pairs
-_BY_TAPS = (_SMALL, 64 * 64), (32 * 32, 256 * 512)  # bfloat16
+# A product for each tap: (most pixels of an image, fewest pairs of channels)
+_BY_TAPS_BFLOAT16 = (_SMALL, 64 * 64), (32 * 32, 256 * 512)
 _BY_TAPS_AVX512 = (_SMALL, 128 * 128), (32 * 32, 256 * 512)  # float32, dilated
-_BY_TAPS_AVX2 = ((64 * 64, 32 * 32),)  # the same
-# A kernel of 1x1 as a product: pixels of a batch in bfloat16, pairs with AVX2
+_BY_TAPS_AVX2 = ((64 * 64, 32 * 32),)  # float32, dilated, without AVX-512
+# A kernel of 1x1 as a product: pixels of a batch in bfloat16; pairs in float32 without
+# AVX-512
 _MOST_PIXELS, _MOST_PAIRS = 2**14, 128 * 128
 
 
@@ -157,12 +158,12 @@ def _convolve_for_training(image, kernel, rates, by_taps: bool):
     """
     import tensorflow as tf
 
-    is_plain = max(rates) == 1 and image.dtype == "float32"
+    is_single = max(rates) == 1 and image.dtype == "float32"
 
     @tf.custom_gradient
     def convolve(image, kernel):
         def gradients(upstream):
-            if is_plain:
+            if is_single:
                 by_image = _image_gradient(upstream, kernel)
             else:
                 by_image = tf.raw_ops.Conv2DBackpropInput(
@@ -178,7 +179,7 @@ def _convolve_for_training(image, kernel, rates, by_taps: bool):
                 return by_image, _gradient_by_taps(image, upstream, size, rates)
             return by_image, _kernel_gradient(image, upstream, size)
 
-        if is_plain:
+        if is_single:
             return _convolve(image, kernel), gradients
         return _dilated(image, kernel, rates), gradients
 
@@ -192,14 +193,18 @@ def _has_taps_multiplied(image, kernel, rates, on_avx512: bool) -> bool:
     if tuple(kernel.shape[:2]) != (3, 3) or image.dtype != kernel.dtype:
         return False
     if image.dtype == "bfloat16":
-        bounds = _BY_TAPS
+        bounds, bytes_of_number = _BY_TAPS_BFLOAT16, 2
     elif image.dtype != "float32":
         return False
     elif max(rates) == 1:  # for larger ones fewer products are faster
         return count * rows * columns <= _FEW_PIXELS and channels >= _MANY_CHANNELS
     else:
         bounds = _BY_TAPS_AVX512 if on_avx512 else _BY_TAPS_AVX2
-    return any(rows * columns <= most and pairs >= least for most, least in bounds)
+        bytes_of_number = 4
+    pixels = rows * columns
+    numbers = 9 * count * pixels * (channels + kernel.shape[3])  # of all parts at once
+    is_within = any(pixels <= most and pairs >= least for most, least in bounds)
+    return is_within and numbers * bytes_of_number <= _MOST_BYTES
 
 
 def _gradient_by_taps(image, upstream, size, rates):
@@ -210,6 +215,9 @@ def _gradient_by_taps(image, upstream, size, rates):
             the convolution's result.
         size: of the kernel, odd.
         rates: of dilation, along rows and columns.
+
+    Returns:
+        [size, size, C, K] of the image's dtype.
     """
     import tensorflow as tf
 
@@ -221,7 +229,8 @@ def _gradient_by_taps(image, upstream, size, rates):
             *(range(-edge, edge + 1, rate) for edge, rate in zip(edges, rates))
         )
     )
-    constant = functools.cache(lambda *numbers: tf.constant(numbers))  # to trace fewer
+    # Fewer operations to trace: most of these are needed several times
+    constant = functools.cache(lambda *numbers: tf.constant(numbers))
 
     def part(tensor, down, right, *sides):
         begin, shape = constant(0, down, right, 0), constant(count, *sides, -1)
@@ -242,6 +251,8 @@ def _gradient_by_taps(image, upstream, size, rates):
         ]
         gradient = product(tf.concat(copies, 3), upstream)
         return tf.reshape(gradient, [size, size, channels, filters])
+    with tf.control_dependencies([upstream]):
+        image = tf.identity(image)  # its parts take memory in the backward pass only
     taps = []
     for down, right in places:
         sides = rows - abs(down), columns - abs(right)

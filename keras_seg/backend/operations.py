@@ -98,9 +98,9 @@ def _scaled(batch_norm: Any, x: Any) -> Any:
             batch_norm.beta,
         )
     )
-    factor = gamma * tf.math.rsqrt(variance + batch_norm.epsilon)
-    bias = beta - mean * factor
-    return tf.nn.bias_add(x * tf.cast(factor, x.dtype), tf.cast(bias, x.dtype))
+    factor = tf.cast(gamma * tf.math.rsqrt(variance + batch_norm.epsilon), x.dtype)
+    bias = beta - mean * tf.cast(factor, mean.dtype)  # of the rounded factor
+    return tf.nn.bias_add(x * factor, tf.cast(bias, x.dtype))
 
 
 def pool_without_scatter() -> None:

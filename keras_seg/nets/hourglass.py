@@ -259,7 +259,8 @@ class RematerialisedUnits(keras.layers.Layer):
 
     Weights and results are those of the plain layers. Batch norm's statistics are
     computed inside the recomputed part, but its moving averages are updated outside:
-    otherwise every step would update them twice.
+    otherwise every step would update them twice. The recomputed part does not know that
+    it is trained, so it keeps TensorFlow's convolutions (`backend.convolution`).
     """
 
     def __init__(self, filters: int, **kwargs):

@@ -117,16 +117,15 @@ class MaxPoolingWithIndices(keras.layers.Layer):
             maximum = ops.maximum(maximum, candidate)
         # From last to first, so that the first maximum wins a tie. TensorFlow selects
         # int8 ten times as slowly as floats.
-        is_maximum = [ops.equal(candidate, maximum) for candidate in candidates]
+        is_maximum = [ops.equal(candidate, maximum) for candidate in candidates[:3]]
         index = ops.full_like(maximum, 3)
         for i in (2, 1, 0):
             index = ops.where(is_maximum[i], ops.cast(i, index.dtype), index)
         index = ops.cast(index, "int8")
         if not training:
             return maximum, index
-        pooled = candidates[
-            3
-        ]  # equal; JAX shares a maximum's gradient among equal ones
+        # Equal to `maximum`, whose gradient JAX shares among equal candidates
+        pooled = candidates[3]
         for i in (2, 1, 0):
             pooled = ops.where(is_maximum[i], candidates[i], pooled)
         return pooled, index

@@ -443,12 +443,13 @@ def _function(source: Source) -> tuple[Any, Any]:
             logits *= weights.astype("float32")
         # As a matrix: otherwise tf2onnx puts the classes before the pixels, and ONNX
         # Runtime's softmax then takes twenty times as long
-        shape = tf.shape(logits)
-        pixels = tf.reshape(logits, [-1, logits.shape[-1]])
+        classes = logits.shape[-1]
+        pixels = tf.reshape(logits, [-1, classes])
         ids = tf.cast(tf.argmax(pixels, axis=-1, output_type="int32"), "uint8")
+        probabilities = tf.nn.softmax(pixels)
         return {
-            "class_ids": tf.reshape(ids, shape[:-1]),
-            "probabilities": tf.reshape(tf.nn.softmax(pixels), shape),
+            "class_ids": tf.reshape(ids, [-1, height, width]),
+            "probabilities": tf.reshape(probabilities, [-1, height, width, classes]),
         }
 
     image = tf.TensorSpec((None, height, width, 3), "uint8", name="image")

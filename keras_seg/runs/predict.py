@@ -625,7 +625,7 @@ def _load_run(folder: Path, data: Path | None, is_own_size: bool = True) -> Memb
 
     from keras_seg.runs.evaluate import Network
 
-    backend.replace_convolution()
+    backend.replace_operations()
     names = tuple(identity["data"]["classes"])
     prepared = _prepared(folder, data, identity)
     labels = run_folder.read_labels(folder)

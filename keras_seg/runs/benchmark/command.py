@@ -262,7 +262,6 @@ def group(args: Any, folder: Path) -> Iterator[Group]:
 
 
 def network(case: Case, args: Any, folder: Path) -> dict[str, Any]:
-    weights = str(folder / "weights.npz")
     notes: list[str] = []
     precisions = {"": "float32"}
     if backend.resolved_precision("auto") == "mixed_bfloat16":
@@ -275,35 +274,36 @@ def network(case: Case, args: Any, folder: Path) -> dict[str, Any]:
     ways, why = torch_ways(args.compiled)
     notes += why
     found: dict[str, Any] = {"net": case.net, "size": case.size, "batch": case.batch}
-    with group(args, folder) as contestants:
+
+    def add(contestants: Group, ours: str, torch: str, weights: Path) -> None:
         for suffix, precision in precisions.items():
             config = to_dict(case.config(precision))
-            ours = {"kind": "keras", "config": config, "weights": weights}
-            contestants.add(f"keras_seg{suffix}", ours)
-            if importlib.util.find_spec("jax") and not suffix:
-                contestants.add("keras_seg on JAX", ours, KERAS_BACKEND="jax")
+            both = {"config": config, "weights": str(weights)}
+            contestants.add(f"keras_seg{suffix}", both | {"kind": ours})
             for way, options in ways.items():
-                torch = {"kind": "torch", "config": config, "weights": weights}
-                contestants.add(f"PyTorch{suffix} {way}", torch | options)
+                spec = both | options | {"kind": torch}
+                contestants.add(f"PyTorch{suffix} {way}", spec)
+
+    with group(args, folder) as contestants:
+        add(contestants, "keras", "torch", folder / "weights.npz")
+        if importlib.util.find_spec("jax"):
+            spec = {"kind": "keras", "config": to_dict(case.config())}
+            spec["weights"] = str(folder / "weights-jax.npz")
+            contestants.add("keras_seg on JAX", spec, KERAS_BACKEND="jax")
         what = dict.fromkeys(contestants.members, "train")
         found["train"] = contestants.take_turns(what, case.batch)
-        if not case.predicts:
-            return found | {"notes": notes + contestants.notes}
-        for who in list(contestants.members):  # room for the engines
-            if not who.startswith("PyTorch"):
-                contestants.members.pop(who).stop()
-        for suffix, precision in precisions.items():
-            config = to_dict(case.config(precision))
-            mine = {"kind": "keras predictions", "config": config}
-            contestants.add(f"keras_seg{suffix}", mine)
-        for engine, place in exported(case, contestants, folder).items():
+        notes += contestants.notes
+    if not case.predicts:
+        return found | {"notes": notes}
+    with group(args, folder) as contestants:
+        weights = folder / "settled.npz"
+        places = exported(case, contestants, folder, weights)
+        add(contestants, "keras predictions", "torch predictions", weights)
+        for engine, place in places.items():
             spec = {"kind": "engine", "engine": engine, "folder": str(place)}
             contestants.add(engine, spec | {"config": to_dict(case.config())})
         what = dict.fromkeys(contestants.members, "predict")
         found["predict"] = contestants.take_turns(what, case.batch)
-        for who in found["predict"]:
-            if who.startswith("PyTorch"):  # its memory is that of training
-                del found["predict"][who]["bytes"]
         return found | {"notes": notes + contestants.notes}
 
 
@@ -326,8 +326,10 @@ def torch_ways(compiled: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
     return ways, [] if compiled else [left_out]
 
 
-def exported(case: Case, contestants: Group, folder: Path) -> dict[str, Path]:
-    """The exports of a network with fresh weights, by the engine that opens each."""
+def exported(
+    case: Case, contestants: Group, folder: Path, weights: Path
+) -> dict[str, Path]:
+    """The exports of a network by the engine that opens each; its weights as a file."""
     places: dict[str, Path] = {}
     for name, engine in engines.ENGINES.items():
         if engine.is_installed():
@@ -339,6 +341,7 @@ def exported(case: Case, contestants: Group, folder: Path) -> dict[str, Path]:
             )
     formats = {place.name: str(place) for place in places.values()}
     spec = {"kind": "exports", "folders": formats, "config": to_dict(case.config())}
+    spec["weights"] = str(weights)
     contestants.add("exports", spec)
     for name, place in list(places.items()):
         if "exports" not in contestants.members:  # it failed, and ended

@@ -151,6 +151,9 @@ def _keras_predictions(spec: Mapping[str, Any]) -> dict[str, Turn]:
 
     config = from_dict(spec["config"])
     network, _ = ours.built(config, CLASSES)
+    arrays = storage.read_arrays(Path(spec["weights"]))
+    for weight in network.net.weights:
+        weight.assign(arrays[weight.path])
     network.fix_weights()
     images = _pixels(config)
     return {"predict": _repeated(lambda: ours.serve(network, images))}
@@ -171,20 +174,27 @@ def _keras_loader(spec: Mapping[str, Any]) -> dict[str, Turn]:
     return {"load": ours.Loaded(config, Path(spec["data"]), spec["workers"]).load}
 
 
-def _torch(spec: Mapping[str, Any]) -> dict[str, Turn]:
+def _twin(spec: Mapping[str, Any]) -> Any:
     from keras_seg.runs.benchmark import theirs
 
     config = from_dict(spec["config"])
     way = theirs.Way(spec["compiles"], spec["is_channels_last"])
     weights = storage.read_arrays(Path(spec["weights"]))
     preprocess = nets.get(config.net.name).preprocess
-    one = theirs.Theirs(config, weights, CLASSES, way, preprocess)
+    return theirs.Theirs(config, weights, CLASSES, way, preprocess)
+
+
+def _torch(spec: Mapping[str, Any]) -> dict[str, Turn]:
+    one = _twin(spec)
     one.train(1)
     return {
         "train": one.train,
-        "predict": one.serve_pixels,
         "evaluate": lambda batches: one.evaluate(batches, CLASSES),
     }
+
+
+def _torch_predictions(spec: Mapping[str, Any]) -> dict[str, Turn]:
+    return {"predict": _twin(spec).serve_pixels}
 
 
 def _torch_loader(spec: Mapping[str, Any]) -> dict[str, Turn]:
@@ -212,11 +222,15 @@ def _engine(spec: Mapping[str, Any]) -> dict[str, Turn]:
 
 
 def _exports(spec: Mapping[str, Any]) -> dict[str, Turn]:
-    """Writes exports of fresh weights; `KINDS` has it for its memory's sake."""
+    """Writes exports, and the weights of all predictions.
+
+    `KINDS` has it for its memory's sake.
+    """
     from keras_seg.runs import export
     from keras_seg.runs.benchmark import ours
 
     network, _ = ours.built(from_dict(spec["config"]), CLASSES)
+    storage.write_arrays(Path(spec["weights"]), ours.settle(network))
     nothing: Any = None  # these formats are not calibrated on data
     source = export.Source(network, None, nothing)
 
@@ -243,6 +257,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Turn]]] = MappingPro
         "keras loader": _keras_loader,
         "torch": _torch,
         "torch loader": _torch_loader,
+        "torch predictions": _torch_predictions,
         "engine": _engine,
         "exports": _exports,
     }

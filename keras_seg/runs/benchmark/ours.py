@@ -21,27 +21,29 @@ def built(config: Config, num_classes: int, threads: int | None = None):
     """The network of a run, and its weights by path."""
     backend.start(0, threads, config.precision)
     network = evaluate.Network(config, num_classes)
-    if backend.name() == "tensorflow":  # JAX would compile every operation by itself
-        _settle(network, config)
     return network, {one.path: np.array(one.value) for one in network.net.weights}
 
 
-def _settle(network: Any, config: Config) -> None:
+def settle(network: Any) -> dict[str, np.ndarray]:
     """Give batch norm weights and statistics as after a training.
 
-    With those of the beginning predictions are not like later ones: a bias of 0 costs
-    nothing, and logits grow until their exponentials are too small for fast arithmetic.
+    With those of the beginning predictions are not like later ones: biases of 0 are
+    removed, and without them ReLU is not joined to convolutions.
+
+    Returns:
+        all weights by path.
     """
     rng = np.random.default_rng(0)
+    config = network.config
     norms = [
         layer
-        for layer in network.net._flatten_layers()
+        for layer in network.net.layers
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     for layer in norms:
-        for weight, center, spread in ((layer.gamma, 1, 0.2), (layer.beta, 0, 0.2)):
+        for weight, center in ((layer.gamma, 1), (layer.beta, 0)):
             if weight is not None:
-                weight.assign(rng.normal(center, spread, weight.shape))
+                weight.assign(rng.normal(center, 0.2, weight.shape))
     images = rng.integers(0, 256, (2, *config.data.size, 3), np.uint8)
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
@@ -49,6 +51,7 @@ def _settle(network: Any, config: Config) -> None:
     network.net(preprocess.apply(network.preprocess, images), training=True)
     for layer, momentum in zip(norms, momenta):
         layer.momentum = momentum
+    return {one.path: np.array(one.value) for one in network.net.weights}
 
 
 def serve(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -200,6 +200,19 @@ def test_a_loaded_run_has_the_faster_operations_wherever_it_is_loaded(run, monke
     assert replaced == ["replace", "normalise_in_one"]
 
 
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+@pytest.mark.parametrize("size", [(6, 12), (4, 5), (10, 7), (3, 2)])
+def test_pooling_of_exports_is_that_of_the_network(size, bins):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+    expected = np.empty((2, bins, bins, 3))
+    for row, column in np.ndindex(bins, bins):
+        top, bottom = row * size[0] // bins, -(-(row + 1) * size[0] // bins)
+        left, right = column * size[1] // bins, -(-(column + 1) * size[1] // bins)
+        expected[:, row, column] = x[:, top:bottom, left:right].mean((1, 2))
+    found = np.asarray(exporting._pooled(bins, x))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_the_softmax_of_onnx_runs_over_pixels_one_after_the_other(run):
     """Where the classes come before the pixels, ONNX Runtime is 20 times as slow."""
     skip_unless_made("onnx")

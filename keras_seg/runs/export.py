@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -399,26 +400,35 @@ def _with_calls(model: Any, is_opened: Callable[[Any], bool]) -> Any:
 
 
 def _pooled(bins: int, x: Any) -> Any:
-    """`keras_seg.nets.layers.AdaptiveAveragePooling` in slices, for any runtime.
+    """`keras_seg.nets.layers.AdaptiveAveragePooling` for any runtime.
 
     Products with constant matrices become transpositions that OpenVINO and LiteRT do
-    not take for batches of any size.
+    not take for batches of any size. Regions of one size and distance are a plain
+    pooling, others means of slices, of rows and then of columns.
     """
     import keras
 
     ops: Any = keras.ops
-    height, width = x.shape[1:3]
-
-    def mean(row: int, column: int) -> Any:
-        top, bottom = row * height // bins, -(-(row + 1) * height // bins)
-        left, right = column * width // bins, -(-(column + 1) * width // bins)
-        return ops.mean(x[:, top:bottom, left:right], axis=(1, 2), keepdims=True)
-
-    rows = [
-        ops.concatenate([mean(row, column) for column in range(bins)], axis=2)
-        for row in range(bins)
+    sides: list[list[tuple[int, int]]] = [
+        [
+            (region * length // bins, -(-(region + 1) * length // bins))
+            for region in range(bins)
+        ]
+        for length in x.shape[1:3]
     ]
-    return ops.concatenate(rows, axis=1)
+    sizes = [{stop - start for start, stop in regions} for regions in sides]
+    steps = [{b[0] - a[0] for a, b in pairwise(regions)} or {1} for regions in sides]
+    if all(len(one) == 1 for one in (*sizes, *steps)):
+        window, stride = (tuple(one.pop() for one in each) for each in (sizes, steps))
+        return ops.average_pool(x, window, stride, padding="valid")
+    for axis, regions in enumerate(sides, 1):
+        parts = [
+            x[:, start:stop] if axis == 1 else x[:, :, start:stop]
+            for start, stop in regions
+        ]
+        means = [ops.mean(part, axis=axis, keepdims=True) for part in parts]
+        x = ops.concatenate(means, axis=axis)
+    return x
 
 
 def _function(source: Source) -> tuple[Any, Any]:
@@ -434,8 +444,12 @@ def _function(source: Source) -> tuple[Any, Any]:
     def serve(image):
         # As indices: ONNX Runtime walks a reversed slice value by value
         x = tf.gather(image, [2, 1, 0], axis=-1) if is_reversed else image
-        x = (tf.cast(x, "float32") - mean) / deviation
-        x = tf.pad(x, [(0, 0), (0, rows), (0, columns), (0, 0)])
+        x = tf.cast(x, "float32")
+        # What changes nothing takes some runtimes time
+        x = x - mean if any(mean) else x
+        x = x / deviation if set(deviation) != {1} else x
+        if rows or columns:
+            x = tf.pad(x, [(0, 0), (0, rows), (0, columns), (0, 0)])
         logits = model(x, training=False)["logits"]
         if rows or columns:
             logits = logits[:, :height, :width]

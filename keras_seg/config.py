@@ -146,6 +146,10 @@ class DataSettings(Part):
         0, "with folds: the part, from 0, that is held out to validate on"
     )
 
+    def used(self, images: int) -> int:
+        """How many of so many training images are used."""
+        return images if self.samples is None else min(images, self.samples)
+
     def __post_init__(self):
         super().__post_init__()
         if self.fold and self.fold >= (self.folds or 0):

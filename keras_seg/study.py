@@ -1233,7 +1233,7 @@ def header(
 
 
 def _epochs(config, images: int) -> float:
-    images = min(images, config.data.samples or images)
+    images = config.data.used(images)
     return config.steps * config.optimizer.accumulate * config.data.batch / images
 
 

@@ -697,6 +697,26 @@ def test_how_far_it_was_trained(tmp_path, undrawn):
     assert [line["kept_step"] for line in lines[:4]] == ["40", "40", "20", "40"]
 
 
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        # 40 steps of 16 images are 640: 40 and 16 are seen 16 and 40 times
+        ((40, 40), "16 epochs of 40 training images"),
+        ((40, 16), "16 to 40 epochs of 16 to 40 training images"),
+        ((None, 40), "6.4 to 16 epochs of 40 to 100 training images"),
+        ((200, None), "6.4 epochs of 100 training images"),  # more than there are
+    ],
+)
+def test_epochs_are_of_the_images_that_were_used(samples, expected):
+    runs = []
+    for number in samples:
+        config = ARM.config.changed(data={"samples": number})
+        runs.append(ArmResult(replace(ARM, config=config), 0, Path(), "done"))
+    given = replace(CONTEXT, images={"train": 100, "val": 24})
+    text = report._length(runs, given)
+    assert text.endswith(f"images: {expected}, 24 validation images.")
+
+
 def test_a_claim_is_so_far_while_its_arms_still_improve(tmp_path, undrawn):
     claims = (Claim("weighting helps", "w1", "normal", "higher"),)
     stage = study_of(tmp_path, 3, 24, 0.2, claims=claims)

@@ -238,7 +238,7 @@ def _with_network(config: Config, value: Any) -> Config:
 
 def _steps(config: Config, data: DataFacts, question: Question) -> int:
     batch = config.data.batch * config.optimizer.accumulate
-    images = min(data.train_images, config.data.samples or data.train_images)
+    images = config.data.used(data.train_images)
     data = dataclasses.replace(data, train_images=images)
     return data.steps(question.epochs or 1, batch)
 

@@ -248,10 +248,13 @@ def _length(runs: Sequence[ArmResult], context: Context) -> str:
     if number := scores.folds(runs):
         train -= round(train / number)
     epochs = [
-        each.steps * each.data.batch * each.optimizer.accumulate / train
+        each.steps * each.data.batch * each.optimizer.accumulate / each.data.used(train)
         for each in configs
     ]
-    counted = f"{wording.count(train, 'training image')}"
+    fewest, *more = sorted({each.data.used(train) for each in configs})
+    counted = wording.count(fewest, "training image")
+    if more:
+        counted = f"{fewest:,} to {wording.count(more[-1], 'training image')}"
     if number:
         counted = f"about {counted}, all but those of a fold"
     elif val:

@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import numbers
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -142,7 +141,7 @@ def train(
         wanted = from_dict(values | {"steps": 1})
         images = wanted.data.batch * wanted.optimizer.accumulate
         taken = folds.divide(prepared, wanted.data.folds, wanted.data.fold)
-        count = min(len(taken.samples("train")), wanted.data.samples or sys.maxsize)
+        count = wanted.data.used(len(taken.samples("train")))
         values["steps"] = math.ceil(count / images) * epochs
     wanted = from_dict(values)
     nets.get(wanted.net.name)

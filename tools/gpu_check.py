@@ -70,8 +70,8 @@ def main(argv: list[str]) -> int:
     for name in ("machine", "sections"):
         report.setdefault(name, {})
     if report.setdefault("is_rehearsal", args.small) != args.small:
-        other = "another size (--small)"
-        raise UsageError(f"{args.out} has sections of {other}. Name another --out.")
+        how = "without" if args.small else "with"
+        raise UsageError(f"{args.out} was made {how} --small. Name another --out.")
     report["command"] = shlex.join(argv)
     lock = threading.Lock()
 

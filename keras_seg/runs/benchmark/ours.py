@@ -21,7 +21,11 @@ def built(config: Config, num_classes: int, threads: int | None = None):
     """The network of a run, and its weights by path."""
     backend.start(0, threads, config.precision)
     network = evaluate.Network(config, num_classes)
-    return network, {one.path: np.array(one.value) for one in network.net.weights}
+    return network, _by_path(network)
+
+
+def _by_path(network: Any) -> dict[str, np.ndarray]:
+    return {one.path: np.array(one.value) for one in network.net.weights}
 
 
 def settle(network: Any) -> dict[str, np.ndarray]:
@@ -51,7 +55,7 @@ def settle(network: Any) -> dict[str, np.ndarray]:
     network.net(preprocess.apply(network.preprocess, images), training=True)
     for layer, momentum in zip(norms, momenta):
         layer.momentum = momentum
-    return {one.path: np.array(one.value) for one in network.net.weights}
+    return _by_path(network)
 
 
 def serve(network: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
